@@ -1,0 +1,1 @@
+"""Routes and their schemas: HTTP in, HTTP out, no arithmetic."""

@@ -1,0 +1,109 @@
+"""What an exported token model is: written beside its graph by ``export``, read and compared by ``gateway``."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+DESCRIPTION_FILE = "model.json"
+GRAPH_FILE = "model.onnx"
+EXTRACTOR = "dinov2-vit-s/14"
+
+
+class DescriptionError(ValueError):
+    """A ``model.json`` that is absent, unreadable or of another format."""
+
+
+class WeightsSource(BaseModel):
+    """Where the weights came from. ``sha256`` is over names, shapes and values, not over a file's bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["hub", "file", "seed"]
+    detail: str
+    sha256: str
+
+
+class Parity(BaseModel):
+    """How far one runtime at one precision is from torch fp32 on the same images, and whether that was close enough."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_abs_error: float
+    min_cosine: float
+    tolerance_cosine: float
+    passed: bool
+
+
+class ModelDescription(BaseModel):
+    """One exported graph: ``image`` uint8 [B, S, S, 3] RGB -> ``tokens`` [B, H*W, D], each token of L2 norm 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    extractor: str = EXTRACTOR
+    timm_id: str
+    input_name: str = "image"
+    output_name: str = "tokens"
+    input_size: int
+    """S: the side, in pixels, of the square image that the graph takes."""
+    scales: tuple[int, ...]
+    """The sizes asked for at export; each is served at the largest multiple of the patch size below it."""
+    layers: tuple[int, ...]
+    """Transformer blocks whose outputs are concatenated, counted from 0."""
+    token_hw: tuple[int, int]
+    dim: int
+    weights: WeightsSource
+    graph_sha256: str
+    fingerprint: str
+    """Two models with the same fingerprint give the same tokens; a memory bank is bound to it."""
+    parity: dict[str, Parity] = {}
+    """By runtime and precision, such as ``openvino-bf16``. What is not here was not checked."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens per image."""
+        return self.token_hw[0] * self.token_hw[1]
+
+    @property
+    def has_random_weights(self) -> bool:
+        """True for a test model, whose scores mean nothing."""
+        return self.weights.kind == "seed"
+
+    def same_model_as(self, other: "ModelDescription") -> bool:
+        """Whether tokens of the two may be compared."""
+        return self.fingerprint == other.fingerprint
+
+
+def fingerprint_of(weights_sha256: str, graph_sha256: str) -> str:
+    """SHA-256 (hex) that stands for the weights and the graph together."""
+    return hashlib.sha256(f"weights:{weights_sha256}\ngraph:{graph_sha256}\n".encode()).hexdigest()
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read ``model.json`` of one version folder.
+
+    Raises:
+        DescriptionError: the file is absent, not JSON, or not of this format.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        return ModelDescription.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DescriptionError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise DescriptionError(f"{path}: not a model description of format 1 ({error.error_count()} errors)") from error
+
+
+def newest_version(model_folder: Path) -> Path:
+    """The highest numbered version folder with a description, as Triton's ``latest`` version policy picks it.
+
+    Raises:
+        DescriptionError: there is none.
+    """
+    versions = [p for p in model_folder.glob("[0-9]*") if p.name.isdecimal() and (p / DESCRIPTION_FILE).is_file()]
+    if not versions:
+        raise DescriptionError(f"no exported model under {model_folder}")
+    return max(versions, key=lambda p: int(p.name))

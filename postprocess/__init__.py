@@ -1,0 +1,1 @@
+"""Pure functions from patch distances to answers: anomaly map, masks, regions, heatmap. NumPy and OpenCV only."""
