@@ -1,0 +1,71 @@
+"""Writes a `TokenGraph` as one self-contained ONNX file, the same bytes for the same weights."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from export.errors import ExportError
+from export.token_graph import TokenGraph
+
+INPUT, OUTPUT = "image", "tokens"
+# The oldest that has LayerNormalization and that torch exports to without a conversion: the most servers read it.
+OPSET = 18
+
+
+def onnx_bytes(graph: TokenGraph) -> bytes:
+    """Trace `graph` with a dynamic batch and serialise it as checked ONNX.
+
+    Raises:
+        ExportError: what torch produced is not valid ONNX.
+    """
+    size = graph.input_size
+    example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
+    with warnings.catch_warnings():
+        # torch's exporter uses what torch itself deprecates: nothing that an export can act on.
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    if program is None:
+        raise ExportError("torch.onnx gave no graph")
+    model = program.model_proto
+    strip(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"torch.onnx gave a graph that is not valid ONNX: {error}") from error
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Drop, in place, what changes from run to run or names this machine: stack traces, doc strings, versions."""
+    model.producer_version = ""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for part in [*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]:
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def write(data: bytes, path: Path) -> None:
+    """Write `data` to `path` and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

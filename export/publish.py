@@ -1,0 +1,203 @@
+"""Exports a model into a model repository: the whole of a new version appears at once, or nothing does."""
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from export.backbone import HUB, TIMM_ID, load_weights
+from export.errors import ExportError
+from export.onnx_writer import INPUT, OUTPUT, onnx_bytes, write
+from export.parity import TOLERANCE_COSINE, check_parity
+from export.token_graph import TokenGraph
+from gateway.model_description import (
+    DESCRIPTION_FILE,
+    GRAPH_FILE,
+    DescriptionError,
+    ModelDescription,
+    Parity,
+    fingerprint_of,
+    newest_version,
+    read_description,
+)
+
+DEFAULT_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
+DEFAULT_NAME = "dinov2_vits14"
+DEFAULT_SCALES = (384,)
+DEFAULT_LAYERS = (9, 11)
+
+# `.tmp-` so that Triton, which serves numbered folders, and git both pass over what is not published.
+_ASIDE = ".tmp-"
+_LOCK = ".tmp-lock"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and where to."""
+
+    weights: str = HUB
+    """``hub``, ``seed:N`` or a ``.safetensors`` or ``.pth`` file under the original DINOv2 key names."""
+    repository: Path = DEFAULT_REPOSITORY
+    name: str = DEFAULT_NAME
+    scales: tuple[int, ...] = DEFAULT_SCALES
+    """Image sizes in pixels, rising; the graph takes the last."""
+    layers: tuple[int, ...] = DEFAULT_LAYERS
+    """Blocks whose outputs are concatenated, counted from 0, rising."""
+    force: bool = False
+    """Publish a new version even where the newest has the same fingerprint."""
+    tolerance_f32: float = TOLERANCE_COSINE["f32"]
+    """The smallest cosine with torch that a token may have; below it nothing is published."""
+    tolerance_bf16: float = TOLERANCE_COSINE["bf16"]
+    """The same in bf16; below it the runtime is recorded as not passed."""
+
+
+def publish(options: ExportOptions) -> Path:
+    """Export a model as the next version of its folder in the repository.
+
+    Returns:
+        The version's folder; that of the newest version where it already is the same model.
+
+    Raises:
+        ExportError: weights cannot be had, the graph is not right, an f32 runtime disagrees with torch, or the
+            repository cannot be written. Nothing is left behind.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
+        raise ExportError(f"{options.name!r} is not a model name: use letters, digits, '_', '-' and '.'")
+    started = time.monotonic()
+    graph, description, data = _build(options)
+    model_folder = options.repository / options.name
+    try:
+        model_folder.mkdir(parents=True, exist_ok=True)
+        with _locked(model_folder):
+            same = None if options.force else _newest_if_same(model_folder, description)
+            if same is not None:
+                _logger.info(
+                    "version %s already is this model: nothing to publish (--force to do it anyway)", same.name
+                )
+                return same
+            with _aside(model_folder) as folder:
+                _logger.info("writing %s: %.0f MB", GRAPH_FILE, len(data) / 1e6)
+                write(data, folder / GRAPH_FILE)
+                parity = check_parity(
+                    folder, description, graph, {"f32": options.tolerance_f32, "bf16": options.tolerance_bf16}
+                )
+                _refuse_disagreement(parity)
+                description = description.model_copy(update={"parity": parity})
+                write(description.model_dump_json(indent=2).encode() + b"\n", folder / DESCRIPTION_FILE)
+                version = _move_into_place(folder, model_folder)
+    except OSError as error:
+        raise ExportError(f"cannot write to {model_folder}: {error.strerror or error}") from error
+    _logger.info(
+        "published version %s in %.0f s: %s", version.name, time.monotonic() - started, description.fingerprint
+    )
+    return version
+
+
+def _build(options: ExportOptions) -> tuple[TokenGraph, ModelDescription, bytes]:
+    weights = load_weights(options.weights)
+    graph = TokenGraph(weights, scales=options.scales, layers=options.layers)
+    _logger.info(
+        "tracing: %s [B, %d, %d, 3] -> %s [B, %d, %d]",
+        INPUT,
+        graph.input_size,
+        graph.input_size,
+        OUTPUT,
+        graph.token_hw[0] * graph.token_hw[1],
+        graph.dim,
+    )
+    data = onnx_bytes(graph)
+    graph_sha256 = sha256(data).hexdigest()
+    description = ModelDescription(
+        name=options.name,
+        timm_id=TIMM_ID,
+        input_name=INPUT,
+        output_name=OUTPUT,
+        input_size=graph.input_size,
+        scales=graph.scales,
+        layers=graph.layers,
+        token_hw=graph.token_hw,
+        dim=graph.dim,
+        weights=weights.source,
+        graph_sha256=graph_sha256,
+        fingerprint=fingerprint_of(weights.source.sha256, graph_sha256),
+    )
+    return graph, description, data
+
+
+@contextmanager
+def _locked(model_folder: Path) -> Iterator[None]:
+    lock = FileLock(model_folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExportError(f"another export is writing to {model_folder}: wait for it to end") from None
+    try:
+        for left in model_folder.glob(f"{_ASIDE}*"):
+            if left.is_dir():  # whoever made it would hold the lock
+                _logger.info("removing %s, left by an export that died", left.name)
+                shutil.rmtree(left)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _aside(model_folder: Path) -> Iterator[Path]:
+    """A new folder beside the versions, gone afterwards unless it was moved into place."""
+    folder = model_folder / f"{_ASIDE}{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _newest_if_same(model_folder: Path, description: ModelDescription) -> Path | None:
+    try:
+        newest = newest_version(model_folder)
+        return newest if read_description(newest).same_model_as(description) else None
+    except DescriptionError:
+        return None
+
+
+def _refuse_disagreement(parity: dict[str, Parity]) -> None:
+    failed = [runtime for runtime, found in parity.items() if not found.passed]
+    fatal = [runtime for runtime in failed if runtime.endswith("-f32")]
+    if fatal:
+        worst = min(parity[runtime].min_cosine for runtime in fatal)
+        raise ExportError(
+            f"{' and '.join(fatal)} disagree with torch (lowest cosine {worst:.9f}, needed"
+            f" {parity[fatal[0]].tolerance_cosine:g}): nothing was published. Check the versions of torch, onnxruntime"
+            " and openvino, and that the weights are finite"
+        )
+    for runtime in failed:
+        _logger.warning("%s is too far from torch for this model: it is recorded, and serving uses f32", runtime)
+
+
+def _move_into_place(folder: Path, model_folder: Path) -> Path:
+    taken = [int(p.name) for p in model_folder.iterdir() if p.name.isdecimal()]
+    version = model_folder / str(max(taken, default=0) + 1)
+    _sync(folder)
+    folder.rename(version)
+    _sync(model_folder)
+    return version
+
+
+def _sync(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
