@@ -1,0 +1,39 @@
+"""``python -m gateway``: serve, or print the effective settings."""
+
+import argparse
+import logging
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from gateway.settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Visual inspection server.")
+    parser.add_argument(
+        "command", nargs="?", choices=("serve", "settings"), default="serve", help="serve (default), or print settings"
+    )
+    command = parser.parse_args(arguments).command
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", file=sys.stderr)
+        return 2
+    if command == "settings":
+        for name, value in settings.effective().items():
+            print(f"{name}={'' if value is None else value}")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from gateway.app import app
+
+    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""What routes share: the services of their application, and reading what a form brought."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request, UploadFile
+
+from gateway.errors import InvalidRequestError, TooLargeError
+from gateway.services import Services
+from gateway.settings import Settings
+from postprocess.roi_mask import Shape, ShapeError, parse_shape
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+
+
+def parsed_shape(text: str | None) -> tuple[Shape | None, list[str]]:
+    """A shape and warnings about it from a form field that may be absent or blank.
+
+    Raises:
+        InvalidRequestError: it is not a shape.
+    """
+    if text is None or not text.strip():
+        return None, []
+    try:
+        return parse_shape(text)
+    except ShapeError as error:
+        raise InvalidRequestError(
+            f"shape: {error}", 'Send JSON such as {"kind": "circle", "cx": 192, "cy": 192, "r": 180}, or leave it out.'
+        ) from error
+
+
+async def read_image(upload: UploadFile, settings: Settings) -> bytes:
+    """The bytes of an uploaded file.
+
+    Raises:
+        TooLargeError: over the limit; decided before they are read.
+    """
+    if upload.size is not None and upload.size > settings.max_image_bytes:
+        raise TooLargeError(
+            f"{upload.filename}: {upload.size} bytes; at most {settings.max_image_bytes} are served for one image"
+        )
+    return await upload.read()

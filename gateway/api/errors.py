@@ -1,0 +1,77 @@
+"""Every failure to its envelope: domain errors, validation, HTTP, and what nobody foresaw."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gateway.api.responses import JsonResponse, error_response
+from gateway.errors import GatewayError, InvalidRequestError, envelope
+
+log = logging.getLogger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every failure with the one envelope."""
+    app.add_exception_handler(GatewayError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+async def _domain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    if error.status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error.message)
+    return error_response(error)
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first, *more = error.errors()
+    message = _said(first)
+    if more:
+        message += f" (and {len(more)} more: {', '.join(_field(e['loc']) for e in more[:5])})"
+    return error_response(InvalidRequestError(message))
+
+
+def _said(problem: dict[str, Any]) -> str:
+    field = _field(problem["loc"])
+    if problem["type"] == "missing":
+        return f"{field}: this field is missing"
+    if problem["type"] == "json_invalid":
+        return f"the body is not JSON: {problem.get('ctx', {}).get('error', problem['msg'])}"
+    text = problem["msg"].removeprefix("Value error, ")
+    seen = problem.get("input")
+    if isinstance(seen, str | int | float | bool | list | dict) or seen is None:
+        shown = repr(seen)
+        return f"{field}: {shown if len(shown) <= 80 else shown[:80] + '…'}: {text}"
+    return f"{field}: {text}"
+
+
+def _field(location: Sequence[Any]) -> str:
+    names = [str(part) for part in location if part not in ("body", "query", "path", "header")]
+    return ".".join(names) or "body"
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, GatewayError):  # raised while FastAPI read the body
+        return error_response(error.__cause__)
+    if error.status_code == 404:
+        body = envelope("not_found", f"{request.url.path}: no such path", "GET /docs lists the endpoints.")
+    elif error.status_code == 405:
+        body = envelope("method_not_allowed", f"{request.method} {request.url.path}", "GET /docs lists the methods.")
+    elif error.status_code < 500:
+        return error_response(InvalidRequestError(f"the body cannot be read: {error.detail}"))
+    else:
+        body = envelope("internal", str(error.detail), GatewayError.default_hint)
+    return JsonResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.exception("%s %s", request.method, request.url.path, exc_info=error)
+    return error_response(GatewayError("the gateway failed to answer this request"))

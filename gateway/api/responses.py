@@ -1,0 +1,52 @@
+"""JSON answers, and the error answers that the OpenAPI document lists."""
+
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+from gateway.api.schemas import ErrorEnvelope
+from gateway.errors import GatewayError, envelope
+
+_ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
+    "invalid_request": (
+        "mm_per_px: '0,2': use a point as the decimal separator, as in 0.2, and no thousands separator",
+        "Correct the field named and send the request again.",
+    ),
+    "unknown_roi": ("disc-front/pad-9 was never fitted", "POST OK images of it to /fit_ok first."),
+    "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
+    "too_large": ("roi.png: 60000 × 60000 pixels; at most 25000000 are served", "Send less at a time."),
+    "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),
+    "overloaded": ("64 requests to inspect are at work or waiting; the limit is 64", "Send it again later."),
+    "engine_unavailable": ("the embedded engine is not ready: not started", "GET /ready says what is missing."),
+    "artifact_corrupt": ("disc-front/pad-1: memory.npz fails its checksum; no version is whole", "Fit it again."),
+    "storage_full": ("cannot write to the models folder: No space left on device", "Free space."),
+}
+
+
+class JsonResponse(Response):
+    """JSON by orjson, which takes NumPy arrays as they are."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Serialise."""
+        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def error_response(error: GatewayError) -> JsonResponse:
+    """The HTTP answer to a domain error."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return JsonResponse(error.envelope(), status_code=error.status, headers=headers)
+
+
+def documented(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI ``responses`` for the errors that a route can give."""
+    return {
+        kind.status: {
+            "model": ErrorEnvelope,
+            "description": f"`{kind.code}`: {(kind.__doc__ or '').splitlines()[0]}",
+            "content": {"application/json": {"example": envelope(kind.code, *_ERROR_EXAMPLES[kind.code])}},
+        }
+        for kind in kinds
+    }

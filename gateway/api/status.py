@@ -1,0 +1,150 @@
+"""``GET /health``, ``/ready`` and ``/rois``: what there is and how it does."""
+
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Response
+
+from gateway import __version__
+from gateway.api.deps import ServicesDep
+from gateway.api.responses import JsonResponse, documented
+from gateway.api.schemas import CalibrationSummary, HealthAnswer, ReadyAnswer, RoiDetail, RoiList, RoiSummary
+from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, UnknownRoiError
+from gateway.model_description import EXTRACTOR
+from gateway.patchcore.neighbours import FaissSearch, SklearnSearch, faiss_available
+from gateway.roi_key import RoiKey
+from gateway.storage import ArtifactStore, Calibration, Manifest, ScoreSummary
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/health", response_model=HealthAnswer, summary="Whether the process is alive")
+async def health(services: ServicesDep) -> Response:
+    """Answer at once, whatever else is at work; `/ready` says whether inspections can be served."""
+    status = await services.engine.ready()
+    try:
+        model = services.engine.model
+    except GatewayError:
+        model = None
+    return JsonResponse(
+        {
+            "status": "ok",
+            "device": services.engine.device,
+            "model": EXTRACTOR if model is None else model.extractor,
+            "version": __version__,
+            "engine": services.settings.engine,
+            "runtime": status.runtime,
+            "search": FaissSearch.name if faiss_available() else SklearnSearch.name,
+            "model_fingerprint": None if model is None else model.fingerprint,
+            "model_weights": None if model is None else model.weights.kind,
+        }
+    )
+
+
+@router.get(
+    "/ready",
+    response_model=ReadyAnswer,
+    summary="Whether inspections can be served now",
+    responses={503: {"model": ReadyAnswer, "description": "not now, and why"}},
+)
+async def ready(services: ServicesDep) -> Response:
+    """For load balancers: 200 when the engine answers and results can be stored, else 503 with the reason."""
+    engine = await services.engine.ready()
+    storage = await to_thread.run_sync(_storage_reason, services.store)
+    is_ready = engine.ready and storage is None
+    return JsonResponse(
+        {
+            "ready": is_ready,
+            "engine": "ready" if engine.ready else engine.reason or "not ready",
+            "storage": storage or "ready",
+        },
+        status_code=200 if is_ready else 503,
+        headers={} if is_ready else {"Retry-After": "5"},
+    )
+
+
+@router.get("/rois", response_model=RoiList, summary="What is fitted")
+async def rois(services: ServicesDep) -> Response:
+    """Every ROI with its counts, version and calibration."""
+    return JsonResponse(await to_thread.run_sync(_list, services.store))
+
+
+@router.get(
+    "/rois/{role_id}/{roi_id}",
+    response_model=RoiDetail,
+    summary="What an ROI learned from",
+    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
+)
+async def roi(services: ServicesDep, role_id: str, roi_id: str) -> Response:
+    """One ROI with its OK images and their leave-one-out scores."""
+    return JsonResponse(await to_thread.run_sync(_detail, services.store, RoiKey(role_id, roi_id)))
+
+
+def _storage_reason(store: ArtifactStore) -> str | None:
+    try:
+        store.check_writable()
+    except (GatewayError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _list(store: ArtifactStore) -> dict[str, Any]:
+    summaries, unreadable = [], []
+    for key in store.rois():
+        try:
+            manifest, calibration = _read(store, key)
+        except UnknownRoiError:
+            continue  # deleted since it was listed
+        except ArtifactCorruptError as error:
+            unreadable.append(error.message)
+        else:
+            summaries.append(_summary(manifest, calibration).model_dump())
+    return {"rois": summaries, "unreadable": unreadable}
+
+
+def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | None]:
+    return store.manifest(key, store.current(key)), store.calibration(key)
+
+
+def _summary(manifest: Manifest, calibration: Calibration | None) -> RoiSummary:
+    return RoiSummary(
+        role_id=manifest.role_id,
+        roi_id=manifest.roi_id,
+        version=manifest.version,
+        created_at=manifest.created_at,
+        n_ok_total=len(manifest.images),
+        n_embeddings=manifest.n_embeddings,
+        coreset_rate_applied=manifest.coreset_rate_applied,
+        mm_per_px=manifest.mm_per_px,
+        checksum=manifest.checksum,
+        model_fingerprint=manifest.model_fingerprint,
+        ok_scores=ScoreSummary.of(list(manifest.ok_scores)),
+        calibration=None
+        if calibration is None
+        else CalibrationSummary(
+            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}),
+            stale=calibration.bank_checksum != manifest.checksum,
+        ),
+    )
+
+
+def _detail(store: ArtifactStore, key: RoiKey) -> dict[str, Any]:
+    manifest, calibration = _read(store, key)
+    scores = manifest.ok_scores or (None,) * len(manifest.images)
+    return {
+        **_summary(manifest, calibration).model_dump(),
+        "covering_radius": manifest.covering_radius,
+        "seed": manifest.seed,
+        "heatmap_max": manifest.heatmap_max,
+        "images": [
+            {
+                "sha256": image.sha256,
+                "file_name": image.file_name,
+                "width": image.width,
+                "height": image.height,
+                "added_in": image.added_in,
+                "score": image_score,
+            }
+            for image, image_score in zip(manifest.images, scores, strict=True)
+        ],
+    }

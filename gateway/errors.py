@@ -1,0 +1,123 @@
+"""The whole exception tree, and its one mapping to HTTP.
+
+GatewayError
+├── InvalidRequestError       422 invalid_request
+├── UnknownRoiError           404 unknown_roi
+├── ModelMismatchError        409 model_mismatch
+├── TooLargeError             413 too_large
+├── UnsupportedImageError     415 unsupported_image
+├── OverloadedError           429 overloaded
+├── EngineUnavailableError    503 engine_unavailable
+├── ArtifactCorruptError      500 artifact_corrupt
+└── StorageFullError          507 storage_full
+"""
+
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """What a client is told: a stable code, what is wrong with which value, and what to do about it."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    default_hint: ClassVar[str] = "Try again; if it persists, send the X-Request-ID of this answer to whoever runs it."
+
+    def __init__(self, message: str, hint: str | None = None, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint if hint is not None else self.default_hint
+        self.retry_after_s = retry_after_s
+
+    def envelope(self) -> dict[str, Any]:
+        """The body of every error answer."""
+        return envelope(self.code, self.message, self.hint)
+
+
+class InvalidRequestError(GatewayError):
+    """A field is missing or wrong."""
+
+    status = 422
+    code = "invalid_request"
+    default_hint = "Correct the field named and send the request again."
+
+
+class UnknownRoiError(GatewayError):
+    """An ROI that was never fitted."""
+
+    status = 404
+    code = "unknown_roi"
+    default_hint = "POST OK images of it to /fit_ok first; GET /rois lists what is fitted."
+
+
+class ModelMismatchError(GatewayError):
+    """A memory bank made with another model than the one that is served."""
+
+    status = 409
+    code = "model_mismatch"
+    default_hint = "Send a fit for this ROI (one OK image is enough): its stored OK images are then learned anew."
+
+
+class TooLargeError(GatewayError):
+    """A body, an image or a number of images over the limit, decided before decoding."""
+
+    status = 413
+    code = "too_large"
+    default_hint = "Send less at a time, or raise the limit in the gateway's settings."
+
+
+class UnsupportedImageError(GatewayError):
+    """Not an image, a damaged one, or a format that is not served."""
+
+    status = 415
+    code = "unsupported_image"
+    default_hint = "Send a whole PNG, JPEG, BMP or TIFF file, grey or colour, 8 or 16 bits a channel."
+
+
+class OverloadedError(GatewayError):
+    """More work is queued than will be done in time."""
+
+    status = 429
+    code = "overloaded"
+    default_hint = "Send it again after the time in Retry-After."
+
+
+class EngineUnavailableError(GatewayError):
+    """No tokens can be had now."""
+
+    status = 503
+    code = "engine_unavailable"
+    default_hint = "Send it again after the time in Retry-After; GET /ready says what is missing."
+
+
+class ArtifactCorruptError(GatewayError):
+    """A stored artifact fails its checksum, and no older version is whole."""
+
+    status = 500
+    code = "artifact_corrupt"
+    default_hint = "Fit this ROI again, or restore its folder from a backup."
+
+
+class StorageFullError(GatewayError):
+    """Nothing could be persisted; what was stored before is untouched."""
+
+    status = 507
+    code = "storage_full"
+    default_hint = "Free space in the gateway's models folder, or make it writable, then send the request again."
+
+
+ERRORS: tuple[type[GatewayError], ...] = (
+    InvalidRequestError,
+    UnknownRoiError,
+    ModelMismatchError,
+    TooLargeError,
+    UnsupportedImageError,
+    OverloadedError,
+    EngineUnavailableError,
+    ArtifactCorruptError,
+    StorageFullError,
+)
+
+
+def envelope(code: str, message: str, hint: str) -> dict[str, Any]:
+    """The one form of an error body."""
+    return {"error": {"code": code, "message": message, "hint": hint}}

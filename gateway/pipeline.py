@@ -1,0 +1,250 @@
+"""One ROI image to its answer: decode, tokens, distances, map, score, regions."""
+
+import hashlib
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from numpy.typing import NDArray
+
+from gateway.banks import BankCache, FittedRoi
+from gateway.durable import storage_errors
+from gateway.engines import Priority, TokenEngine
+from gateway.errors import InvalidRequestError, ModelMismatchError
+from gateway.images import Limits, decode, read_header, to_model_input
+from gateway.model_description import ModelDescription
+from gateway.patchcore.memory_bank import patch_distances
+from gateway.roi_key import RoiKey
+from gateway.settings import Settings
+from gateway.storage import LoadedBank
+from gateway.timing import StageTimes
+from postprocess.anomaly_map import anomaly_map, blur, score, upsample
+from postprocess.heatmap import encode_heatmap
+from postprocess.regions import Region, find_regions
+from postprocess.roi_mask import Shape, ShapeError, rasterise
+
+log = logging.getLogger(__name__)
+
+HeatmapMode = Literal["base64", "path", "none"]
+_SAME_SCALE = 0.01
+"""Relative difference of mm_per_px up to which two are taken for the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """An image to inspect; what is None comes from the calibration or the settings."""
+
+    key: RoiKey
+    image: bytes
+    image_name: str
+    mm_per_px: float
+    shape: Shape | None = None
+    k: int | None = None
+    p_score: float | None = None
+    blur_sigma: float | None = None
+    area_mm2_thr: float | None = None
+    heatmap: HeatmapMode = "base64"
+    warnings: tuple[str, ...] = ()
+    """Found while the request was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferParams:
+    """What an answer was computed with."""
+
+    extractor: str
+    coreset_rate: float
+    k: int
+    p_score: float
+    blur_sigma: float
+    area_mm2_thr: float
+    mm_per_px: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The answer for one image. Pixels are those of the image as sent, upright."""
+
+    key: RoiKey
+    score: float
+    threshold: float | None
+    regions: list[Region]
+    heatmap_png: bytes | None
+    heatmap_path: str | None
+    heatmap_max: float
+    image_size: tuple[int, int]
+    token_hw: tuple[int, int]
+    params: InferParams
+    version: int
+    times: StageTimes
+    warnings: list[str] = field(default_factory=list)
+
+
+class InspectionPipeline:
+    """The way of an image. Computes in worker threads only."""
+
+    def __init__(self, engine: TokenEngine, banks: BankCache, settings: Settings) -> None:
+        self._engine = engine
+        self._banks = banks
+        self._settings = settings
+        self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        self._threads = CapacityLimiter(8)
+
+    async def infer(self, request: InferRequest) -> Inspection:
+        """Inspect one image.
+
+        Raises:
+            GatewayError: any of its kinds but `StorageFullError` without ``heatmap=path``.
+        """
+        times = StageTimes()
+        if request.heatmap == "path" and self._settings.heatmap_dir is None:
+            raise InvalidRequestError(
+                "heatmap: 'path' was asked for, but this gateway has no folder for heatmaps",
+                "Set GATEWAY_HEATMAP_DIR, or ask for base64 or none.",
+            )
+        roi = await self._banks.get(request.key)
+        model = self._engine.model
+        require_same_model(roi.bank, model)
+        image, size_wh = await to_thread.run_sync(self._decode, request, model.input_size, times, limiter=self._threads)
+        with times.stage("engine"):
+            tokens = await self._engine.tokens(image[None], priority=Priority.INSPECT)
+        return await to_thread.run_sync(
+            self._answer, request, roi, model, tokens[0], size_wh, times, limiter=self._threads
+        )
+
+    def _decode(self, request: InferRequest, size: int, times: StageTimes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        with times.stage("decode"):
+            header = read_header(request.image, request.image_name, self._limits)
+            if request.shape is not None:
+                mask_of(request.shape, header.upright_size)  # refused before the network is asked
+            return to_model_input(decode(request.image, request.image_name, header), size), header.upright_size
+
+    def _answer(
+        self,
+        request: InferRequest,
+        roi: FittedRoi,
+        model: ModelDescription,
+        tokens: NDArray[np.float32],
+        size_wh: tuple[int, int],
+        times: StageTimes,
+    ) -> Inspection:
+        manifest = roi.bank.manifest
+        calibration = roi.calibration
+        warnings = [*request.warnings, *_warnings(request, roi, model)]
+        defaults = self._settings
+        stored_p_score = None if calibration is None else calibration.score_percentile
+        stored_area = None if calibration is None else calibration.area_mm2_thr
+        k = request.k if request.k is not None else defaults.k
+        if k > len(roi.bank.bank):
+            warnings.append(
+                f"k: {k} neighbours were asked for, the memory bank has {len(roi.bank.bank)}; all were used"
+            )
+            k = len(roi.bank.bank)
+        params = InferParams(
+            extractor=model.extractor,
+            coreset_rate=manifest.coreset_rate,
+            k=k,
+            p_score=_first(request.p_score, stored_p_score, self._settings.p_score),
+            blur_sigma=_first(request.blur_sigma, self._settings.blur_sigma),
+            area_mm2_thr=_first(request.area_mm2_thr, stored_area, self._settings.area_mm2_thr),
+            mm_per_px=request.mm_per_px,
+        )
+        with times.stage("knn"):
+            distances = patch_distances(roi.bank.search, tokens, k)
+        with times.stage("postprocess"):
+            mask = None if request.shape is None else mask_of(request.shape, size_wh)
+            full = upsample(anomaly_map(distances, model.token_hw), size_wh)
+            value = score(full, params.p_score, mask)
+            blurred = blur(full, params.blur_sigma)
+            regions: list[Region] = []
+            if calibration is not None:
+                regions = find_regions(blurred, calibration.threshold, request.mm_per_px, params.area_mm2_thr, mask)
+            png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
+            path = None
+            if png is not None and request.heatmap == "path":
+                path = self._write_heatmap(request.key, png)
+                png = None
+        return Inspection(
+            key=request.key,
+            score=value,
+            threshold=None if calibration is None else calibration.threshold,
+            regions=regions,
+            heatmap_png=png,
+            heatmap_path=path,
+            heatmap_max=manifest.heatmap_max,
+            image_size=size_wh,
+            token_hw=model.token_hw,
+            params=params,
+            version=manifest.version,
+            times=times,
+            warnings=warnings,
+        )
+
+    def _write_heatmap(self, key: RoiKey, png: bytes) -> str:
+        folder = self._settings.heatmap_dir
+        assert folder is not None
+        relative = Path(key.role_id) / key.roi_id / time.strftime("%Y-%m-%d") / f"{uuid.uuid4().hex}.png"
+        with storage_errors():
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            (folder / relative).write_bytes(png)
+        return relative.as_posix()
+
+
+def mask_of(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
+    """Bool [H, W] of a shape.
+
+    Raises:
+        InvalidRequestError: it covers no pixel.
+    """
+    try:
+        return rasterise(shape, size_wh)
+    except ShapeError as error:
+        raise InvalidRequestError(f"shape: {error}") from error
+
+
+def require_same_model(bank: LoadedBank, model: ModelDescription) -> None:
+    """Refuse to compare tokens of one model with a bank of another.
+
+    Raises:
+        ModelMismatchError: names both fingerprints.
+    """
+    if bank.manifest.model_fingerprint != model.fingerprint:
+        key = f"{bank.manifest.role_id}/{bank.manifest.roi_id}"
+        raise ModelMismatchError(
+            f"{key} was fitted with model {bank.manifest.model_fingerprint[:16]}, "
+            f"the engine serves {model.fingerprint[:16]}"
+        )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription) -> list[str]:
+    manifest, calibration = roi.bank.manifest, roi.calibration
+    found = []
+    if model.has_random_weights:
+        found.append("the model has random weights: scores mean nothing")
+    if roi.bank.damaged:
+        found.append(
+            f"the memory bank in use is damaged ({'; '.join(roi.bank.damaged)}): version {manifest.version} answers"
+        )
+    if abs(request.mm_per_px - manifest.mm_per_px) > _SAME_SCALE * manifest.mm_per_px:
+        found.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
+    if calibration is not None:
+        if request.p_score is not None and request.p_score != calibration.score_percentile:
+            found.append(f"p_score: {request.p_score:g} here, {calibration.score_percentile:g} at the calibration")
+        if calibration.bank_checksum != manifest.checksum:
+            found.append(
+                f"the threshold was calibrated for version {calibration.version} of the memory bank, "
+                f"version {manifest.version} answers: calibrate again"
+            )
+    sha256 = hashlib.sha256(request.image).hexdigest()
+    if any(image.sha256 == sha256 for image in manifest.images):
+        found.append("this image is one of the OK images learned: its score is lower than an unseen image's would be")
+    return found

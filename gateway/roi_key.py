@@ -1,0 +1,37 @@
+"""The name of an ROI, validated before it may become a folder name."""
+
+import re
+from dataclasses import dataclass
+
+from gateway.errors import InvalidRequestError
+
+_ID = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?", re.ASCII)
+ID_RULE = "1 to 64 characters of A-Z, a-z, 0-9, space, '.', '_', '-', not starting or ending with a dot or a space"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RoiKey:
+    """A role (a part, a station) and an ROI of it. Exists only with valid ids, so it may become a path."""
+
+    role_id: str
+    roi_id: str
+
+    def __post_init__(self) -> None:
+        """Refuse ids that break the rule.
+
+        Raises:
+            InvalidRequestError: names the id and the rule.
+        """
+        for field in ("role_id", "roi_id"):
+            value = getattr(self, field)
+            if not is_valid_id(value):
+                shown = value if len(value) <= 70 else f"{value[:70]}… ({len(value)} characters)"
+                raise InvalidRequestError(f"{field}: {shown!r} is not an id", f"Use {ID_RULE}.")
+
+    def __str__(self) -> str:
+        return f"{self.role_id}/{self.roi_id}"
+
+
+def is_valid_id(value: str) -> bool:
+    """Whether a string may be a role or ROI id."""
+    return _ID.fullmatch(value) is not None

@@ -1,0 +1,64 @@
+"""Everything that one gateway process shares between requests."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import cv2
+
+from gateway.admission import Admission
+from gateway.banks import BankCache
+from gateway.engines import TokenEngine
+from gateway.engines.embedded import EmbeddedEngine
+from gateway.fitting import FitService
+from gateway.patchcore.neighbours import faiss_available
+from gateway.pipeline import InspectionPipeline
+from gateway.settings import Settings
+from gateway.storage import ArtifactStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by `create_services`, handed to every route."""
+
+    settings: Settings
+    engine: TokenEngine
+    store: ArtifactStore
+    banks: BankCache
+    pipeline: InspectionPipeline
+    fitting: FitService
+    inspections: Admission
+    fits: Admission
+
+
+def create_services(settings: Settings) -> Services:
+    """Wire the parts together; starts nothing."""
+    set_threads(settings.threads)
+    engine: TokenEngine = EmbeddedEngine(settings)
+    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
+    banks = BankCache(store, max_entries=settings.bank_cache_entries, max_bytes=settings.bank_cache_bytes)
+    return Services(
+        settings=settings,
+        engine=engine,
+        store=store,
+        banks=banks,
+        pipeline=InspectionPipeline(engine, banks, settings),
+        fitting=FitService(engine, store, settings),
+        inspections=Admission("inspect", settings.max_queued_inspections),
+        fits=Admission("fit", settings.max_queued_fits),
+    )
+
+
+def set_threads(threads: int) -> None:
+    """The one place that says how many threads the computing libraries take (0: one a core).
+
+    OpenCV works on small images from several request threads at once, so its own threads would only get in the way;
+    FAISS takes all cores for one search. OpenVINO is told when the network is compiled.
+    """
+    cv2.setNumThreads(1)
+    if faiss_available():
+        import faiss
+
+        faiss.omp_set_num_threads(threads or os.cpu_count() or 1)

@@ -1,0 +1,73 @@
+"""Settings, from the environment or a ``.env`` file: frozen, validated, prefix ``GATEWAY_``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+HOME = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
+"""What relative paths start from: the checkout, or the current folder where the gateway is installed without one."""
+
+Percentile = Annotated[float, Field(ge=95, le=100)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Lengths are in bytes, pixels or seconds as the name says."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", env_file=HOME / ".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    models_dir: Path = Field(Path("models"), description="where OK images, memory banks and calibrations are kept")
+    heatmap_dir: Path | None = Field(None, description="where heatmaps go when a client asks for heatmap=path")
+    cache_dir: Path = Field(Path(".cache"), description="compiled networks; may be deleted at any time")
+
+    engine: Literal["embedded", "triton"] = Field("embedded", description="what computes tokens")
+    triton_url: str = Field("localhost:8001", description="host:port of Triton's gRPC endpoint")
+    model_repository: Path = Field(Path("model_repository"), description="Triton model repository with the export")
+    model_name: str = Field("dinov2_vits14", pattern=r"^[A-Za-z0-9_.-]+$", description="model in the repository")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the embedded engine computes")
+    precision: Literal["auto", "f32", "bf16"] = Field(
+        "auto",
+        description="embedded engine on CPU; auto is bf16 where the processor has it and the export passed in it",
+    )
+    threads: int = Field(0, ge=0, description="threads of the computing libraries; 0 is one a core")
+
+    coreset_rate: float = Field(0.02, gt=0, le=1, description="share of the OK tokens kept in a memory bank")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the coreset's first centre")
+    k: int = Field(1, ge=1, le=100, description="neighbours whose mean distance is a patch distance")
+    p_score: Percentile = Field(99.0, description="percentile of the anomaly map that is the score")
+    blur_sigma: float = Field(1.0, ge=0, le=100, description="of the map that regions are cut from, in pixels")
+    area_mm2_thr: float = Field(1.0, ge=0, description="smaller regions are dropped, in mm²")
+    threshold_margin: float = Field(0.0, ge=0, le=2, description="added to p99 of OK where no NG score is given")
+    heatmap: Literal["base64", "path", "none"] = Field("base64", description="how /infer returns the heatmap")
+
+    max_body_bytes: int = Field(512 * 2**20, gt=0, description="of a request")
+    max_image_bytes: int = Field(32 * 2**20, gt=0, description="of one image file")
+    max_image_pixels: int = Field(25_000_000, gt=0, description="width × height of one image, read from its header")
+    max_fit_images: int = Field(500, gt=0, description="images in one /fit_ok")
+    max_roi_images: int = Field(2000, gt=0, description="OK images that one ROI may collect")
+    max_queued_inspections: int = Field(64, gt=0, description="inspections at work or waiting before 429")
+    max_queued_fits: int = Field(4, gt=0, description="fits at work or waiting before 429")
+    fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of its ROI")
+    bank_cache_entries: int = Field(64, gt=0, description="memory banks kept loaded")
+    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
+    keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
+
+    @field_validator("models_dir", "heatmap_dir", "cache_dir", "model_repository")
+    @classmethod
+    def _from_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else HOME / path
+
+    @property
+    def model_folder(self) -> Path:
+        """Folder of the served model: numbered versions and ``config.pbtxt``."""
+        return self.model_repository / self.model_name
+
+    def effective(self) -> dict[str, Any]:
+        """Every setting by the name of its environment variable."""
+        return {f"GATEWAY_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}

@@ -1,0 +1,489 @@
+"""Artifacts on disk: versions, checksums, locks.
+
+``models/<role_id>/<roi_id>/`` holds ``ok/`` (images as sent and their tokens), ``versions/<n>/`` (memory bank, index,
+manifest), ``current`` (which version is in use) and ``calib.json``. A writer holds the ROI's lock, which works across
+processes and hosts, writes a version aside and then moves ``current``; a reader needs no lock.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gateway.durable import replace_file, storage_errors, sync_folder, write_file
+from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError
+from gateway.patchcore.memory_bank import MemoryBank
+from gateway.patchcore.neighbours import FaissSearch, NeighbourSearch, SklearnSearch, faiss_available
+from gateway.roi_key import RoiKey, is_valid_id
+
+log = logging.getLogger(__name__)
+
+_LOCKS = ".locks"
+_TRASH = ".trash"
+MANIFEST = "manifest.json"
+MEMORY = "memory.npz"
+INDEX = "index.faiss"
+
+
+class OkImage(BaseModel):
+    """One OK image of an ROI, known by the SHA-256 of its bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    file_name: str
+    extension: str
+    width: int
+    height: int
+    shape: str | None = None
+    """The shape that it was sent with, as JSON, for its leave-one-out score."""
+    added_in: int
+    """Version of the memory bank that learned it first."""
+
+
+class ScoreSummary(BaseModel):
+    """Scores of the OK images of a version, each against the bank without it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, scores: list[float]) -> "ScoreSummary | None":
+        """Summarise, or None where there is nothing to summarise."""
+        if not scores:
+            return None
+        p50, p95, p99 = (float(p) for p in np.percentile(scores, (50, 95, 99)))
+        return cls(n=len(scores), mean=float(np.mean(scores)), p50=p50, p95=p95, p99=p99, max=max(scores))
+
+
+class Manifest(BaseModel):
+    """What a version is made of and how."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    role_id: str
+    roi_id: str
+    version: int
+    created_at: str
+    model_fingerprint: str
+    extractor: str
+    token_hw: tuple[int, int]
+    dim: int
+    coreset_rate: float
+    coreset_rate_applied: float
+    seed: int
+    k: int
+    p_score: float
+    """Of the leave-one-out scores."""
+    mm_per_px: float
+    n_embeddings: int
+    n_tokens_total: int
+    covering_radius: float
+    images: tuple[OkImage, ...]
+    ok_scores: tuple[float, ...]
+    """Leave-one-out scores, in the order of `images`; empty where the bank has one image only."""
+    heatmap_max: float
+    files: dict[str, str] = {}
+    """SHA-256 of every other file of the version."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the memory bank: the same images, order and seed give the same."""
+        return self.files[MEMORY]
+
+
+class Calibration(BaseModel):
+    """Contents of ``calib.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    threshold: float
+    p99_ok: float
+    p5_ng: float | None
+    mm_per_px: float
+    area_mm2_thr: float
+    score_percentile: float
+    method: str
+    n_ok: int
+    n_ng: int
+    ok_above: int
+    ng_below: int
+    separable: bool | None
+    ok_source: Literal["given", "leave-one-out"]
+    margin: float
+    version: int
+    """Of the memory bank that it was made for."""
+    bank_checksum: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """A version by number and by the SHA-256 of its manifest: a number may come again after a delete, this does not."""
+
+    number: int
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBank:
+    """A verified version, ready to be searched."""
+
+    ref: VersionRef
+    manifest: Manifest
+    bank: MemoryBank
+    search: NeighbourSearch
+    damaged: tuple[str, ...] = ()
+    """What was found damaged on the way to this version, when it is not the current one."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held, about: tokens in half precision and the index in single."""
+        return self.bank.tokens.nbytes * 3
+
+
+class _DamagedError(Exception):
+    """A version that is not what its manifest says."""
+
+
+class ArtifactStore:
+    """The folder of all ROIs. Every method blocks: call it from a worker thread."""
+
+    def __init__(self, root: Path, *, keep_versions: int) -> None:
+        self.root = root
+        self._keep = keep_versions
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    def rois(self) -> list[RoiKey]:
+        """Every fitted ROI, sorted."""
+        keys = []
+        for current in self.root.glob("*/*/current"):
+            role_id, roi_id = current.parent.parent.name, current.parent.name
+            if is_valid_id(role_id) and is_valid_id(roi_id):
+                keys.append(RoiKey(role_id, roi_id))
+        return sorted(keys)
+
+    def current(self, key: RoiKey) -> VersionRef:
+        """The version in use.
+
+        Raises:
+            UnknownRoiError: never fitted.
+            ArtifactCorruptError: ``current`` is not what a fit writes.
+        """
+        try:
+            text = (self._folder(key) / "current").read_text()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UnknownRoiError(f"{key} was never fitted") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactCorruptError(f"{key}: 'current' cannot be read") from error
+        number, _, sha256 = text.strip().partition(" ")
+        if not (number.isdecimal() and len(sha256) == 64):
+            raise ArtifactCorruptError(f"{key}: 'current' is damaged")
+        return VersionRef(int(number), sha256)
+
+    def manifest(self, key: RoiKey, ref: VersionRef) -> Manifest:
+        """Read a version's manifest.
+
+        Raises:
+            ArtifactCorruptError: it is damaged or gone.
+        """
+        try:
+            return self._manifest(self._version_folder(key, ref.number), ref.manifest_sha256)
+        except _DamagedError as error:
+            raise ArtifactCorruptError(f"{key}: version {ref.number}: {error}") from error
+
+    def latest_manifest(self, key: RoiKey) -> tuple[Manifest, list[str]] | None:
+        """What a new fit builds on: the current version's manifest or, where that is damaged, the newest whole one.
+
+        Returns:
+            The manifest and what was found damaged before it; None for an ROI that was never fitted.
+
+        Raises:
+            ArtifactCorruptError: none is whole.
+        """
+        try:
+            ref = self.current(key)
+        except UnknownRoiError:
+            return None
+        damaged: list[str] = []
+        for number, folder in self._folders_from(key, ref):
+            try:
+                return self._manifest(folder, ref.manifest_sha256 if number == ref.number else None), damaged
+            except _DamagedError as error:
+                damaged.append(f"version {number}: {error}")
+        raise ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")
+
+    def load(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
+        """Load and verify a version; where it is damaged, the newest whole one before it.
+
+        Raises:
+            ArtifactCorruptError: none is whole.
+        """
+        damaged: list[str] = []
+        for number, folder in self._folders_from(key, ref):
+            try:
+                expected = ref.manifest_sha256 if number == ref.number else None
+                manifest = self._manifest(folder, expected)
+                bank, search = self._bank(folder, manifest)
+            except _DamagedError as error:
+                damaged.append(f"version {number}: {error}")
+                log.error("%s: %s", key, damaged[-1])
+                continue
+            return LoadedBank(ref, manifest, bank, search, tuple(damaged))
+        raise ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")
+
+    def calibration(self, key: RoiKey) -> Calibration | None:
+        """Read ``calib.json``.
+
+        Raises:
+            ArtifactCorruptError: it is damaged.
+        """
+        path = self._folder(key) / "calib.json"
+        try:
+            return Calibration.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise ArtifactCorruptError(f"{key}: calib.json is damaged", "Calibrate this ROI again.") from error
+
+    def ok_image(self, key: RoiKey, image: OkImage) -> bytes:
+        """The bytes of an OK image as it was sent.
+
+        Raises:
+            ArtifactCorruptError: it is damaged or gone.
+        """
+        try:
+            data = (self._folder(key) / "ok" / f"{image.sha256}.{image.extension}").read_bytes()
+        except OSError as error:
+            raise ArtifactCorruptError(f"{key}: OK image {image.sha256} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise ArtifactCorruptError(f"{key}: OK image {image.sha256} is damaged")
+        return data
+
+    def ok_tokens(self, key: RoiKey, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
+        """Tokens of an OK image, float16 [N, D], or None where they are absent, damaged or another model's."""
+        try:
+            arrays = _read_npz((self._folder(key) / "ok" / f"{sha256}.npz").read_bytes())
+            tokens = arrays["tokens"]
+            digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
+            whole = str(arrays["fingerprint"]) == fingerprint and str(arrays["sha256"]) == digest
+        except (OSError, ValueError, KeyError):
+            return None
+        return tokens.astype(np.float16, copy=False) if whole else None
+
+    # --- writers -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, key: RoiKey, timeout_s: float) -> Iterator[None]:
+        """Hold an ROI against every other writer, in this process and others.
+
+        Raises:
+            OverloadedError: another writer held it all that time.
+            StorageFullError: the models folder cannot be written.
+        """
+        folder = self.root / _LOCKS / key.role_id
+        with storage_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{key.roi_id}.lock", timeout=timeout_s, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise OverloadedError(
+                    f"{key}: another fit or change of this ROI is still at work after {timeout_s:g} s",
+                    retry_after_s=max(1, round(timeout_s / 2)),
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def add_ok_image(self, key: RoiKey, image: OkImage, data: bytes) -> None:
+        """Keep an OK image as sent. It counts only once a manifest names it."""
+        with storage_errors():
+            folder = self._folder(key) / "ok"
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / f"{image.sha256}.{image.extension}", data)
+
+    def add_ok_tokens(self, key: RoiKey, sha256: str, fingerprint: str, tokens: NDArray[np.float16]) -> None:
+        """Keep the tokens of an OK image, so that the next fit need not compute them."""
+        digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
+        data = _npz(tokens=tokens, fingerprint=np.array(fingerprint), sha256=np.array(digest))
+        with storage_errors():
+            replace_file(self._folder(key) / "ok" / f"{sha256}.npz", data)
+
+    def next_version(self, key: RoiKey) -> int:
+        """The number that the next version will have."""
+        return max(self._versions(key), default=0) + 1
+
+    def publish(self, key: RoiKey, manifest: Manifest, bank: MemoryBank) -> tuple[VersionRef, Manifest]:
+        """Write a version aside, see it on disk, and make it the current one. The caller holds the lock.
+
+        Raises:
+            StorageFullError: what was there before is untouched.
+        """
+        files = {
+            MEMORY: _npz(
+                tokens=bank.tokens,
+                image_index=bank.image_index,
+                token_index=bank.token_index,
+                token_hw=np.array(manifest.token_hw, np.int32),
+                dim=np.array(manifest.dim, np.int32),
+            )
+        }
+        if faiss_available():
+            files[INDEX] = FaissSearch.build(bank.tokens.astype(np.float32)).to_bytes()
+        manifest = manifest.model_copy(update={"files": {name: _sha256(data) for name, data in files.items()}})
+        files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
+        ref = VersionRef(manifest.version, _sha256(files[MANIFEST]))
+
+        final = self._version_folder(key, manifest.version)
+        aside = final.with_name(f".{manifest.version}.{uuid.uuid4().hex}.tmp")
+        with storage_errors():
+            try:
+                aside.mkdir(parents=True)
+                for name, data in files.items():
+                    write_file(aside / name, data)
+                sync_folder(aside)
+                aside.rename(final)
+                sync_folder(final.parent)
+                replace_file(self._folder(key) / "current", f"{ref.number} {ref.manifest_sha256}\n".encode())
+            except OSError:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+        for old in sorted(self._versions(key))[: -self._keep]:
+            shutil.rmtree(self._version_folder(key, old), ignore_errors=True)
+        return ref, manifest
+
+    def set_calibration(self, key: RoiKey, calibration: Calibration) -> None:
+        """Replace ``calib.json``. The caller holds the lock."""
+        with storage_errors():
+            replace_file(self._folder(key) / "calib.json", calibration.model_dump_json(indent=1).encode())
+
+    def delete(self, key: RoiKey) -> None:
+        """Remove an ROI and all that it learned, at once for every reader. The caller holds the lock.
+
+        Raises:
+            UnknownRoiError: there is none.
+        """
+        trash = self.root / _TRASH
+        with storage_errors():
+            trash.mkdir(exist_ok=True)
+            gone = trash / uuid.uuid4().hex
+            try:
+                self._folder(key).rename(gone)
+            except FileNotFoundError as error:
+                raise UnknownRoiError(f"{key} was never fitted") from error
+            sync_folder(self._folder(key).parent)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """See whether something can be persisted.
+
+        Raises:
+            StorageFullError: no.
+        """
+        with storage_errors():
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe.{os.getpid()}"
+            write_file(probe, b"ok")
+            probe.unlink()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _folder(self, key: RoiKey) -> Path:
+        return self.root / key.role_id / key.roi_id
+
+    def _version_folder(self, key: RoiKey, number: int) -> Path:
+        return self._folder(key) / "versions" / str(number)
+
+    def _versions(self, key: RoiKey) -> list[int]:
+        return [int(p.name) for p in (self._folder(key) / "versions").glob("[0-9]*") if p.name.isdecimal()]
+
+    def _folders_from(self, key: RoiKey, ref: VersionRef) -> list[tuple[int, Path]]:
+        """The version in use and those before it, newest first."""
+        older = sorted((n for n in self._versions(key) if n < ref.number), reverse=True)
+        return [(n, self._version_folder(key, n)) for n in (ref.number, *older)]
+
+    def _manifest(self, folder: Path, sha256: str | None) -> Manifest:
+        try:
+            data = (folder / MANIFEST).read_bytes()
+        except OSError as error:
+            raise _DamagedError(f"{MANIFEST}: {error.strerror}") from error
+        if sha256 is not None and _sha256(data) != sha256:
+            raise _DamagedError(f"{MANIFEST} fails its checksum")
+        try:
+            return Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise _DamagedError(f"{MANIFEST} is not of format 1") from error
+
+    def _bank(self, folder: Path, manifest: Manifest) -> tuple[MemoryBank, NeighbourSearch]:
+        files: dict[str, bytes] = {}
+        for name, sha256 in manifest.files.items():
+            try:
+                files[name] = (folder / name).read_bytes()
+            except OSError as error:
+                raise _DamagedError(f"{name}: {error.strerror}") from error
+            if _sha256(files[name]) != sha256:
+                raise _DamagedError(f"{name} fails its checksum")
+        try:
+            arrays = _read_npz(files[MEMORY])
+            bank = MemoryBank(
+                tokens=arrays["tokens"],
+                image_index=arrays["image_index"],
+                token_index=arrays["token_index"],
+                covering_radius=manifest.covering_radius,
+            )
+            search: NeighbourSearch
+            if not faiss_available():
+                search = SklearnSearch(bank.tokens.astype(np.float32))
+            elif INDEX in files:
+                search = FaissSearch.from_bytes(files[INDEX])
+            else:  # written where FAISS was not installed
+                search = FaissSearch.build(bank.tokens.astype(np.float32))
+        except (KeyError, ValueError) as error:
+            raise _DamagedError(str(error)) from error
+        return bank, search
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _npz(**arrays: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
+    """Read an ``.npz`` without unpickling.
+
+    Raises:
+        ValueError: not one.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # a damaged zip raises whatever its bytes lead to
+        raise ValueError(f"not an array file: {error}") from error
