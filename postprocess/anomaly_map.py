@@ -1,0 +1,123 @@
+"""The anomaly map of one ROI: from patch distances on the token grid to pixels, and to one score."""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def anomaly_map(
+    distances: NDArray[np.float32], token_hw: tuple[int, int], weights: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Lay patch distances out on their token grid, times the spatial weights if the ROI has any.
+
+    Args:
+        distances: float32 `[N]`, the distance of each token to its nearest neighbour, row by row.
+        token_hw: `(h, w)` of the token grid, `h * w == N`.
+        weights: float32 `[h, w]`, one per token.
+
+    Returns:
+        float32 `[h, w]`. Without weights it shares memory with `distances`.
+
+    Raises:
+        ValueError: if the sizes do not agree.
+
+    Example:
+        >>> anomaly_map(np.array([0, 1, 2, 3, 4, 5], np.float32), (2, 3))
+        array([[0., 1., 2.],
+               [3., 4., 5.]], dtype=float32)
+    """
+    height, width = token_hw
+    if distances.shape != (height * width,):
+        raise ValueError(
+            f"distances have shape {distances.shape}; expected [{height * width}] for a {height}×{width} grid"
+        )
+    grid = distances.reshape(height, width)
+    if weights is None:
+        return grid
+    if weights.shape != grid.shape:
+        raise ValueError(f"weights have shape {weights.shape}; the token grid is {grid.shape}")
+    return grid * weights
+
+
+def upsample(anomaly_map: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:
+    """Bring a map to another size, bilinear with half-pixel centres: value and place of a token stay its patch's.
+
+    Args:
+        anomaly_map: float32 `[h, w]`.
+        size_wh: `(W, H)` in pixels.
+
+    Returns:
+        float32 `[H, W]`.
+
+    Raises:
+        ValueError: if `W` or `H` is below 1.
+
+    Example:
+        >>> upsample(np.array([[0, 1]], np.float32), (4, 1))
+        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+    """
+    if min(size_wh) < 1:
+        raise ValueError(f"cannot upsample to {size_wh[0]}×{size_wh[1]} pixels; both must be at least 1")
+    return cv2.resize(anomaly_map, size_wh, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
+
+def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None) -> float:
+    """Score an anomaly map: the percentile of its values inside the mask, as numpy's "linear" method defines it.
+
+    Args:
+        anomaly_map: float32 `[H, W]`, before the blur.
+        percentile: 0 to 100.
+        mask: bool `[H, W]`, the pixels that count; all of them if `None`.
+
+    Returns:
+        The score, in the map's unit, interpolated in float64.
+
+    Raises:
+        ValueError: if the percentile is out of range, the mask is empty or of another shape, or a value that counts
+            is NaN.
+
+    Example:
+        >>> score(np.array([[1, 2], [3, 9]], np.float32), 50)
+        2.5
+    """
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile is {percentile}; expected 0 to 100")
+    if mask is not None and mask.shape != anomaly_map.shape:
+        raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
+    values = anomaly_map.flatten() if mask is None else anomaly_map[mask]
+    if values.size == 0:
+        raise ValueError("no pixel lies inside the mask; there is nothing to score")
+
+    position = (values.size - 1) * (percentile / 100)
+    below = min(int(position), values.size - 1)
+    above = min(below + 1, values.size - 1)
+    # Two positions on purpose: numpy's selection of a single one is slower than that of a pair.
+    values.partition((below, above))
+    # NaN sorts last, so the tail shows any there is.
+    if np.isnan(values[below:]).any():
+        raise ValueError("the anomaly map holds NaN; there is no score")
+    low, high, fraction = float(values[below]), float(values[above]), position - below
+    # From the nearer end, as numpy does: the result is monotonic in the percentile and equal ends give their value.
+    return high - (high - low) * (1 - fraction) if fraction >= 0.5 else low + (high - low) * fraction
+
+
+def blur(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Smooth a map with a Gaussian of four sigmas' reach, mirrored at the edges so that nothing leaks out.
+
+    Args:
+        anomaly_map: float32 `[H, W]`.
+        sigma: in pixels of the map; 0 leaves it alone.
+
+    Returns:
+        float32 `[H, W]`; the very same array for sigma 0.
+
+    Raises:
+        ValueError: if sigma is negative or not finite.
+    """
+    if not 0 <= sigma < math.inf:
+        raise ValueError(f"blur sigma is {sigma}; expected a finite number of at least 0")
+    if sigma == 0:
+        return anomaly_map
+    return cv2.GaussianBlur(anomaly_map, (0, 0), sigma, borderType=cv2.BORDER_REFLECT).astype(np.float32, copy=False)

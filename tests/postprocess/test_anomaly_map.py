@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from postprocess.anomaly_map import anomaly_map, blur, score, upsample
+
+DISTANCES = np.array([0, 1, 2, 3, 4, 5], np.float32)
+
+distance = st.floats(0, 2, width=32, allow_subnormal=False)
+maps = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=distance)
+
+
+def test_distances_fill_the_token_grid_row_by_row():
+    grid = anomaly_map(DISTANCES, (2, 3))
+
+    assert grid.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert grid.dtype == np.float32
+
+
+def test_weights_multiply_each_token_and_leave_the_distances_alone():
+    weights = np.array([[1, 0, 0.5], [1, 1, 2]], np.float32)
+
+    assert anomaly_map(DISTANCES, (2, 3), weights).tolist() == [[0, 0, 1], [3, 4, 10]]
+    assert DISTANCES.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("token_hw", "weights"), [((2, 2), None), ((3, 3), None), ((2, 3), np.ones((3, 2), np.float32))]
+)
+def test_sizes_that_disagree_are_refused(token_hw, weights):
+    with pytest.raises(ValueError, match="shape"):
+        anomaly_map(DISTANCES, token_hw, weights)
+
+
+@pytest.mark.parametrize(
+    ("grid", "size_wh", "expected"),
+    [
+        ([[0, 1]], (4, 1), [[0, 0.25, 0.75, 1]]),
+        ([[0], [1]], (1, 4), [[0], [0.25], [0.75], [1]]),
+        ([[0, 3]], (6, 1), [[0, 0, 1, 2, 3, 3]]),
+        ([[7]], (3, 2), [[7, 7, 7], [7, 7, 7]]),
+        ([[1, 2], [3, 4]], (2, 2), [[1, 2], [3, 4]]),
+    ],
+)
+def test_upsampling_is_bilinear_between_token_centres(grid, size_wh, expected):
+    pixels = upsample(np.array(grid, np.float32), size_wh)
+
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+    assert pixels.dtype == np.float32
+
+
+def test_upsampling_keeps_places_on_an_image_that_is_not_square():
+    tokens = np.zeros((27, 27), np.float32)
+    tokens[5, 20] = 1
+
+    y, x = np.argwhere(upsample(tokens, (540, 270)) > 0.9).mean(axis=0)
+
+    # Token (5, 20) covers rows 50–59 and columns 400–419.
+    assert (x, y) == (pytest.approx(409.5), pytest.approx(54.5))
+
+
+@pytest.mark.parametrize("size_wh", [(0, 5), (5, 0), (-1, 5)])
+def test_upsampling_to_no_pixels_is_refused(size_wh):
+    with pytest.raises(ValueError, match="at least 1"):
+        upsample(np.zeros((2, 2), np.float32), size_wh)
+
+
+@pytest.mark.parametrize(
+    ("percentile", "expected"),
+    [(0, 1), (50, 3), (75, 4), (80, pytest.approx(4.2)), (99, pytest.approx(4.96)), (100, 5)],
+)
+def test_score_interpolates_between_the_two_nearest_ranks(percentile, expected):
+    assert score(np.array([[5, 3, 1, 4, 2]], np.float32), percentile) == expected
+
+
+def test_score_counts_only_the_pixels_inside_the_mask():
+    values = np.array([[9, 1], [2, 8]], np.float32)
+    mask = np.array([[False, True], [True, False]])
+
+    assert score(values, 100, mask) == 2
+    assert score(values, 0, ~mask) == 8
+    assert values.tolist() == [[9, 1], [2, 8]]
+
+
+@settings(deadline=None)
+@given(values=maps, percentile=st.floats(0, 100), data=st.data())
+def test_score_is_numpys_percentile_for_any_map_mask_and_percentile(values, percentile, data):
+    mask = data.draw(st.none() | hnp.arrays(np.bool_, values.shape).filter(np.any))
+    counted = values if mask is None else values[mask]
+
+    assert score(values, percentile, mask) == np.percentile(counted.astype(np.float64), percentile)
+
+
+@pytest.mark.parametrize("percentile", [0, 99, 100])
+def test_score_of_a_single_pixel_is_its_value(percentile):
+    assert score(np.array([[0.5]], np.float32), percentile) == 0.5
+
+
+def test_score_over_an_empty_mask_is_refused():
+    with pytest.raises(ValueError, match="nothing to score"):
+        score(np.ones((2, 2), np.float32), 99, np.zeros((2, 2), np.bool_))
+
+
+@pytest.mark.parametrize("percentile", [-1, 100.1, np.nan])
+def test_score_at_a_percentile_out_of_range_is_refused(percentile):
+    with pytest.raises(ValueError, match="expected 0 to 100"):
+        score(np.ones((2, 2), np.float32), percentile)
+
+
+def test_score_with_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="mask has shape"):
+        score(np.ones((2, 2), np.float32), 99, np.ones((2, 3), np.bool_))
+
+
+@pytest.mark.parametrize("percentile", [0, 50, 100])
+def test_a_nan_anywhere_is_refused_and_never_scored(percentile):
+    values = np.ones((20, 20), np.float32)
+    values[3, 4] = np.nan
+
+    with pytest.raises(ValueError, match="NaN"):
+        score(values, percentile)
+
+
+def test_a_nan_outside_the_mask_does_not_count():
+    assert score(np.array([[np.nan, 1]], np.float32), 99, np.array([[False, True]])) == 1
+
+
+def test_blur_of_sigma_zero_is_the_same_array():
+    values = np.eye(3, dtype=np.float32)
+
+    assert blur(values, 0) is values
+
+
+def test_blur_spreads_a_point_as_a_gaussian():
+    values = np.zeros((21, 21), np.float32)
+    values[10, 10] = 1
+
+    blurred = blur(values, 1.5)
+
+    np.testing.assert_allclose(blurred[10, 12] / blurred[10, 10], np.exp(-(2**2) / (2 * 1.5**2)), rtol=1e-5)
+    np.testing.assert_allclose(blurred, blurred.T, atol=1e-7)
+    assert blurred.dtype == np.float32
+
+
+@settings(deadline=None)
+@given(values=maps, sigma=st.floats(0.1, 5))
+def test_blur_neither_adds_nor_loses_nor_exceeds(values, sigma):
+    blurred = blur(values, sigma)
+
+    assert blurred.shape == values.shape
+    assert blurred.sum() == pytest.approx(values.sum(), rel=1e-4, abs=1e-4)
+    assert values.min() - 1e-5 <= blurred.min() <= blurred.max() <= values.max() + 1e-5
+
+
+@pytest.mark.parametrize("sigma", [-0.1, np.inf, np.nan])
+def test_blur_by_no_width_is_refused(sigma):
+    with pytest.raises(ValueError, match="sigma"):
+        blur(np.ones((2, 2), np.float32), sigma)
