@@ -1,0 +1,126 @@
+"""Regions: the connected parts of an anomaly map at or above the threshold, and areas in pixels and mm²."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Areas this near to the smallest allowed, relative, are equal to it: 1 mm² at 0.2 mm/px is 25 px, not 24.999….
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """One connected anomalous area, in pixels of the map it was found on.
+
+    Attributes:
+        bbox: `(x, y, w, h)` of the upright bounding box.
+        area_px: number of pixels, holes not counted.
+        area_mm2: the same in mm².
+        contour: int32 `[P, 2]`, the `(x, y)` corners of the outer contour, the pixels on it belonging to the region.
+    """
+
+    bbox: tuple[int, int, int, int]
+    area_px: int
+    area_mm2: float
+    contour: NDArray[np.int32]
+
+
+def mm2_to_px(area_mm2: float, mm_per_px: float) -> float:
+    """Convert an area from mm² to pixels, not rounded.
+
+    Raises:
+        ValueError: unless `mm_per_px` is finite and above 0 and `area_mm2` finite and at least 0.
+
+    Example:
+        >>> mm2_to_px(2.0, 0.5)
+        8.0
+    """
+    _require_scale(mm_per_px)
+    if not 0 <= area_mm2 < math.inf:
+        raise ValueError(f"an area of {area_mm2} mm² was given; expected a finite number of at least 0")
+    return area_mm2 / mm_per_px / mm_per_px
+
+
+def px_to_mm2(area_px: float, mm_per_px: float) -> float:
+    """Convert an area from pixels to mm².
+
+    Raises:
+        ValueError: unless `mm_per_px` is finite and above 0.
+
+    Example:
+        >>> px_to_mm2(8, 0.5)
+        2.0
+    """
+    _require_scale(mm_per_px)
+    return area_px * mm_per_px * mm_per_px
+
+
+def find_regions(
+    anomaly_map: NDArray[np.float32],
+    threshold: float,
+    mm_per_px: float,
+    area_mm2_thr: float,
+    mask: NDArray[np.bool_] | None = None,
+) -> list[Region]:
+    """Find the 8-connected regions of pixels at or above the threshold that are not too small.
+
+    Args:
+        anomaly_map: float32 `[H, W]`, blurred and masked.
+        threshold: in the map's unit, compared in float32 as the map is.
+        mm_per_px: side of a pixel in mm.
+        area_mm2_thr: smallest area kept, in mm²: a region is dropped if `area_px < area_mm2_thr / mm_per_px²`.
+        mask: bool `[H, W]`; pixels outside belong to no region.
+
+    Returns:
+        The regions, largest first, equal ones from top to bottom, then from left to right.
+
+    Raises:
+        ValueError: if a number is out of range, the mask has another shape, or the map or threshold is NaN.
+
+    Example:
+        >>> spots = np.array([[9, 9, 0, 0], [0, 0, 0, 9]], np.float32)
+        >>> [(region.bbox, region.area_mm2) for region in find_regions(spots, 5, mm_per_px=2.0, area_mm2_thr=0)]
+        [((0, 0, 2, 1), 8.0), ((3, 1, 1, 1), 4.0)]
+    """
+    smallest_px = mm2_to_px(area_mm2_thr, mm_per_px) * (1 - _ROUNDING)
+    if mask is not None and mask.shape != anomaly_map.shape:
+        raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
+    peak = anomaly_map.max()
+    # NaN is neither above nor below: it must not pass for OK.
+    if math.isnan(peak) or math.isnan(threshold):
+        raise ValueError("the anomaly map or the threshold is NaN; no region can be told")
+    with np.errstate(over="ignore"):
+        level = np.float32(threshold)
+    if peak < level:
+        return []
+
+    above = anomaly_map >= level
+    if mask is not None:
+        above &= mask
+    # Labelling costs by the pixel, and what is anomalous is usually small: only the box around all of it is labelled.
+    left, top, width, height = cv2.boundingRect(above.view(np.uint8))
+    # OpenCV crashes on labelling nothing.
+    if width == 0:
+        return []
+    box = above[top : top + height, left : left + width]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(box.view(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    kept = [int(label) for label in np.flatnonzero(areas >= smallest_px) if label != 0]
+    kept.sort(key=lambda label: (-areas[label], stats[label, cv2.CC_STAT_TOP], stats[label, cv2.CC_STAT_LEFT]))
+    regions = []
+    for label in kept:
+        x, y, w, h, area_px = stats[label].tolist()
+        itself = (labels[y : y + h, x : x + w] == label).view(np.uint8)
+        x, y = left + x, top + y
+        (contour,), _ = cv2.findContours(itself, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
+        area_mm2 = px_to_mm2(area_px, mm_per_px)
+        regions.append(Region((x, y, w, h), area_px, area_mm2, contour.reshape(-1, 2).astype(np.int32, copy=False)))
+    return regions
+
+
+def _require_scale(mm_per_px: float) -> None:
+    if not 0 < mm_per_px < math.inf:
+        raise ValueError(f"mm_per_px is {mm_per_px}; expected a finite number above 0")
