@@ -37,7 +37,7 @@ def encode_heatmap(
     grey = np.rint(levels, out=levels).astype(np.uint8)
     if mask is not None:
         grey *= mask
-    # No parameters: OpenCV's own are its quickest, and naming a compression level would drop its run-length strategy.
+    # No parameters: OpenCV's own are the quickest that compress; naming a level would drop their run-length strategy.
     _, png = cv2.imencode(".png", grey)
     return png.tobytes()
 
