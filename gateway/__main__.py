@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 import sys
 
 import uvicorn
@@ -16,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "command", nargs="?", choices=("serve", "settings"), default="serve", help="serve (default), or print settings"
     )
-    command = parser.parse_args(arguments).command
+    parser.add_argument("--shell", action="store_true", help="settings: quoted for a POSIX shell")
+    given = parser.parse_args(arguments)
     try:
         settings = Settings()
     except ValidationError as error:
@@ -24,9 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
             name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper()}"
             print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", file=sys.stderr)
         return 2
-    if command == "settings":
+    if given.command == "settings":
         for name, value in settings.effective().items():
-            print(f"{name}={'' if value is None else value}")
+            text = "" if value is None else str(value)
+            print(f"{name}={shlex.quote(text) if given.shell else text}")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from gateway.app import app
