@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--input-size",
         dest="scales",
-        type=lambda text: (int(text),),
+        type=_numbers,
         default=default.scales,
         metavar="PIXELS",
         help="side of the image; served at the largest multiple of 14 (default: 384, served at 378)",
@@ -109,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between them") from None
 
 
 if __name__ == "__main__":

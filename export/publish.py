@@ -18,7 +18,7 @@ from export.backbone import HUB, TIMM_ID, load_weights
 from export.errors import ExportError
 from export.onnx_writer import INPUT, OUTPUT, onnx_bytes, write
 from export.parity import TOLERANCE_COSINE, check_parity
-from export.token_graph import TokenGraph
+from export.token_graph import TokenGraph, check_layout
 from gateway.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
@@ -69,11 +69,12 @@ def publish(options: ExportOptions) -> Path:
         The version's folder; that of the newest version where it already is the same model.
 
     Raises:
-        ExportError: weights cannot be had, the graph is not right, an f32 runtime disagrees with torch, or the
+        ExportError: the options are not possible, weights cannot be had, the graph is not right, an f32 runtime disagrees with torch, or the
             repository cannot be written. Nothing is left behind.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
         raise ExportError(f"{options.name!r} is not a model name: use letters, digits, '_', '-' and '.'")
+    check_layout(options.scales, options.layers)
     started = time.monotonic()
     graph, description, data = _build(options)
     model_folder = options.repository / options.name

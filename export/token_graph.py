@@ -18,6 +18,21 @@ def served_size(scale: int) -> int:
     return scale // PATCH * PATCH
 
 
+def check_layout(scales: Sequence[int], layers: Sequence[int]) -> None:
+    """Refuse sizes and layers that no graph can be built for.
+
+    Raises:
+        ExportError: scales or layers out of range or order.
+    """
+    sizes = [served_size(scale) for scale in scales]
+    if not scales or sizes != sorted(set(sizes)):
+        raise ExportError(f"scales {list(scales)}: give sizes that rise by at least one patch ({PATCH} pixels)")
+    if not SMALLEST_SCALE <= sizes[0] <= sizes[-1] <= LARGEST_SCALE:
+        raise ExportError(f"scales {list(scales)}: each must lie between {SMALLEST_SCALE} and {LARGEST_SCALE} pixels")
+    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < DEPTH:
+        raise ExportError(f"layers {list(layers)}: give blocks from 0 to {DEPTH - 1}, rising")
+
+
 class TokenGraph(nn.Module):
     """Image uint8 [B, S, S, 3] RGB -> tokens float32 [B, (S/14)^2, D], each of L2 norm 1; D = layers x scales x 384.
 
@@ -39,7 +54,7 @@ class TokenGraph(nn.Module):
             ExportError: scales or layers out of range or order, or weights that do not fit.
         """
         super().__init__()
-        _check(scales, layers)
+        check_layout(scales, layers)
         self.scales = tuple(scales)
         self.layers = tuple(layers)
         self.input_size = served_size(scales[-1])
@@ -97,13 +112,3 @@ def resize_matrix(source: int, target: int) -> torch.Tensor:
 
 def _constant(values: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=False)
-
-
-def _check(scales: Sequence[int], layers: Sequence[int]) -> None:
-    sizes = [served_size(scale) for scale in scales]
-    if not scales or sizes != sorted(set(sizes)):
-        raise ExportError(f"scales {list(scales)}: give sizes that rise by at least one patch ({PATCH} pixels)")
-    if not SMALLEST_SCALE <= sizes[0] <= sizes[-1] <= LARGEST_SCALE:
-        raise ExportError(f"scales {list(scales)}: each must lie between {SMALLEST_SCALE} and {LARGEST_SCALE} pixels")
-    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < DEPTH:
-        raise ExportError(f"layers {list(layers)}: give blocks from 0 to {DEPTH - 1}, rising")

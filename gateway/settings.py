@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, lt=2**32, description="of the coreset's first centre")
     k: int = Field(1, ge=1, le=100, description="neighbours whose mean distance is a patch distance")
     p_score: Percentile = Field(99.0, description="percentile of the anomaly map that is the score")
-    blur_sigma: float = Field(1.0, ge=0, le=100, description="of the map that regions are cut from, in pixels")
+    blur_sigma: float = Field(1.0, ge=0, le=20, description="of the map that regions are cut from, in pixels")
     area_mm2_thr: float = Field(1.0, ge=0, description="smaller regions are dropped, in mm²")
     threshold_margin: float = Field(0.0, ge=0, le=2, description="added to p99 of OK where no NG score is given")
     heatmap: Literal["base64", "path", "none"] = Field("base64", description="how /infer returns the heatmap")

@@ -53,7 +53,7 @@ async def infer(
     shape: FormShape = None,
     k: Annotated[int | None, Form(ge=1, le=100, description="neighbours averaged")] = None,
     p_score: Annotated[Percentile | None, Form(description="percentile of the map that is the score")] = None,
-    blur_sigma: Annotated[Number | None, Form(), Field(ge=0, le=100, description="in pixels")] = None,
+    blur_sigma: Annotated[Number | None, Form(), Field(ge=0, le=20, description="in pixels")] = None,
     area_mm2_thr: Annotated[AreaMm2 | None, Form()] = None,
     heatmap: Annotated[HeatmapMode | None, Form(description="how the heatmap comes back")] = None,
 ) -> Response:
