@@ -69,8 +69,8 @@ def publish(options: ExportOptions) -> Path:
         The version's folder; that of the newest version where it already is the same model.
 
     Raises:
-        ExportError: the options are not possible, weights cannot be had, the graph is not right, an f32 runtime disagrees with torch, or the
-            repository cannot be written. Nothing is left behind.
+        ExportError: the options are not possible, weights cannot be had, the graph is not right, an f32 runtime
+            disagrees with torch, or the repository cannot be written. Nothing is left behind.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
         raise ExportError(f"{options.name!r} is not a model name: use letters, digits, '_', '-' and '.'")

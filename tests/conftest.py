@@ -1,0 +1,33 @@
+import hashlib
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def model_repository() -> Path:
+    """A model repository with `dinov2_vits14/1`, exported from seed:0 at full size; kept for the next run."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("no model to test with: it is exported here, which needs the export extra")
+    sources = [*sorted((PROJECT / "export").glob("*.py")), PROJECT / "gateway" / "model_description.py"]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    for package in ("torch", "timm", "onnx", "onnxscript"):
+        key.update(importlib.metadata.version(package).encode())
+    repository = PROJECT / ".cache" / "test-model" / key.hexdigest()[:16]
+    repository.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{repository}.lock"):
+        if not (repository / "dinov2_vits14" / "1" / "model.json").is_file():
+            # In a process of its own: torch stays out of the tests of a torch-free gateway.
+            subprocess.run(
+                [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", repository],
+                cwd=PROJECT,
+                check=True,
+            )
+    return repository

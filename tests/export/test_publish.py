@@ -1,0 +1,173 @@
+"""A version appears whole or not at all, once per model, and only where the runtimes agree with torch."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from export import ExportError, ExportOptions, publish
+from gateway.engines.networks import supports_bf16
+from gateway.model_description import newest_version, read_description
+
+PROJECT = Path(__file__).resolve().parents[2]
+SMALL = ["--input-size", "112", "--layers", "0,1"]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ExportOptions:
+    """Two blocks on a small image: all of the way, in a few seconds."""
+    return ExportOptions(weights="seed:0", repository=tmp_path, scales=(112,), layers=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    return publish(ExportOptions(weights="seed:0", repository=folder, scales=(112,), layers=(0, 1)))
+
+
+def visible(folder: Path) -> list[str]:
+    """What is in a model folder beside its lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".tmp-lock")
+
+
+def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "export", *map(str, arguments)],
+        cwd=PROJECT,
+        env={**os.environ, "DINOV2_WEIGHTS": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_same_weights_give_the_same_fingerprint_in_another_process(tmp_path, published):
+    done = run("--weights", "seed:0", "--repository", tmp_path, *SMALL)
+    assert done.returncode == 0, done.stderr
+    version = Path(done.stdout.strip())
+    assert version == tmp_path / "dinov2_vits14" / "1"
+    assert (version / "model.onnx").read_bytes() == (published / "model.onnx").read_bytes()
+    assert read_description(version).same_model_as(read_description(published))
+
+
+def test_other_weights_give_another_fingerprint(options, published):
+    other = publish(replace(options, weights="seed:1"))
+    assert not read_description(other).same_model_as(read_description(published))
+
+
+def test_publishing_the_same_model_again_adds_no_version(published):
+    options = ExportOptions(weights="seed:0", repository=published.parents[1], scales=(112,), layers=(0, 1))
+    assert publish(options) == published
+    assert visible(published.parent) == ["1"]
+
+
+def test_force_publishes_the_same_model_as_the_next_version(options):
+    first = publish(options)
+    second = publish(replace(options, force=True))
+    assert [first.name, second.name] == ["1", "2"]
+    assert newest_version(first.parent) == second
+    assert read_description(first).same_model_as(read_description(second))
+
+
+def test_a_version_is_readable_by_the_server_that_runs_as_another_user(published):
+    assert stat.S_IMODE(published.stat().st_mode) & 0o055 == 0o055
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o044 == 0o044 for path in published.iterdir())
+
+
+def test_f32_beyond_its_tolerance_is_not_published(options):
+    with pytest.raises(ExportError, match=r"onnxruntime-cpu-f32 and openvino-f32 disagree with torch"):
+        publish(replace(options, tolerance_f32=1.1))
+    assert visible(options.repository / "dinov2_vits14") == []
+
+
+@pytest.mark.skipif(not supports_bf16(), reason="this processor has no bf16")
+def test_bf16_beyond_its_tolerance_is_recorded_and_said(options, caplog):
+    parity = read_description(publish(replace(options, tolerance_bf16=1.1))).parity
+    assert not parity["openvino-bf16"].passed
+    assert parity["openvino-bf16"].tolerance_cosine == 1.1
+    assert parity["openvino-f32"].passed
+    assert "serving uses f32" in caplog.text
+
+
+def test_scales_share_one_set_of_weights_and_agree_on_every_runtime(options, published):
+    version = publish(replace(options, scales=(84, 112)))
+    description = read_description(version)
+    assert (description.scales, description.input_size, description.dim) == ((84, 112), 112, 1536)
+    assert all(found.passed for found in description.parity.values())
+    assert (version / "model.onnx").stat().st_size < 1.1 * (published / "model.onnx").stat().st_size
+
+
+def test_what_a_died_export_left_is_removed(published):
+    left = published.parent / ".tmp-0badc0de"
+    left.mkdir()
+    (left / "model.onnx").write_bytes(b"torn")
+    publish(ExportOptions(weights="seed:0", repository=published.parents[1], scales=(112,), layers=(0, 1)))
+    assert visible(published.parent) == ["1"]
+
+
+def test_two_exports_into_one_folder_do_not_meet(options):
+    folder = options.repository / "dinov2_vits14"
+    folder.mkdir()
+    with FileLock(folder / ".tmp-lock"), pytest.raises(ExportError, match="another export"):
+        publish(options)
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", str(tmp_path), *SMALL]
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "parity: torch" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, said
+    assert said.endswith("interrupted: nothing was published\n")
+    assert visible(tmp_path / "dinov2_vits14") == []
+
+
+def test_an_unreachable_hub_is_one_clear_error_and_writes_nothing(tmp_path):
+    done = run("--repository", tmp_path / "repository", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hub"))
+    assert done.returncode == 1
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: the hub did not give the weights")
+    assert "DINOV2_WEIGHTS" in error
+    assert "--weights FILE" in error
+    assert "seed:0" in error
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "repository").exists()
+
+
+def test_weights_are_named_by_the_environment_or_the_command_line(tmp_path):
+    named = run("--repository", tmp_path, DINOV2_WEIGHTS="absent.safetensors")
+    assert (named.returncode, named.stderr.splitlines()[-1].split(":")[:2]) == (
+        1,
+        ["error", " no weights file absent.safetensors"],
+    )
+    overruled = run("--repository", tmp_path, "--weights", "seed:x", DINOV2_WEIGHTS="absent.safetensors")
+    assert "not a seed" in overruled.stderr
+
+
+@pytest.mark.parametrize("name", ["../up", ".hidden", "a/b", ""])
+def test_a_name_that_is_not_a_folder_name_is_refused(options, name):
+    with pytest.raises(ExportError, match="not a model name"):
+        publish(replace(options, name=name))
+
+
+def test_a_repository_that_cannot_be_written_is_a_clear_error(options, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ExportError, match="cannot write to"):
+        publish(replace(options, repository=tmp_path / "file"))
+
+
+def test_real_weights_agree_on_every_runtime(tmp_path, shared_weights):
+    description = read_description(publish(ExportOptions(weights=str(shared_weights), repository=tmp_path)))
+    assert description.weights.kind == "file"
+    assert description.parity["openvino-f32"].passed
+    assert description.parity["onnxruntime-cpu-f32"].passed
