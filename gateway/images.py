@@ -14,6 +14,7 @@ from gateway.errors import TooLargeError, UnsupportedImageError
 Image.MAX_IMAGE_PIXELS = None
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "BMP": "bmp", "TIFF": "tif"}
+_TIFF_MODES = {"1", "L", "P", "RGB", "I;16", "I;16B"}  # as Pillow names them; OpenCV reads others as something else
 _MAX_SIDE = 65_500  # of libjpeg, and more than any canonical ROI
 
 # EXIF orientation -> what to do to the stored pixels to see them upright.
@@ -54,7 +55,8 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
         limits: of bytes and pixels.
 
     Raises:
-        UnsupportedImageError: empty, not an image, or of another format than PNG, JPEG, BMP and TIFF.
+        UnsupportedImageError: empty, not an image, of another format than PNG, JPEG, BMP and TIFF, or a TIFF with
+            transparency, in CMYK or of other samples than 8 and 16 bits.
         TooLargeError: over a limit.
     """
     if not data:
@@ -63,19 +65,27 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
         raise TooLargeError(f"{name}: {len(data)} bytes; at most {limits.max_bytes} are served")
     try:
         with Image.open(io.BytesIO(data), formats=tuple(_EXTENSIONS)) as image:
-            extension = _EXTENSIONS[image.format or ""]
+            extension = _EXTENSIONS.get(image.format or "", "jpg")  # MPO is a JPEG with further pictures behind it
+            mode = image.mode
             width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            # The base class's: a PNG's own would decode the whole image, before its size was judged.
+            exif = Image.Image.getexif(image)
     except UnidentifiedImageError as error:
         raise UnsupportedImageError(
             f"{name}: not a PNG, JPEG, BMP or TIFF file (begins with {data[:8].hex(' ')})"
         ) from error
     except Exception as error:  # fed with hostile bytes, a header parser may raise anything
         raise UnsupportedImageError(f"{name}: its header is damaged ({type(error).__name__})") from error
-    if width * height > limits.max_pixels or max(width, height) > _MAX_SIDE:
+    if width * height > limits.max_pixels:
         raise TooLargeError(f"{name}: {width} × {height} pixels; at most {limits.max_pixels} are served")
+    if max(width, height) > _MAX_SIDE:
+        raise TooLargeError(f"{name}: {width} × {height} pixels; a side has at most {_MAX_SIDE}")
     if width < 1 or height < 1:
         raise UnsupportedImageError(f"{name}: {width} × {height} pixels")
+    if extension == "tif" and mode not in _TIFF_MODES:
+        raise UnsupportedImageError(f"{name}: a TIFF of mode {mode}; grey, palette and RGB are served")
+    # Both readers turn a TIFF themselves: its size is the upright one, and so are its pixels.
+    orientation = 1 if extension == "tif" else exif.get(ExifTags.Base.Orientation, 1)
     return ImageHeader(extension, width, height, orientation if orientation in range(1, 9) else 1)
 
 
