@@ -370,6 +370,8 @@ class ArtifactStore:
                 replace_file(self._folder(key) / "current", f"{ref.number} {ref.manifest_sha256}\n".encode())
             except OSError:
                 shutil.rmtree(aside, ignore_errors=True)
+                if not self._is_current(key, ref):
+                    shutil.rmtree(final, ignore_errors=True)
                 raise
         for old in sorted(self._versions(key))[: -self._keep]:
             shutil.rmtree(self._version_folder(key, old), ignore_errors=True)
@@ -413,6 +415,12 @@ class ArtifactStore:
 
     def _folder(self, key: RoiKey) -> Path:
         return self.root / key.role_id / key.roi_id
+
+    def _is_current(self, key: RoiKey, ref: VersionRef) -> bool:
+        try:
+            return self.current(key) == ref
+        except (UnknownRoiError, ArtifactCorruptError):
+            return False
 
     def _version_folder(self, key: RoiKey, number: int) -> Path:
         return self._folder(key) / "versions" / str(number)

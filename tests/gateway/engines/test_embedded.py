@@ -1,0 +1,129 @@
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.engines.base import Priority
+from gateway.engines.embedded import EmbeddedEngine, _PriorityLock
+from gateway.engines.networks import OnnxRuntimeNetwork, supports_bf16
+from gateway.errors import EngineUnavailableError
+from gateway.model_description import newest_version, read_description
+from gateway.settings import Settings
+
+
+def settings_for(repository: Path, tmp_path: Path, **changes: object) -> Settings:
+    return Settings(model_repository=repository, cache_dir=tmp_path / "cache", **changes)  # type: ignore[arg-type]
+
+
+def test_tokens_are_those_of_onnx_runtime_for_any_batch(model_repository: Path, tmp_path: Path) -> None:
+    folder = newest_version(model_repository / "dinov2_vits14")
+    model = read_description(folder)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, model.input_size, model.input_size, 3), np.uint8)
+    expected = OnnxRuntimeNetwork(folder, model, device="cpu").run(images)
+
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(model_repository, tmp_path, precision="f32", device="cpu"))
+        await engine.start()
+        assert (await engine.ready()).runtime == "openvino-f32"
+        tokens = await engine.tokens(images)  # 6 = one batch of 4 and two of 1
+        assert tokens.shape == (6, 729, 768)
+        np.testing.assert_allclose(tokens, expected, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(tokens, axis=-1), 1, atol=1e-4)
+        np.testing.assert_array_equal(await engine.tokens(images[4:5]), tokens[4:5])
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_bf16_is_used_only_where_the_export_passed_in_it(model_repository: Path, tmp_path: Path) -> None:
+    if not supports_bf16():
+        pytest.skip("this processor has no bf16")
+    repository = tmp_path / "repository"
+    shutil.copytree(model_repository, repository)
+    path = newest_version(repository / "dinov2_vits14") / "model.json"
+
+    async def runtime() -> str:
+        engine = EmbeddedEngine(settings_for(repository, tmp_path, device="cpu"))
+        await engine.start()
+        status = await engine.ready()
+        await engine.close()
+        return status.runtime
+
+    description = json.loads(path.read_text())
+    assert description["parity"]["openvino-bf16"]["passed"]
+    assert asyncio.run(runtime()) == "openvino-bf16"
+    description["parity"]["openvino-bf16"]["passed"] = False
+    path.write_text(json.dumps(description))
+    assert asyncio.run(runtime()) == "openvino-f32"
+    del description["parity"]["openvino-bf16"]
+    path.write_text(json.dumps(description))
+    assert asyncio.run(runtime()) == "openvino-f32"
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}'])
+def test_without_a_model_it_starts_and_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        folder = tmp_path / "dinov2_vits14" / "1"
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text(content)
+
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(tmp_path, tmp_path))
+        await engine.start()
+        status = await engine.ready()
+        assert not status.ready
+        assert "python -m export" in (status.reason or "")
+        with pytest.raises(EngineUnavailableError) as caught:
+            await engine.tokens(np.zeros((1, 378, 378, 3), np.uint8))
+        assert caught.value.retry_after_s is not None
+        with pytest.raises(EngineUnavailableError):
+            _ = engine.model
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_inspections_go_before_fits_and_otherwise_the_first_goes_first() -> None:
+    async def run() -> list[str]:
+        turn = _PriorityLock()
+        order: list[str] = []
+
+        async def work(name: str, priority: Priority) -> None:
+            async with turn(priority):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        async with turn(Priority.FIT):
+            names = [("fit 1", 2), ("fit 2", 2), ("inspect 1", 1), ("fit 3", 2), ("inspect 2", 1)]
+            tasks = [asyncio.create_task(work(name, Priority(p))) for name, p in names]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(run()) == ["inspect 1", "inspect 2", "fit 1", "fit 2", "fit 3"]
+
+
+def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
+    async def run() -> list[str]:
+        turn = _PriorityLock()
+        order: list[str] = []
+
+        async def work(name: str) -> None:
+            async with turn(1):
+                order.append(name)
+
+        async with turn(1):
+            tasks = [asyncio.create_task(work(name)) for name in "abc"]
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+        tasks[1].cancel()  # its turn was handed to it, or to a, a moment ago
+        await asyncio.wait(tasks)
+        async with turn(1):
+            order.append("after")
+        return order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["c", "after"]

@@ -1,0 +1,85 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.banks import BankCache
+from gateway.errors import UnknownRoiError
+from gateway.roi_key import RoiKey
+from gateway.storage import ArtifactStore, LoadedBank, VersionRef
+from tests.gateway.test_storage import KEY, bank_of, calibration, manifest_of, publish
+
+
+class CountingStore(ArtifactStore):
+    """The real store; counts how often a bank is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, keep_versions=3)
+        self.loads: list[RoiKey] = []
+
+    def load(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
+        self.loads.append(key)
+        return super().load(key, ref)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CountingStore:
+    return CountingStore(tmp_path)
+
+
+def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> None:
+    publish(store, 1)
+    banks = BankCache(store, max_entries=4, max_bytes=1 << 30)
+
+    async def run() -> None:
+        rois = await asyncio.gather(*(banks.get(KEY) for _ in range(16)))
+        assert len({id(roi.bank) for roi in rois}) == 1
+
+    asyncio.run(run())
+    assert store.loads == [KEY]
+
+
+def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> None:
+    publish(store, 1)
+    banks = BankCache(store, max_entries=4, max_bytes=1 << 30)
+    another_gateway = ArtifactStore(store.root, keep_versions=3)
+
+    async def run() -> None:
+        assert (await banks.get(KEY)).bank.manifest.version == 1
+        publish(another_gateway, 2)
+        another_gateway.set_calibration(KEY, calibration(0.7))
+        roi = await banks.get(KEY)
+        assert roi.bank.manifest.version == 2
+        assert roi.calibration is not None
+        assert roi.calibration.threshold == 0.7
+        another_gateway.delete(KEY)
+        with pytest.raises(UnknownRoiError):
+            await banks.get(KEY)
+        publish(another_gateway, 3)
+        roi = await banks.get(KEY)
+        assert roi.bank.bank.tokens.tobytes() == bank_of(3).tokens.tobytes()
+        assert roi.calibration is None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("limit", ["entries", "bytes"])
+def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: str) -> None:
+    keys = [RoiKey("role", f"roi {i}") for i in range(3)]
+    for key in keys:
+        with store.lock(key, 5):
+            store.publish(key, manifest_of(1, bank_of(1)), bank_of(1))
+    one = store.load(keys[0], store.current(keys[0])).n_bytes
+    store.loads.clear()
+    bounds = (
+        {"max_entries": 2, "max_bytes": 1 << 30} if limit == "entries" else {"max_entries": 9, "max_bytes": 2 * one}
+    )
+    banks = BankCache(store, max_entries=bounds[0], max_bytes=bounds[1])
+
+    async def run() -> None:
+        for key in (keys[0], keys[1], keys[0], keys[2], keys[0], keys[1]):
+            await banks.get(key)
+
+    asyncio.run(run())
+    # The third took the place of the second, which had not been used since; the first stayed.
+    assert store.loads == [keys[0], keys[1], keys[2], keys[1]]
