@@ -71,10 +71,8 @@ def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: st
             store.publish(key, manifest_of(1, bank_of(1)), bank_of(1))
     one = store.load(keys[0], store.current(keys[0])).n_bytes
     store.loads.clear()
-    bounds = (
-        {"max_entries": 2, "max_bytes": 1 << 30} if limit == "entries" else {"max_entries": 9, "max_bytes": 2 * one}
-    )
-    banks = BankCache(store, max_entries=bounds[0], max_bytes=bounds[1])
+    entries, n_bytes = (2, 1 << 30) if limit == "entries" else (9, 2 * one)
+    banks = BankCache(store, max_entries=entries, max_bytes=n_bytes)
 
     async def run() -> None:
         for key in (keys[0], keys[1], keys[0], keys[2], keys[0], keys[1]):

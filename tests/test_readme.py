@@ -1,0 +1,30 @@
+"""What the README says of settings is what the settings are."""
+
+from pathlib import Path
+
+from gateway.settings import HOME, Settings
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
+
+
+def settings_table() -> str:
+    rows = ["| setting | default | what it is |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, Path):
+            default = f"{default}/"
+        rows.append(f"| `GATEWAY_{name.upper()}` | `{'' if default is None else default}` | {field.description} |")
+    return "\n".join(rows).replace("| `` |", "| |") + "\n"
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    expected = before + BEGIN + settings_table() + END + after
+    assert text == expected, f"README.md: replace the table by\n{settings_table()}"
+
+
+def test_home_is_the_checkout() -> None:
+    assert README.parent == HOME
