@@ -1,6 +1,7 @@
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,28 @@ PROJECT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def model_repository() -> Path:
     """A model repository with `dinov2_vits14/1`, exported from seed:0 at full size; kept for the next run."""
+    return exported("seed:0")
+
+
+@pytest.fixture(scope="session")
+def real_model_repository() -> Path:
+    """The same from real weights, where this machine has them: DINOV2_WEIGHTS, or ../shared/weights."""
+    named = os.environ.get("DINOV2_WEIGHTS", "")
+    weights = Path(named) if named else PROJECT.parent / "shared" / "weights" / "dinov2_vits14.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no real weights: {weights.name} is not in ../shared/weights and DINOV2_WEIGHTS names no file")
+    return exported(str(weights.resolve()), weights.read_bytes())
+
+
+def exported(weights: str, content: bytes = b"") -> Path:
+    """Export once for these weights and this exporter, kept under .cache."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("no model to test with: it is exported here, which needs the export extra")
     # What writes Triton's configuration changes nothing in the graph.
     sources = [path for path in sorted((PROJECT / "export").glob("*.py")) if not path.name.startswith("triton_")]
     sources.append(PROJECT / "gateway" / "model_description.py")
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    key.update(content)
     for package in ("torch", "timm", "onnx", "onnxscript"):
         key.update(importlib.metadata.version(package).encode())
     repository = PROJECT / ".cache" / "test-model" / key.hexdigest()[:16]
@@ -28,7 +45,7 @@ def model_repository() -> Path:
         if not (repository / "dinov2_vits14" / "1" / "model.json").is_file():
             # In a process of its own: torch stays out of the tests of a torch-free gateway.
             subprocess.run(
-                [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", repository],
+                [sys.executable, "-m", "export", "--weights", weights, "--repository", repository],
                 cwd=PROJECT,
                 check=True,
             )
