@@ -1,0 +1,54 @@
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from tests.e2e.gateway_process import PROJECT, Gateway, running
+from tests.e2e.synthetic_images import png, steel
+
+_LOGS: list[Path] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show with a failure what the gateways said while the test ran."""
+    report = yield
+    if report.failed:
+        for log in _LOGS:
+            said = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+            if said:
+                report.sections.append((f"log of {log.stem}", said))
+    return report
+
+
+@pytest.fixture(scope="session")
+def launch(
+    model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AbstractContextManager[Gateway]]:
+    """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, **settings)."""
+    logs = tmp_path_factory.mktemp("logs")
+
+    def start(name, *, command=None, cwd=PROJECT, **settings):
+        log = logs / f"{name}.log"
+        if log not in _LOGS:
+            _LOGS.append(log)
+        settings.setdefault("models_dir", tmp_path_factory.mktemp(name) / "models")
+        return running(log, {"model_repository": model_repository, **settings}, command, cwd)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def gateway(launch) -> Iterator[Gateway]:
+    """The gateway that most tests talk to, with the settings of somebody who set none."""
+    with launch("gateway") as started:
+        yield started
+        said = started.log.read_text()
+    assert "Traceback" not in said, said
+
+
+@pytest.fixture(scope="session")
+def small_roi(gateway) -> str:
+    """An ROI of two OK images that nobody changes, not calibrated."""
+    gateway.fit("small", [png(steel(0)), png(steel(1))])
+    return "small"

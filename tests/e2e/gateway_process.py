@@ -1,0 +1,109 @@
+"""A gateway as a client meets it: a process of its own behind a real socket."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PROJECT = Path(__file__).resolve().parents[2]
+_START_S = 120
+_STOP_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    process: subprocess.Popen[bytes]
+    port: int
+    client: httpx.Client
+    models_dir: Path
+    log: Path
+
+    def fit(self, roi, images, *, role="steel", **fields) -> dict[str, Any]:
+        """POST /fit_ok; images are (name, bytes) or bytes."""
+        return answered(self.post("/fit_ok", roi, images, "images", role, fields))
+
+    def infer(self, roi, image, *, role="steel", **fields) -> dict[str, Any]:
+        return answered(self.post("/infer", roi, [image], "image", role, fields))
+
+    def calibrate(self, roi, *, role="steel", **fields) -> dict[str, Any]:
+        body = {"role_id": role, "roi_id": roi, "mm_per_px": 0.2, "ok_scores": [], "ng_scores": [], **fields}
+        return answered(self.client.post("/calibrate_ng", json=body))
+
+    def post(self, path, roi, images, field, role="steel", fields=()) -> httpx.Response:
+        files = [(field, image if isinstance(image, tuple) else ("roi.png", image)) for image in images]
+        form = {"role_id": role, "roi_id": roi, "mm_per_px": "0.2", **dict(fields)}
+        return self.client.post(path, data={name: str(value) for name, value in form.items()}, files=files)
+
+
+def answered(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def environment(settings: dict[str, Any]) -> dict[str, str]:
+    """This process's, without its own gateway settings, with those given by name: models_dir=…"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return {**clean, **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+@contextmanager
+def running(
+    log: Path, settings: dict[str, Any], command: Sequence[str] | None = None, cwd: Path = PROJECT
+) -> Iterator[Gateway]:
+    """Start a gateway, wait until it listens, and end it as a service manager would.
+
+    Args:
+        log: its output is appended there.
+        settings: `models_dir` at least.
+        command: after the interpreter; `{port}` stands for the port.
+        cwd: where it starts.
+    """
+    port = free_port()
+    arguments = [part.format(port=port) for part in command or ("-m", "gateway")]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env=environment({"port": port, **settings}),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+            _wait_for(client, process, log)
+            yield Gateway(process, port, client, Path(settings["models_dir"]), log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the gateway ended with status {process.returncode}:\n{log.read_text()}")
+        try:
+            client.get("/health")
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"the gateway did not listen within {_START_S} s:\n{log.read_text()}")
