@@ -1,6 +1,4 @@
-"""Builds what is served: needs torch and timm, and is never imported at serving time."""
+"""Builds what is served: an export needs torch and timm, and nothing of it is imported at serving time.
 
-from export.errors import ExportError
-from export.publish import ExportOptions, publish
-
-__all__ = ["ExportError", "ExportOptions", "publish"]
+Nothing is imported here either: Triton's configuration and plans are made, by modules of this package, without torch.
+"""

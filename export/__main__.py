@@ -9,6 +9,8 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.publish import ExportOptions, publish
+from export.triton_config import write_serving_files
+from export.triton_options import add_arguments, options_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 published or already there, 1 failed, 2 wrong usage, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    serving = options_from(options)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("export")
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tolerance_bf16=options.tolerance_bf16,
             )
         )
+        if serving is not None:
+            write_serving_files(version.parent, serving, version=int(version.name))
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -105,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the same in bf16, which is recorded as not passed below it (default: %(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="publish even where the newest version is the same model")
+    add_arguments(parser, required=False)
     return parser
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from export import ExportError, ExportOptions, publish
+from export.errors import ExportError
+from export.publish import ExportOptions, publish
 from gateway.engines.networks import supports_bf16
 from gateway.model_description import newest_version, read_description
 

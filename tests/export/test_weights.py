@@ -8,8 +8,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from export import ExportError
 from export.backbone import TIMM_ID, build_backbone, load_weights
+from export.errors import ExportError
 
 
 @pytest.fixture(scope="module")
