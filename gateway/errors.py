@@ -8,6 +8,7 @@ GatewayError
 ├── UnsupportedImageError     415 unsupported_image
 ├── OverloadedError           429 overloaded
 ├── EngineUnavailableError    503 engine_unavailable
+│   └── EngineTimeoutError    503 engine_timeout
 ├── ArtifactCorruptError      500 artifact_corrupt
 └── StorageFullError          507 storage_full
 """
@@ -89,6 +90,13 @@ class EngineUnavailableError(GatewayError):
     default_hint = "Send it again after the time in Retry-After; GET /ready says what is missing."
 
 
+class EngineTimeoutError(EngineUnavailableError):
+    """The engine is there, but did not answer within the deadline."""
+
+    code = "engine_timeout"
+    default_hint = "Send it again after the time in Retry-After; if it happens often, the server has too much to do."
+
+
 class ArtifactCorruptError(GatewayError):
     """A stored artifact fails its checksum, and no older version is whole."""
 
@@ -113,6 +121,7 @@ ERRORS: tuple[type[GatewayError], ...] = (
     UnsupportedImageError,
     OverloadedError,
     EngineUnavailableError,
+    EngineTimeoutError,
     ArtifactCorruptError,
     StorageFullError,
 )

@@ -110,11 +110,14 @@ class FitService:
                 prepared = await to_thread.run_sync(self._prepare, request, batch, model)
             pixels = [p.pixels for p in prepared if p.pixels is not None]
             with times.stage("engine"):
-                fresh = iter(await self._engine.tokens(np.stack(pixels), priority=Priority.FIT) if pixels else ())
+                fresh = iter(await self._tokens(pixels, model) if pixels else ())
             for p in prepared:
                 tokens = p.tokens if p.tokens is not None else next(fresh).astype(np.float16)
                 new.append(_NewImage(p.image, p.data, tokens))
         return new
+
+    async def _tokens(self, pixels: Sequence[NDArray[np.uint8]], model: ModelDescription) -> NDArray[np.float32]:
+        return await self._engine.tokens(np.stack(pixels), model=model, priority=Priority.FIT)
 
     def _prepare(
         self, request: FitRequest, items: Sequence[tuple[str, str, bytes]], model: ModelDescription
@@ -228,7 +231,7 @@ class FitService:
         data = self._store.ok_image(key, image)
         header = read_header(data, image.file_name, self._limits)
         pixels = to_model_input(decode(data, image.file_name, header), model.input_size)
-        tokens = from_thread.run(lambda: self._engine.tokens(pixels[None], priority=Priority.FIT))
+        tokens = from_thread.run(lambda: self._engine.tokens(pixels[None], model=model, priority=Priority.FIT))
         half: NDArray[np.float16] = tokens[0].astype(np.float16)
         self._store.add_ok_tokens(key, image.sha256, model.fingerprint, half)
         return half

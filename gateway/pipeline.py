@@ -112,7 +112,7 @@ class InspectionPipeline:
         require_same_model(roi.bank, model)
         image, size_wh = await to_thread.run_sync(self._decode, request, model.input_size, times, limiter=self._threads)
         with times.stage("engine"):
-            tokens = await self._engine.tokens(image[None], priority=Priority.INSPECT)
+            tokens = await self._engine.tokens(image[None], model=model, priority=Priority.INSPECT)
         return await to_thread.run_sync(
             self._answer, request, roi, model, tokens[0], size_wh, times, limiter=self._threads
         )

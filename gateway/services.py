@@ -10,6 +10,7 @@ from gateway.admission import Admission
 from gateway.banks import BankCache
 from gateway.engines import TokenEngine
 from gateway.engines.embedded import EmbeddedEngine
+from gateway.engines.triton import TritonEngine
 from gateway.fitting import FitService
 from gateway.patchcore.neighbours import faiss_available
 from gateway.pipeline import InspectionPipeline
@@ -36,7 +37,7 @@ class Services:
 def create_services(settings: Settings) -> Services:
     """Wire the parts together; starts nothing."""
     set_threads(settings.threads)
-    engine: TokenEngine = EmbeddedEngine(settings)
+    engine: TokenEngine = TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
     banks = BankCache(store, max_entries=settings.bank_cache_entries, max_bytes=settings.bank_cache_bytes)
     return Services(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,16 @@ class Settings(BaseSettings):
 
     engine: Literal["embedded", "triton"] = Field("embedded", description="what computes tokens")
     triton_url: str = Field("localhost:8001", description="host:port of Triton's gRPC endpoint")
+    triton_timeout_s: float = Field(10.0, gt=0, le=600, description="deadline of an inspection's call to Triton")
+    triton_fit_timeout_s: float = Field(120.0, gt=0, le=3600, description="deadline of a call for one batch of a fit")
+    triton_fit_in_flight: int = Field(2, ge=1, le=64, description="batches of fits at Triton at once")
+    triton_shared_memory: Literal["auto", "on", "off"] = Field(
+        "auto", description="images and tokens by shared memory; auto where Triton's host is this one"
+    )
+    triton_keepalive_s: float = Field(10.0, ge=1, description="between pings on an idle channel")
+    triton_tls: bool = Field(False, description="encrypt the channel to Triton")
+    triton_ca_file: Path | None = Field(None, description="PEM certificates to trust; none takes gRPC's own")
+    triton_token: SecretStr | None = Field(None, description="sent to Triton as `authorization: Bearer …`")
     model_repository: Path = Field(Path("model_repository"), description="Triton model repository with the export")
     model_name: str = Field("dinov2_vits14", pattern=r"^[A-Za-z0-9_.-]+$", description="model in the repository")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the embedded engine computes")
@@ -58,7 +68,7 @@ class Settings(BaseSettings):
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
 
-    @field_validator("models_dir", "heatmap_dir", "cache_dir", "model_repository")
+    @field_validator("models_dir", "heatmap_dir", "cache_dir", "model_repository", "triton_ca_file")
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else HOME / path

@@ -23,8 +23,14 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     expected = before + BEGIN + settings_table() + END + after
-    assert text == expected, f"README.md: replace the table by\n{settings_table()}"
+    assert text == expected, "write the table: python -m tests.test_readme"
 
 
 def test_home_is_the_checkout() -> None:
     assert README.parent == HOME
+
+
+if __name__ == "__main__":  # python -m tests.test_readme writes the table
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    README.write_text(before + BEGIN + settings_table() + END + rest.partition(END)[2])

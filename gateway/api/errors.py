@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gateway.api.responses import JsonResponse, error_response
 from gateway.errors import GatewayError, InvalidRequestError, envelope
@@ -19,6 +20,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(GatewayError, _domain)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -70,6 +72,10 @@ async def _http(request: Request, error: Exception) -> Response:
     else:
         body = envelope("internal", str(error.detail), GatewayError.default_hint)
     return JsonResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # for the access log: nobody reads it
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

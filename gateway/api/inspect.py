@@ -4,15 +4,17 @@ import base64
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
 from gateway.api.deps import ServicesDep, parsed_shape, read_image
+from gateway.api.disconnect import while_connected
 from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Number, OneImage, Percentile
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import InferAnswer
 from gateway.errors import (
     ArtifactCorruptError,
+    EngineTimeoutError,
     EngineUnavailableError,
     InvalidRequestError,
     ModelMismatchError,
@@ -40,11 +42,13 @@ router = APIRouter(tags=["inspect"])
         UnsupportedImageError,
         OverloadedError,
         EngineUnavailableError,
+        EngineTimeoutError,
         ArtifactCorruptError,
         StorageFullError,
     ),
 )
 async def infer(
+    request: Request,
     services: ServicesDep,
     role_id: FormRole,
     roi_id: FormRoi,
@@ -61,21 +65,20 @@ async def infer(
     parsed, warnings = parsed_shape(shape)
     key = RoiKey(role_id, roi_id)
     with services.inspections.admit():
-        result = await services.pipeline.infer(
-            InferRequest(
-                key=key,
-                image=await read_image(image, services.settings),
-                image_name=image.filename or "image",
-                mm_per_px=mm_per_px,
-                shape=parsed,
-                k=k,
-                p_score=p_score,
-                blur_sigma=blur_sigma,
-                area_mm2_thr=area_mm2_thr,
-                heatmap=heatmap or services.settings.heatmap,
-                warnings=tuple(warnings),
-            )
+        inspection = InferRequest(
+            key=key,
+            image=await read_image(image, services.settings),
+            image_name=image.filename or "image",
+            mm_per_px=mm_per_px,
+            shape=parsed,
+            k=k,
+            p_score=p_score,
+            blur_sigma=blur_sigma,
+            area_mm2_thr=area_mm2_thr,
+            heatmap=heatmap or services.settings.heatmap,
+            warnings=tuple(warnings),
         )
+        result = await while_connected(request, services.pipeline.infer(inspection))
     return JsonResponse(_answer(result), headers={"Server-Timing": result.times.header()})
 
 

@@ -19,6 +19,7 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),
     "overloaded": ("64 requests to inspect are at work or waiting; the limit is 64", "Send it again later."),
     "engine_unavailable": ("the embedded engine is not ready: not started", "GET /ready says what is missing."),
+    "engine_timeout": ("Triton did not answer within 10 s", "Send it again after the time in Retry-After."),
     "artifact_corrupt": ("disc-front/pad-1: memory.npz fails its checksum; no version is whole", "Fit it again."),
     "storage_full": ("cannot write to the models folder: No space left on device", "Free space."),
 }
@@ -42,11 +43,15 @@ def error_response(error: GatewayError) -> JsonResponse:
 
 def documented(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI ``responses`` for the errors that a route can give."""
-    return {
-        kind.status: {
-            "model": ErrorEnvelope,
-            "description": f"`{kind.code}`: {(kind.__doc__ or '').splitlines()[0]}",
-            "content": {"application/json": {"example": envelope(kind.code, *_ERROR_EXAMPLES[kind.code])}},
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        summary = (kind.__doc__ or "").splitlines()[0]
+        answer = by_status.setdefault(
+            kind.status,
+            {"model": ErrorEnvelope, "description": "", "content": {"application/json": {"examples": {}}}},
+        )
+        answer["description"] = f"{answer['description']}\n\n`{kind.code}`: {summary}".strip()
+        answer["content"]["application/json"]["examples"][kind.code] = {
+            "value": envelope(kind.code, *_ERROR_EXAMPLES[kind.code])
         }
-        for kind in kinds
-    }
+    return by_status

@@ -21,7 +21,7 @@ router = APIRouter(tags=["status"])
 @router.get("/health", response_model=HealthAnswer, summary="Whether the process is alive")
 async def health(services: ServicesDep) -> Response:
     """Answer at once, whatever else is at work; `/ready` says whether inspections can be served."""
-    status = await services.engine.ready()
+    status = services.engine.status
     try:
         model = services.engine.model
     except GatewayError:

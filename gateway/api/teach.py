@@ -4,18 +4,21 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
 from gateway.api.deps import ServicesDep, parsed_shape, read_image
+from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import CalibrateAnswer, CalibrateRequest, Deleted, FitAnswer
 from gateway.calibrating import calibrate
 from gateway.errors import (
     ArtifactCorruptError,
+    EngineTimeoutError,
     EngineUnavailableError,
     InvalidRequestError,
+    ModelMismatchError,
     OverloadedError,
     StorageFullError,
     TooLargeError,
@@ -39,11 +42,14 @@ router = APIRouter(tags=["teach"])
         UnsupportedImageError,
         OverloadedError,
         EngineUnavailableError,
+        EngineTimeoutError,
+        ModelMismatchError,
         ArtifactCorruptError,
         StorageFullError,
     ),
 )
 async def fit_ok(
+    request: Request,
     services: ServicesDep,
     role_id: FormRole,
     roi_id: FormRoi,
@@ -73,18 +79,17 @@ async def fit_ok(
             (upload.filename or f"image {i}", await read_image(upload, services.settings))
             for i, upload in enumerate(images, 1)
         ]
-        result = await services.fitting.fit(
-            FitRequest(
-                key=key,
-                images=files,
-                mm_per_px=mm_per_px,
-                shape=parsed,
-                shape_json=None if parsed is None else shape,
-                coreset_rate=coreset_rate,
-                seed=seed,
-                warnings=tuple(warnings),
-            )
+        fit = FitRequest(
+            key=key,
+            images=files,
+            mm_per_px=mm_per_px,
+            shape=parsed,
+            shape_json=None if parsed is None else shape,
+            coreset_rate=coreset_rate,
+            seed=seed,
+            warnings=tuple(warnings),
         )
+        result = await while_connected(request, services.fitting.fit(fit))
     return JsonResponse(_fit_answer(result), headers={"Server-Timing": result.times.header()})
 
 

@@ -47,11 +47,18 @@ class TokenEngine(Protocol):
     async def start(self) -> None:
         """Load or connect. Never raises for an engine that is merely not there yet: `ready` tells."""
 
-    async def tokens(self, images: NDArray[np.uint8], *, priority: Priority = Priority.INSPECT) -> NDArray[np.float32]:
+    @property
+    def status(self) -> EngineStatus:
+        """What `ready` found last, without asking anybody."""
+
+    async def tokens(
+        self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
+    ) -> NDArray[np.float32]:
         """Compute tokens.
 
         Args:
             images: uint8 [B, S, S, 3], RGB.
+            model: what `model` was when the caller began; tokens of another are never returned.
             priority: inspection goes before fitting where both wait.
 
         Returns:
@@ -59,6 +66,9 @@ class TokenEngine(Protocol):
 
         Raises:
             EngineUnavailableError: no answer can be had now.
+            EngineTimeoutError: none came in time.
+            OverloadedError: the server's queue is full.
+            ModelMismatchError: another model than `model` is served by now.
         """
 
     async def ready(self) -> EngineStatus:

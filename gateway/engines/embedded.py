@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gateway.engines.base import EngineStatus, Priority
 from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
-from gateway.errors import EngineUnavailableError
+from gateway.errors import EngineUnavailableError, ModelMismatchError
 from gateway.model_description import DescriptionError, ModelDescription, newest_version, read_description
 from gateway.settings import Settings
 
@@ -103,11 +103,21 @@ class EmbeddedEngine:
         network.run(np.zeros((1, model.input_size, model.input_size, 3), np.uint8))
         return model, network
 
-    async def tokens(self, images: NDArray[np.uint8], *, priority: Priority = Priority.INSPECT) -> NDArray[np.float32]:
+    @property
+    def status(self) -> EngineStatus:
+        """See `TokenEngine.status`."""
+        runtime = self._network.runtime if self._network is not None else "none"
+        return EngineStatus(self._network is not None, self.device, runtime, self._reason)
+
+    async def tokens(
+        self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
+    ) -> NDArray[np.float32]:
         """See `TokenEngine.tokens`. A larger batch is cut, so that an inspection waits for one small batch at most."""
         network = self._network
-        if network is None:
+        if network is None or self._model is None:
             raise self._unavailable()
+        if not self._model.same_model_as(model):
+            raise ModelMismatchError(f"tokens of model {model.fingerprint} were wanted")
         loop = asyncio.get_running_loop()
         step = network.batch_sizes[0]
         parts = []
@@ -124,8 +134,7 @@ class EmbeddedEngine:
 
     async def ready(self) -> EngineStatus:
         """See `TokenEngine.ready`."""
-        runtime = self._network.runtime if self._network is not None else "none"
-        return EngineStatus(self._network is not None, self.device, runtime, self._reason)
+        return self.status
 
     async def close(self) -> None:
         """See `TokenEngine.close`."""

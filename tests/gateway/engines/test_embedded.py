@@ -10,8 +10,22 @@ from gateway.engines.base import Priority
 from gateway.engines.embedded import EmbeddedEngine, _PriorityLock
 from gateway.engines.networks import OnnxRuntimeNetwork, supports_bf16
 from gateway.errors import EngineUnavailableError
-from gateway.model_description import newest_version, read_description
+from gateway.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.settings import Settings
+
+
+NOT_THERE = ModelDescription(
+    name="m",
+    timm_id="t",
+    input_size=378,
+    scales=(384,),
+    layers=(9, 11),
+    token_hw=(27, 27),
+    dim=768,
+    weights=WeightsSource(kind="seed", detail="seed:0", sha256="0"),
+    graph_sha256="0",
+    fingerprint="0",
+)
 
 
 def settings_for(repository: Path, tmp_path: Path, **changes: object) -> Settings:
@@ -29,11 +43,11 @@ def test_tokens_are_those_of_onnx_runtime_for_any_batch(model_repository: Path, 
         engine = EmbeddedEngine(settings_for(model_repository, tmp_path, precision="f32", device="cpu"))
         await engine.start()
         assert (await engine.ready()).runtime == "openvino-f32"
-        tokens = await engine.tokens(images)  # 6 = one batch of 4 and two of 1
+        tokens = await engine.tokens(images, model=model)  # 6 = one batch of 4 and two of 1
         assert tokens.shape == (6, 729, 768)
         np.testing.assert_allclose(tokens, expected, atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(tokens, axis=-1), 1, atol=1e-4)
-        np.testing.assert_array_equal(await engine.tokens(images[4:5]), tokens[4:5])
+        np.testing.assert_array_equal(await engine.tokens(images[4:5], model=model), tokens[4:5])
         await engine.close()
 
     asyncio.run(run())
@@ -78,7 +92,7 @@ def test_without_a_model_it_starts_and_says_what_is_missing(tmp_path: Path, cont
         assert not status.ready
         assert "python -m export" in (status.reason or "")
         with pytest.raises(EngineUnavailableError) as caught:
-            await engine.tokens(np.zeros((1, 378, 378, 3), np.uint8))
+            await engine.tokens(np.zeros((1, 378, 378, 3), np.uint8), model=NOT_THERE)
         assert caught.value.retry_after_s is not None
         with pytest.raises(EngineUnavailableError):
             _ = engine.model
