@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gateway.api.responses import JsonResponse, error_response
-from gateway.errors import GatewayError, InvalidRequestError, envelope
+from gateway.errors import GatewayError, InvalidRequestError, TooLargeError, envelope
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def _said(problem: dict[str, Any]) -> str:
         return f"{field}: this field is missing"
     if problem["type"] == "json_invalid":
         return f"the body is not JSON: {problem.get('ctx', {}).get('error', problem['msg'])}"
+    if problem["type"] == "model_attributes_type" and field == "body":
+        return "the body is not a JSON object of Content-Type application/json"
     text = problem["msg"].removeprefix("Value error, ")
     seen = problem.get("input")
     if isinstance(seen, str | int | float | bool | list | dict) or seen is None:
@@ -68,7 +70,9 @@ async def _http(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         body = envelope("method_not_allowed", f"{request.method} {request.url.path}", "GET /docs lists the methods.")
     elif error.status_code < 500:
-        return error_response(InvalidRequestError(f"the body cannot be read: {error.detail}"))
+        # Starlette counts parts before a route can: more files than any form may have.
+        kind = TooLargeError if str(error.detail).startswith("Too many files") else InvalidRequestError
+        return error_response(kind(f"the body cannot be read: {error.detail}"))
     else:
         body = envelope("internal", str(error.detail), GatewayError.default_hint)
     return JsonResponse(body, status_code=error.status_code, headers=error.headers)

@@ -1,12 +1,16 @@
 """Types of request fields, with messages that a GUI developer can act on."""
 
 import math
+import re
 from typing import Annotated, Any
 
 from fastapi import File, Form, UploadFile
 from pydantic import BeforeValidator, Field
+from starlette.datastructures import UploadFile as Uploaded
 
 from gateway.roi_key import ID_RULE
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 
 
 def _decimal(value: Any) -> Any:
@@ -17,12 +21,29 @@ def _decimal(value: Any) -> Any:
         text = value.strip()
         if "," in text:
             raise ValueError("use a point as the decimal separator, as in 0.2, and no thousands separator")
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError("a number was expected, such as 0.2") from None
-    if isinstance(value, int | float) and not math.isfinite(value):
+        if _NUMBER.fullmatch(text) is None:  # float() takes more, such as 1_0
+            raise ValueError("a number was expected, such as 0.2")
+        value = float(text)
+    if isinstance(value, int | float) and not _is_finite(value):
         raise ValueError("a finite number was expected")
+    return value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of JSON may be beyond any float
+        return False
+
+
+def _file(value: Any) -> Any:
+    """Say what a part without a file name lacks, and keep of a file name what can be shown."""
+    if isinstance(value, list):
+        return [_file(one) for one in value]
+    if isinstance(value, str):
+        raise ValueError("a file was expected, but the part has no file name, so it is a text field")
+    if isinstance(value, Uploaded) and value.filename:
+        value.filename = value.filename[:255].encode(errors="replace").decode()
     return value
 
 
@@ -45,5 +66,7 @@ FormShape = Annotated[
         examples=['{"kind": "circle", "cx": 192, "cy": 192, "r": 180}'],
     ),
 ]
-OneImage = Annotated[UploadFile, File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]
-Images = Annotated[list[UploadFile], File(description="one or more canonical ROIs: PNG, JPEG, BMP or TIFF")]
+OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]
+Images = Annotated[
+    list[UploadFile], BeforeValidator(_file), File(description="one or more canonical ROIs: PNG, JPEG, BMP or TIFF")
+]
