@@ -1,7 +1,9 @@
 """Types of request fields, with messages that a GUI developer can act on."""
 
+import base64
 import math
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import File, Form, UploadFile
@@ -11,6 +13,7 @@ from starlette.datastructures import UploadFile as Uploaded
 from gateway.roi_key import ID_RULE
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_MIME_WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
 
 
 def _decimal(value: Any) -> Any:
@@ -43,8 +46,17 @@ def _file(value: Any) -> Any:
     if isinstance(value, str):
         raise ValueError("a file was expected, but the part has no file name, so it is a text field")
     if isinstance(value, Uploaded) and value.filename:
-        value.filename = value.filename[:255].encode(errors="replace").decode()
+        value.filename = _shown(value.filename)
     return value
+
+
+def _shown(file_name: str) -> str:
+    """A name as its owner knows it: .NET sends one beyond ASCII as a MIME word (RFC 2047)."""
+    word = _MIME_WORD.fullmatch(file_name)
+    if word is not None:
+        with suppress(ValueError):
+            file_name = base64.b64decode(word[1], validate=True).decode()
+    return file_name[:255].encode(errors="replace").decode()
 
 
 Number = Annotated[float, BeforeValidator(_decimal)]

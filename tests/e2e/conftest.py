@@ -3,6 +3,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.gateway_process import PROJECT, Gateway, running
 from tests.e2e.synthetic_images import png, steel
 

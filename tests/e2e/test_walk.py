@@ -7,11 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from tests.e2e.synthetic_images import decoded, png, steel, with_blob, with_scratch
 
-SQUARE = (384, 384)
 SIZES = [(384, 384), (640, 480), (200, 500)]
-MM_PER_PX = 0.2
 PATCHES = 27
 
 
