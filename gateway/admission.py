@@ -21,22 +21,22 @@ class Admission:
         self.in_flight = 0
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold a place while a request is worked on.
+    def admit(self, places: int = 1) -> Iterator[None]:
+        """Hold places while a request is worked on: one for each image to inspect.
 
         Raises:
-            OverloadedError: none is free; says when one will be, going by what requests took lately.
+            OverloadedError: not as many are free; says when they will be, going by what requests took lately.
         """
-        if self.in_flight >= self._limit:
+        if self.in_flight and self.in_flight + places > self._limit:
             retry_after_s = min(_LONGEST_RETRY_S, max(1, math.ceil(self._service_s)))
             raise OverloadedError(
                 f"{self.in_flight} requests to {self._kind} are at work or waiting; the limit is {self._limit}",
                 retry_after_s=retry_after_s,
             )
-        self.in_flight += 1
+        self.in_flight += places
         start = time.monotonic()
         try:
             yield
         finally:
-            self.in_flight -= 1
+            self.in_flight -= places
             self._service_s += _SMOOTHING * (time.monotonic() - start - self._service_s)

@@ -1,12 +1,14 @@
 """One ROI image to its answer: decode, tokens, distances, map, score, regions."""
 
+import asyncio
 import hashlib
 import logging
 import time
 import uuid
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from gateway.banks import BankCache, FittedRoi
 from gateway.durable import storage_errors
 from gateway.engines import Priority, TokenEngine
-from gateway.errors import InvalidRequestError, ModelMismatchError
+from gateway.errors import GatewayError, InvalidRequestError, ModelMismatchError
 from gateway.images import Limits, decode, read_header, to_model_input
 from gateway.model_description import ModelDescription
 from gateway.patchcore.memory_bank import patch_distances
@@ -29,6 +31,8 @@ from postprocess.regions import Region, find_regions
 from postprocess.roi_mask import Shape, ShapeError, rasterise
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 HeatmapMode = Literal["base64", "path", "none"]
 _SAME_SCALE = 0.01
@@ -85,6 +89,19 @@ class Inspection:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A request on its way to the engine."""
+
+    request: InferRequest
+    roi: FittedRoi
+    model: ModelDescription
+    image: NDArray[np.uint8]
+    """[1, S, S, 3] RGB."""
+    size_wh: tuple[int, int]
+    times: StageTimes
+
+
 class InspectionPipeline:
     """The way of an image. Computes in worker threads only."""
 
@@ -101,6 +118,33 @@ class InspectionPipeline:
         Raises:
             GatewayError: any of its kinds but `StorageFullError` without ``heatmap=path``.
         """
+        (answer,) = await self.infer_batch([request])
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer
+
+    async def infer_batch(self, requests: Sequence[InferRequest]) -> list[Inspection | GatewayError]:
+        """Inspect several images, of the same or different ROIs, with one call to the engine.
+
+        Returns:
+            For each request, in order, its answer or what was wrong with it; one does not fail the others.
+        """
+        prepared = await asyncio.gather(*(_settled(self._prepare(request)) for request in requests))
+        ready = [p for p in prepared if isinstance(p, _Prepared)]
+        finished = iter(await self._finish_all(ready) if ready else ())
+        return [next(finished) if isinstance(p, _Prepared) else p for p in prepared]
+
+    async def _finish_all(self, prepared: Sequence["_Prepared"]) -> Sequence[Inspection | GatewayError]:
+        start = time.perf_counter()
+        images = np.concatenate([p.image for p in prepared]) if len(prepared) > 1 else prepared[0].image
+        tokens = await _settled(self._engine.tokens(images, model=prepared[0].model, priority=Priority.INSPECT))
+        if isinstance(tokens, GatewayError):
+            return [tokens] * len(prepared)
+        for p in prepared:
+            p.times.add("engine", time.perf_counter() - start)
+        return await asyncio.gather(*(_settled(self._finish(p, own)) for p, own in zip(prepared, tokens, strict=True)))
+
+    async def _prepare(self, request: InferRequest) -> "_Prepared":
         times = StageTimes()
         if request.heatmap == "path" and self._settings.heatmap_dir is None:
             raise InvalidRequestError(
@@ -111,10 +155,12 @@ class InspectionPipeline:
         model = self._engine.model
         require_same_model(roi.bank, model)
         image, size_wh = await to_thread.run_sync(self._decode, request, model.input_size, times, limiter=self._threads)
-        with times.stage("engine"):
-            tokens = await self._engine.tokens(image[None], model=model, priority=Priority.INSPECT)
+        return _Prepared(request, roi, model, image[None], size_wh, times)
+
+    async def _finish(self, prepared: "_Prepared", tokens: NDArray[np.float32]) -> Inspection:
+        p = prepared
         return await to_thread.run_sync(
-            self._answer, request, roi, model, tokens[0], size_wh, times, limiter=self._threads
+            self._answer, p.request, p.roi, p.model, tokens, p.size_wh, p.times, limiter=self._threads
         )
 
     def _decode(self, request: InferRequest, size: int, times: StageTimes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -193,6 +239,14 @@ class InspectionPipeline:
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             (folder / relative).write_bytes(png)
         return relative.as_posix()
+
+
+async def _settled(work: Awaitable[_T]) -> _T | GatewayError:
+    """What `work` gives, or the domain error that it raises."""
+    try:
+        return await work
+    except GatewayError as error:
+        return error
 
 
 def mask_of(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:

@@ -19,7 +19,16 @@ class StageTimes:
         try:
             yield
         finally:
-            self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - start) * 1e3
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds to a stage."""
+        self.ms[name] = self.ms.get(name, 0.0) + seconds * 1e3
+
+    def add_all(self, other: "StageTimes") -> None:
+        """Count the longest of each stage among requests that went together."""
+        for name, ms in other.ms.items():
+            self.ms[name] = max(self.ms.get(name, 0.0), ms)
 
     def header(self) -> str:
         """Value of ``Server-Timing``, the total last."""

@@ -1,21 +1,23 @@
 """``POST /infer``."""
 
 import base64
+import json
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, Response
-from pydantic import Field
+from fastapi import APIRouter, Form, Request, Response, UploadFile
+from pydantic import Field, TypeAdapter, ValidationError
 
 from gateway.api.deps import ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Number, OneImage, Percentile
+from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import InferAnswer
+from gateway.api.schemas import BatchAnswer, BatchItem, InferAnswer
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
     EngineUnavailableError,
+    GatewayError,
     InvalidRequestError,
     ModelMismatchError,
     OverloadedError,
@@ -26,8 +28,12 @@ from gateway.errors import (
 )
 from gateway.pipeline import HeatmapMode, InferRequest, Inspection
 from gateway.roi_key import RoiKey
+from gateway.settings import Settings
+from gateway.timing import StageTimes
 
 router = APIRouter(tags=["inspect"])
+
+_BATCH = TypeAdapter(list[BatchItem])
 
 
 @router.post(
@@ -80,6 +86,87 @@ async def infer(
         )
         result = await while_connected(request, services.pipeline.infer(inspection))
     return JsonResponse(_answer(result), headers={"Server-Timing": result.times.header()})
+
+
+@router.post(
+    "/infer_batch",
+    response_model=BatchAnswer,
+    summary="Inspect several ROIs of one part",
+    responses=documented(
+        InvalidRequestError, TooLargeError, OverloadedError, EngineUnavailableError, EngineTimeoutError
+    ),
+)
+async def infer_batch(
+    request: Request,
+    services: ServicesDep,
+    items: Annotated[
+        str,
+        Form(
+            description="JSON array: for each image, in the order of `images`, an object with the fields of /infer",
+            examples=['[{"role_id": "disc-front", "roi_id": "pad-1", "mm_per_px": 0.2}]'],
+        ),
+    ],
+    images: Images,
+) -> Response:
+    """Inspect several images, each with its own ROI and parameters, in one batch of the network.
+
+    The results stand in the order of `items`. What is wrong with one image or ROI is told in its place, as the error
+    envelope that /infer would answer, and does not fail the others.
+    """
+    batch = _items(items)
+    if len(batch) != len(images):
+        raise InvalidRequestError(f"items: {len(batch)} of them, but {len(images)} images")
+    if len(batch) > services.settings.max_batch_images:
+        raise TooLargeError(
+            f"images: {len(batch)} in one request; at most {services.settings.max_batch_images} are served"
+        )
+    with services.inspections.admit(len(batch)):
+        read = [await _settled_item(item, image, services.settings) for item, image in zip(batch, images, strict=True)]
+        good = [item for item in read if isinstance(item, InferRequest)]
+        times = StageTimes()
+        results = iter(await while_connected(request, services.pipeline.infer_batch(good)) if good else ())
+        answers = [next(results) if isinstance(item, InferRequest) else item for item in read]
+    for answer in answers:
+        if isinstance(answer, Inspection):
+            times.add_all(answer.times)
+    return JsonResponse(
+        {"results": [a.envelope() if isinstance(a, GatewayError) else _answer(a) for a in answers]},
+        headers={"Server-Timing": times.header()},
+    )
+
+
+def _items(text: str) -> list[BatchItem]:
+    try:
+        return _BATCH.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequestError(
+            f"items{'.' + where if where else ''}: {first['msg'].removeprefix('Value error, ')}",
+            "Send a JSON array with one object for each image.",
+        ) from error
+
+
+async def _settled_item(item: BatchItem, image: UploadFile, settings: Settings) -> InferRequest | GatewayError:
+    """The request of one item, or what is wrong with it."""
+    shape = item.shape if item.shape is None or isinstance(item.shape, str) else json.dumps(item.shape)
+    try:
+        parsed, warnings = parsed_shape(shape)
+        return InferRequest(
+            key=RoiKey(item.role_id, item.roi_id),
+            image=await read_image(image, settings),
+            image_name=image.filename or "image",
+            mm_per_px=item.mm_per_px,
+            shape=parsed,
+            k=item.k,
+            p_score=item.p_score,
+            blur_sigma=item.blur_sigma,
+            area_mm2_thr=item.area_mm2_thr,
+            heatmap=item.heatmap or settings.heatmap,
+            warnings=tuple(warnings),
+        )
+    except GatewayError as error:
+        return error
 
 
 def _answer(result: Inspection) -> dict[str, Any]:

@@ -1,12 +1,26 @@
 """Bodies of requests and answers, for validation and for the OpenAPI document."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, MmPerPx, Percentile, RoiId, RoleId, Score
+from gateway.api.fields import AreaMm2, MmPerPx, Number, Percentile, RoiId, RoleId, Score
 from gateway.calibration import Method
 from gateway.storage import ScoreSummary
+
+
+class ErrorBody(BaseModel):
+    """What is wrong with which value, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class ErrorEnvelope(BaseModel):
+    """The one form of every error."""
+
+    error: ErrorBody
 
 
 class FitAnswer(BaseModel):
@@ -186,6 +200,28 @@ class InferAnswer(BaseModel):
     warnings: list[str]
 
 
+class BatchItem(BaseModel):
+    """One of several images to inspect together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role_id: RoleId
+    roi_id: RoiId
+    mm_per_px: MmPerPx
+    shape: dict[str, Any] | str | None = Field(None, description="as in /infer, or the same as a JSON object")
+    k: int | None = Field(None, ge=1, le=100)
+    p_score: Percentile | None = None
+    blur_sigma: Annotated[Number, Field(ge=0, le=20)] | None = None
+    area_mm2_thr: AreaMm2 | None = None
+    heatmap: Literal["base64", "path", "none"] | None = None
+
+
+class BatchAnswer(BaseModel):
+    """The inspections of several images, in the order of the request."""
+
+    results: list[InferAnswer | ErrorEnvelope] = Field(description="an answer of /infer, or an error envelope, each")
+
+
 class HealthAnswer(BaseModel):
     """The process is alive."""
 
@@ -274,17 +310,3 @@ class Deleted(BaseModel):
     role_id: str
     roi_id: str
     deleted: Literal[True] = True
-
-
-class ErrorBody(BaseModel):
-    """What is wrong with which value, and what to do."""
-
-    code: str
-    message: str
-    hint: str
-
-
-class ErrorEnvelope(BaseModel):
-    """The one form of every error."""
-
-    error: ErrorBody
