@@ -1,5 +1,6 @@
 """Wiring only: `create_app(settings)`, and ``app`` for ``uvicorn gateway.app:app``."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,10 @@ Visual inspection by anomaly, learning from good parts only: PatchCore on DINOv2
 
 1. `POST /fit_ok` OK images of an ROI. 2. `POST /calibrate_ng` fixes its threshold. 3. `POST /infer` inspects.
 
-Every error is `{"error": {"code", "message", "hint"}}`. Every answer carries `X-Request-ID`, those of `/infer` and
+Every error is `{"error": {"code", "message", "hint"}}`. The codes stand with the endpoints; beside those there are
+`not_found` (404), `method_not_allowed` (405) and `internal` (500, a fault of the gateway's own).
+
+Every answer carries `X-Request-ID`, those of `/infer` and
 `/fit_ok` a `Server-Timing` header with milliseconds by stage.
 """
 
@@ -34,9 +38,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.engine.start()
+        warming = asyncio.create_task(services.banks.warm(), name="warm banks")
         try:
             yield
         finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+            await services.banks.close()
             await services.engine.close()
 
     app = FastAPI(title="PatchCore gateway", version=__version__, description=_DESCRIPTION, lifespan=lifespan)

@@ -1,13 +1,23 @@
-"""Loaded memory banks: read once, kept until ``current`` changes, bounded in number and bytes."""
+"""Loaded memory banks: read once, kept until ``current`` changes, bounded in number and bytes.
+
+Which ROIs were used last is noted in a file, so that a gateway that starts again has their banks before it is asked.
+"""
 
 import asyncio
+import json
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 from anyio import to_thread
 
+from gateway.durable import replace_file
+from gateway.errors import GatewayError
 from gateway.roi_key import RoiKey
 from gateway.storage import ArtifactStore, Calibration, LoadedBank, VersionRef
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +31,17 @@ class FittedRoi:
 class BankCache:
     """Least recently used banks go first. All methods run on the event loop; files are read in worker threads."""
 
-    def __init__(self, store: ArtifactStore, *, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, store: ArtifactStore, *, max_entries: int, max_bytes: int, notes: Path | None = None) -> None:
+        """Start empty.
+
+        Args:
+            store: where banks are.
+            max_entries: kept at most.
+            max_bytes: kept at most, all together; a single bank may exceed it.
+            notes: file in which the ROIs used last are noted.
+        """
         self._store = store
+        self._notes = notes
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._banks: OrderedDict[RoiKey, LoadedBank] = OrderedDict()
@@ -45,10 +64,41 @@ class BankCache:
                     if bank is None:
                         bank = await to_thread.run_sync(self._store.load, key, ref)
                         self._keep(key, bank)
+                        await to_thread.run_sync(self._note, list(self._banks))
             finally:
                 if not lock.locked():
                     self._loading.pop(key, None)
         return FittedRoi(bank, calibration)
+
+    async def warm(self) -> None:
+        """Load the banks that were used last before the process ended, the latest last; quietly skips what is gone."""
+        for key in await to_thread.run_sync(self._noted):
+            try:
+                await self.get(key)
+            except GatewayError as error:
+                log.info("not loaded at start: %s", error.message)
+
+    async def close(self) -> None:
+        """Note the ROIs used last."""
+        await to_thread.run_sync(self._note, list(self._banks))
+
+    def _noted(self) -> list[RoiKey]:
+        if self._notes is None:
+            return []
+        try:
+            pairs = json.loads(self._notes.read_bytes())
+            return [RoiKey(role_id, roi_id) for role_id, roi_id in pairs][-self._max_entries :]
+        except (OSError, ValueError, TypeError, GatewayError):
+            return []  # none yet, or not ours: the cache fills as it is used
+
+    def _note(self, keys: list[RoiKey]) -> None:
+        if self._notes is None:
+            return
+        try:
+            self._notes.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self._notes, json.dumps([[key.role_id, key.roi_id] for key in keys]).encode())
+        except OSError as error:
+            log.warning("the ROIs used last are not noted: %s", error)
 
     def _on_disk(self, key: RoiKey) -> tuple[VersionRef, Calibration | None]:
         return self._store.current(key), self._store.calibration(key)

@@ -39,7 +39,12 @@ def create_services(settings: Settings) -> Services:
     set_threads(settings.threads)
     engine: TokenEngine = TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
-    banks = BankCache(store, max_entries=settings.bank_cache_entries, max_bytes=settings.bank_cache_bytes)
+    banks = BankCache(
+        store,
+        max_entries=settings.bank_cache_entries,
+        max_bytes=settings.bank_cache_bytes,
+        notes=settings.cache_dir / "recent-rois.json",
+    )
     return Services(
         settings=settings,
         engine=engine,

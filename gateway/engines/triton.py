@@ -222,8 +222,12 @@ class TritonEngine:
             return OverloadedError(f"Triton's queue is full: {message}", retry_after_s=_RETRY_AFTER_S)
         if "DEADLINE_EXCEEDED" in status or "timeout expired" in message:
             return EngineTimeoutError(f"Triton did not answer within {timeout_s:g} s", retry_after_s=_RETRY_AFTER_S)
-        self._lost(f"{status.removeprefix('StatusCode.')}: {message}")
-        return self._unavailable()
+        said = f"{status.removeprefix('StatusCode.')}: {message}"
+        if "UNAVAILABLE" in status or "NOT_FOUND" in status:
+            self._lost(said)
+            return self._unavailable()
+        log.error("triton at %s: %s", self._settings.triton_url, said)
+        return EngineUnavailableError(f"Triton could not answer: {said}", retry_after_s=_RETRY_AFTER_S)
 
     def _headers(self) -> dict[str, str] | None:
         token = self._settings.triton_token

@@ -81,3 +81,36 @@ def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: st
     asyncio.run(run())
     # The third took the place of the second, which had not been used since; the first stayed.
     assert store.loads == [keys[0], keys[1], keys[2], keys[1]]
+
+
+def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingStore, tmp_path: Path) -> None:
+    keys = [RoiKey("role", f"roi {i}") for i in range(3)]
+    for key in keys:
+        with store.lock(key, 5):
+            store.publish(key, manifest_of(1, bank_of(1)), bank_of(1))
+    notes = tmp_path / "cache" / "recent.json"
+
+    async def use() -> None:
+        banks = BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
+        for key in (keys[0], keys[1], keys[2], keys[1]):
+            await banks.get(key)
+        await banks.close()
+
+    async def start_again() -> None:
+        banks = BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
+        await banks.warm()
+        assert store.loads == [keys[2], keys[1]]
+        await banks.get(keys[1])
+        assert len(store.loads) == 2
+
+    asyncio.run(use())
+    store.loads.clear()
+    asyncio.run(start_again())
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1]", '[["../x", "y"]]', '[["role", "gone"]]'])
+def test_notes_that_are_gone_or_damaged_stop_no_start(store: CountingStore, tmp_path: Path, text: str) -> None:
+    notes = tmp_path / "recent.json"
+    notes.write_text(text)
+    asyncio.run(BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes).warm())
+    assert store.loads == []

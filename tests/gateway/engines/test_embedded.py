@@ -13,7 +13,6 @@ from gateway.errors import EngineUnavailableError
 from gateway.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.settings import Settings
 
-
 NOT_THERE = ModelDescription(
     name="m",
     timm_id="t",
