@@ -1,4 +1,4 @@
-"""Every failure to its envelope: domain errors, validation, HTTP, and what nobody foresaw."""
+"""Every failure to its envelope: domain errors, validation, HTTP. What nobody foresaw: see `RequestIdMiddleware`."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,6 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unforeseen)
 
 
 async def _domain(request: Request, error: Exception) -> Response:
@@ -80,8 +79,3 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # for the access log: nobody reads it
-
-
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    log.exception("%s %s", request.method, request.url.path, exc_info=error)
-    return error_response(GatewayError("the gateway failed to answer this request"))

@@ -1,5 +1,6 @@
 """Around every request: its id, and the limit on its body while it streams in."""
 
+import logging
 import re
 import uuid
 
@@ -7,14 +8,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.responses import error_response
-from gateway.errors import TooLargeError
+from gateway.errors import GatewayError, TooLargeError
 from gateway.request_context import request_id
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 
 
 class RequestIdMiddleware:
-    """Echoes the client's ``X-Request-ID`` where it is a harmless one, else makes one."""
+    """Echoes the client's ``X-Request-ID`` where it is a harmless one, else makes one.
+
+    What nobody foresaw is answered here too: Starlette's own handler for it stands outside every middleware, so its
+    answer would lack the id that the client is asked to send in.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,13 +33,23 @@ class RequestIdMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         chosen = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         request_id.set(chosen)
+        started = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["X-Request-ID"] = chosen
             await send(message)
 
-        return await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            if started:
+                raise
+            log.exception("%s %s", scope["method"], scope["path"])
+            answer = error_response(GatewayError("the gateway failed to answer this request"))
+            await answer(scope, receive, send_with_id)
 
 
 class BodyLimitMiddleware:

@@ -1,0 +1,33 @@
+"""A fault of the gateway's own is an answer like any other."""
+
+import anyio
+import httpx
+import pytest
+
+from gateway.app import create_app
+from gateway.settings import Settings
+
+
+@pytest.fixture
+def app(tmp_path):
+    app = create_app(Settings(models_dir=tmp_path, model_repository=tmp_path))
+
+    @app.get("/crash")
+    async def crash():
+        raise RuntimeError("secret")
+
+    return app
+
+
+def test_what_nobody_foresaw_has_the_envelope_and_the_request_id_and_is_logged(app, caplog):
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+            return await client.get("/crash", headers={"X-Request-ID": "line-3"})
+
+    reply = anyio.run(ask)
+    assert reply.status_code == 500
+    assert reply.headers["x-request-id"] == "line-3"
+    assert list(reply.json()["error"]) == ["code", "message", "hint"]
+    assert reply.json()["error"]["code"] == "internal"
+    assert "secret" not in reply.text
+    assert "RuntimeError: secret" in caplog.text
