@@ -188,6 +188,10 @@ def _refuse_disagreement(parity: dict[str, Parity]) -> None:
 
 def _move_into_place(folder: Path, model_folder: Path) -> Path:
     taken = [int(p.name) for p in model_folder.iterdir() if p.name.isdecimal()]
+    # A number that Triton has served stands for that model, whether or not its folder is still there.
+    config = model_folder / "config.pbtxt"
+    if config.is_file():
+        taken += [int(number) for number in re.findall(r'"fingerprint/(\d+)"', config.read_text())]
     version = model_folder / str(max(taken, default=0) + 1)
     _sync(folder)
     folder.rename(version)

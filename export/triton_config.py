@@ -11,9 +11,7 @@ once stood for one model is never accepted for another.
 """
 
 import argparse
-import os
 import re
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from export.errors import ExportError
+from export.files import replace_file
 from export.triton_options import ServingOptions, add_arguments, options_from
 from gateway.model_description import (
     DESCRIPTION_FILE,
@@ -32,14 +31,13 @@ from gateway.model_description import (
 )
 
 CONFIG_FILE = "config.pbtxt"
-PLAN_FILE = "model.plan"
 FP16_GRAPH_FILE = "model.fp16.onnx"
 """`GRAPH_FILE` with its tokens cast to fp16 at the end: ONNX Runtime's backend gives what the graph gives."""
 
 INSPECT_PRIORITY, FIT_PRIORITY = 1, 2
 """Triton's levels, the lower the sooner."""
 
-_MODEL_FILE = {"tensorrt": PLAN_FILE, "openvino": GRAPH_FILE, "python": "model.py"}
+_MODEL_FILE = {"tensorrt": "model.plan", "openvino": GRAPH_FILE, "python": "model.py"}
 _PYTHON_MODEL = Path(__file__).with_name("triton_model.py")
 
 
@@ -63,6 +61,7 @@ def write_serving_files(model_folder: Path, options: ServingOptions, *, version:
         model = read_description(folder)
     except DescriptionError as error:
         raise ExportError(f"{error}: run `python -m export` first") from error
+    _provide_model_file(folder, model, options)
     texts = {
         int(path.parent.name): path.read_text()
         for path in model_folder.glob(f"[0-9]*/{DESCRIPTION_FILE}")
@@ -71,11 +70,11 @@ def write_serving_files(model_folder: Path, options: ServingOptions, *, version:
     fingerprints = {number: read_description(model_folder / str(number)).fingerprint for number in texts}
     fingerprints = _remembered(model_folder / CONFIG_FILE, fingerprints)
     config = serving_config(model, options, int(folder.name), texts, fingerprints)
-    _provide_model_file(folder, model, options)
+    config.name = model_folder.name
     for name, text in axis_labels(model).items():
-        _replace(model_folder / name, text.encode())
+        replace_file(model_folder / name, text.encode())
     path = model_folder / CONFIG_FILE
-    _replace(path, config_text(config, options).encode())
+    replace_file(path, config_text(config, options).encode())
     return path
 
 
@@ -140,9 +139,6 @@ def serving_config(
         warmup.inputs[model.input_name].CopyFrom(
             pb.ModelWarmup.Input(data_type=pb.TYPE_UINT8, dims=image, random_data=True)
         )
-    if not gpu:
-        config.optimization.input_pinned_memory.enable = False
-        config.optimization.output_pinned_memory.enable = False
     if options.backend == "onnxruntime" and options.tensorrt:
         accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
         accelerator.parameters.update(_tensorrt_provider(model, options))
@@ -289,14 +285,13 @@ def _remembered(path: Path, fingerprints: Mapping[int, str]) -> dict[int, str]:
 def _provide_model_file(folder: Path, model: ModelDescription, options: ServingOptions) -> None:
     path = folder / model_file(options)
     if options.backend == "python":
-        _replace(path, _PYTHON_MODEL.read_bytes())
-    elif options.backend == "tensorrt" and not path.is_file():
-        raise ExportError(
-            f"{path} is not there: a plan is built on the GPU that it is for, with"
-            " `python -m export.triton_tensorrt` in NVIDIA's container (docker/README.md)"
-        )
+        replace_file(path, _PYTHON_MODEL.read_bytes())
+    elif options.backend == "tensorrt":
+        from export.triton_tensorrt import provide_plan
+
+        provide_plan(folder, model, options)
     elif path.name == FP16_GRAPH_FILE and not path.is_file():
-        _replace(path, _with_fp16_output((folder / GRAPH_FILE).read_bytes(), model.output_name))
+        replace_file(path, _with_fp16_output((folder / GRAPH_FILE).read_bytes(), model.output_name))
 
 
 def _with_fp16_output(data: bytes, output: str) -> bytes:
@@ -320,22 +315,6 @@ def _with_fp16_output(data: bytes, output: str) -> bytes:
     onnx.checker.check_model(graph_model)
     changed: bytes = graph_model.SerializeToString(deterministic=True)
     return changed
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file at once: a server that reads it meets the old one or the new one."""
-    if path.is_file() and path.read_bytes() == data:
-        return
-    aside = path.parent / f".tmp-{secrets.token_hex(4)}"
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

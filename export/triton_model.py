@@ -41,7 +41,7 @@ class TritonPythonModel:
         if stated != model.fingerprint:
             raise pb_utils.TritonModelException(
                 f"config.pbtxt says that version {version} is {stated}, but {folder} holds {model.fingerprint}:"
-                " write it again with `python -m export --config-only --backend python`"
+                " write it again with `python -m export.triton_config --backend python`"
             )
         self._model = model
         self._dtype = pb_utils.triton_string_to_numpy(config["output"][0]["data_type"])

@@ -172,3 +172,10 @@ def test_real_weights_agree_on_every_runtime(tmp_path, shared_weights):
     assert description.weights.kind == "file"
     assert description.parity["openvino-f32"].passed
     assert description.parity["onnxruntime-cpu-f32"].passed
+
+
+def test_a_number_that_triton_has_served_is_not_given_to_another_model(options):
+    folder = options.repository / "dinov2_vits14"
+    folder.mkdir()
+    (folder / "config.pbtxt").write_text('parameters { key: "fingerprint/4" value { string_value: "ab" } }')
+    assert publish(options).name == "5"

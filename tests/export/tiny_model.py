@@ -1,0 +1,70 @@
+"""An exported version that is made without torch: a graph of five operators with the served graph's tensors."""
+
+import hashlib
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from gateway.model_description import ModelDescription, Parity, WeightsSource, fingerprint_of
+
+SIZE, GRID = 28, 2
+
+
+def description(fingerprint: str = "0" * 64, **changes: object) -> ModelDescription:
+    """Of the model that is served by default, with no real weights."""
+    passed = Parity(max_abs_error=0.008, min_cosine=0.9993, tolerance_cosine=0.999, passed=True)
+    model = ModelDescription(
+        name="dinov2_vits14",
+        timm_id="vit_small_patch14_dinov2.lvd142m",
+        input_size=378,
+        scales=(384,),
+        layers=(9, 11),
+        token_hw=(27, 27),
+        dim=768,
+        weights=WeightsSource(kind="seed", detail="0", sha256="0" * 64),
+        graph_sha256="0" * 64,
+        fingerprint=fingerprint,
+        parity={"openvino-bf16": passed},
+    )
+    return model.model_copy(update=changes)
+
+
+def write_version(folder: Path, factor: float = 1.0) -> ModelDescription:
+    """A version whose tokens are mean colours of a 2 x 2 grid, times `factor`: other factors are other models."""
+    initialisers = [
+        helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
+        helper.make_tensor("shape", TensorProto.INT64, [3], [0, 3, GRID * GRID]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=[14, 14], strides=[14, 14]),
+        helper.make_node("Reshape", ["means", "shape"], ["flat"]),
+        helper.make_node("Transpose", ["flat"], ["colours"], perm=[0, 2, 1]),
+        helper.make_node("Mul", ["colours", "factor"], ["tokens"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", GRID * GRID, 3])],
+        initialisers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString(deterministic=True)
+    graph_sha256 = hashlib.sha256(data).hexdigest()
+    described = description(
+        fingerprint_of("0" * 64, graph_sha256),
+        input_size=SIZE,
+        scales=(SIZE,),
+        layers=(0,),
+        token_hw=(GRID, GRID),
+        dim=3,
+        graph_sha256=graph_sha256,
+    )
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(data)
+    (folder / "model.json").write_text(described.model_dump_json(indent=2) + "\n")
+    return described
