@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from zlib import crc32
 
 import cv2
 
@@ -12,7 +13,8 @@ from gateway.engines import TokenEngine
 from gateway.engines.embedded import EmbeddedEngine
 from gateway.engines.triton import TritonEngine
 from gateway.fitting import FitService
-from gateway.patchcore.neighbours import faiss_available
+from gateway.patchcore import threads as patchcore_threads
+from gateway.patchcore.neighbours import faiss_available, search_name
 from gateway.pipeline import InspectionPipeline
 from gateway.settings import Settings
 from gateway.storage import ArtifactStore
@@ -35,15 +37,20 @@ class Services:
 
 
 def create_services(settings: Settings) -> Services:
-    """Wire the parts together; starts nothing."""
+    """Wire the parts together; starts nothing.
+
+    Raises:
+        RuntimeError: GATEWAY_SEARCH asks for what this machine has not.
+    """
     set_threads(settings.threads)
+    log.info("nearest neighbours: %s", search_name(settings.search))
     engine: TokenEngine = TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings)
-    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
+    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, search=settings.search)
     banks = BankCache(
         store,
         max_entries=settings.bank_cache_entries,
         max_bytes=settings.bank_cache_bytes,
-        notes=settings.cache_dir / "recent-rois.json",
+        notes=settings.cache_dir / f"recent-rois-{crc32(str(settings.models_dir).encode()):08x}.json",
     )
     return Services(
         settings=settings,
@@ -61,9 +68,10 @@ def set_threads(threads: int) -> None:
     """The one place that says how many threads the computing libraries take (0: one a core).
 
     OpenCV works on small images from several request threads at once, so its own threads would only get in the way;
-    FAISS takes all cores for one search. OpenVINO is told when the network is compiled.
+    a search or a coreset takes all cores. OpenVINO is told when the network is compiled.
     """
     cv2.setNumThreads(1)
+    patchcore_threads.set_threads(threads)
     if faiss_available():
         import faiss
 

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         "auto",
         description="embedded engine on CPU; auto is bf16 where the processor has it and the export passed in it",
     )
+    search: Literal["auto", "numpy", "faiss", "faiss-gpu", "sklearn"] = Field(
+        "auto", description="nearest neighbours; auto is FAISS on a GPU that it finds, else numpy"
+    )
     threads: int = Field(0, ge=0, description="threads of the computing libraries; 0 is one a core")
 
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of the OK tokens kept in a memory bank")

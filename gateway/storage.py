@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gateway.durable import replace_file, storage_errors, sync_folder, write_file
 from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError
 from gateway.patchcore.memory_bank import MemoryBank
-from gateway.patchcore.neighbours import FaissSearch, NeighbourSearch, SklearnSearch, faiss_available
+from gateway.patchcore.neighbours import FaissSearch, NeighbourSearch, SearchBackend, build_search, faiss_available
 from gateway.roi_key import RoiKey, is_valid_id
 
 log = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ class LoadedBank:
 
     @property
     def n_bytes(self) -> int:
-        """Memory held, about: tokens in half precision and the index in single."""
-        return self.bank.tokens.nbytes * 3
+        """Memory held by the arrays of the bank and its search."""
+        return self.bank.n_bytes + self.search.n_bytes
 
 
 class _DamagedError(Exception):
@@ -169,8 +169,9 @@ class _DamagedError(Exception):
 class ArtifactStore:
     """The folder of all ROIs. Every method blocks: call it from a worker thread."""
 
-    def __init__(self, root: Path, *, keep_versions: int) -> None:
+    def __init__(self, root: Path, *, keep_versions: int, search: SearchBackend = "auto") -> None:
         self.root = root
+        self._search = search
         self._keep = keep_versions
 
     # --- readers -------------------------------------------------------------------------------------------------
@@ -352,7 +353,7 @@ class ArtifactStore:
             )
         }
         if faiss_available():
-            files[INDEX] = FaissSearch.build(bank.tokens.astype(np.float32)).to_bytes()
+            files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
         manifest = manifest.model_copy(update={"files": {name: _sha256(data) for name, data in files.items()}})
         files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
         ref = VersionRef(manifest.version, _sha256(files[MANIFEST]))
@@ -462,16 +463,9 @@ class ArtifactStore:
                 token_index=arrays["token_index"],
                 covering_radius=manifest.covering_radius,
             )
-            search: NeighbourSearch
-            if not faiss_available():
-                search = SklearnSearch(bank.tokens.astype(np.float32))
-            elif INDEX in files:
-                search = FaissSearch.from_bytes(files[INDEX])
-            else:  # written where FAISS was not installed
-                search = FaissSearch.build(bank.tokens.astype(np.float32))
+            return bank, build_search(bank.tokens, self._search)
         except (KeyError, ValueError) as error:
             raise _DamagedError(str(error)) from error
-        return bank, search
 
 
 def _sha256(data: bytes) -> str:

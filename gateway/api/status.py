@@ -11,7 +11,7 @@ from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import CalibrationSummary, HealthAnswer, ReadyAnswer, RoiDetail, RoiList, RoiSummary
 from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, UnknownRoiError
 from gateway.model_description import EXTRACTOR
-from gateway.patchcore.neighbours import FaissSearch, SklearnSearch, faiss_available
+from gateway.patchcore.neighbours import search_name
 from gateway.roi_key import RoiKey
 from gateway.storage import ArtifactStore, Calibration, Manifest, ScoreSummary
 
@@ -34,7 +34,7 @@ async def health(services: ServicesDep) -> Response:
             "version": __version__,
             "engine": services.settings.engine,
             "runtime": status.runtime,
-            "search": FaissSearch.name if faiss_available() else SklearnSearch.name,
+            "search": search_name(services.settings.search),
             "model_fingerprint": None if model is None else model.fingerprint,
             "model_weights": None if model is None else model.weights.kind,
         }

@@ -24,6 +24,11 @@ class MemoryBank:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory held."""
+        return self.tokens.nbytes + self.image_index.nbytes + self.token_index.nbytes
+
 
 def build_memory_bank(tokens: NDArray[np.float16], rate: float, seed: int) -> MemoryBank:
     """Thin the tokens of all OK images to a coreset.

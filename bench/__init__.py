@@ -1,0 +1,1 @@
+"""Benchmarks: one module per sub-command of `scripts/bench`."""
