@@ -36,7 +36,7 @@ def exported(weights: str, content: bytes = b"") -> Path:
     sources = [path for path in sorted((PROJECT / "export").glob("*.py")) if not path.name.startswith("triton_")]
     sources.append(PROJECT / "gateway" / "model_description.py")
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    key.update(content)
+    key.update(content or weights.encode())
     for package in ("torch", "timm", "onnx", "onnxscript"):
         key.update(importlib.metadata.version(package).encode())
     repository = PROJECT / ".cache" / "test-model" / key.hexdigest()[:16]

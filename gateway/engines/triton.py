@@ -62,6 +62,7 @@ class TritonEngine:
         self._served: _Served | None = None
         self._last: _Served | None = None
         self._reason: str | None = "not started"
+        self._mismatch: ModelMismatchError | None = None
         self._asking = asyncio.Lock()
         self._down = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,6 +77,8 @@ class TritonEngine:
     @property
     def model(self) -> ModelDescription:
         """See `TokenEngine.model`: the one served now or, while the server is away, the one served last."""
+        if self._mismatch is not None:
+            raise self._mismatch
         known = self._served or self._last
         if known is None:
             raise self._unavailable()
@@ -336,10 +339,11 @@ class TritonEngine:
         if own and served.model.fingerprint not in own:
             newest = next(iter(own))
             self._lost(f"model_mismatch: Triton serves {served.model.fingerprint}, this gateway's model is {newest}")
-            raise ModelMismatchError(
+            self._mismatch = ModelMismatchError(
                 f"Triton serves model {served.model.fingerprint[:16]}, this gateway's model is {newest[:16]}",
                 f"Serve the same export: {self._settings.model_folder} and Triton's repository must hold one model.",
             )
+            raise self._mismatch
         if self._served is None or self._served.model != served.model:
             log.info(
                 "triton engine: %s at %s, version %s, model %s",
@@ -353,15 +357,16 @@ class TritonEngine:
         if self._memory is not None and (self._last is None or self._last.connection != served.connection):
             self._memory = None  # what was registered, was registered with a server that is gone
         self._served = self._last = served
-        self._reason = None
+        self._reason = self._mismatch = None
 
     def _is_current(self, served: _Served | None) -> bool:
         return served is not None and served.connection == self._connection
 
     def _lost(self, reason: str) -> None:
+        reason = f"Triton at {self._settings.triton_url}: {reason}"
         if self._served is not None or self._reason != reason:
-            log.error("triton at %s: %s", self._settings.triton_url, reason)
-        self._served, self._reason = None, f"Triton at {self._settings.triton_url}: {reason}"
+            log.error("%s", reason)
+        self._served, self._reason, self._mismatch = None, reason, None
         self._down.set()
 
     def _unavailable(self) -> EngineUnavailableError:

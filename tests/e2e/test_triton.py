@@ -1,0 +1,358 @@
+"""The gateway with a real Triton behind it: the same answers, batches, and every way that a server can fail."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
+
+from gateway.engines.networks import OpenVinoNetwork, supports_bf16
+from gateway.engines.triton import TritonEngine
+from gateway.model_description import newest_version, read_description
+from gateway.settings import Settings
+from tests.conftest import exported
+from tests.e2e.gateway_process import PROJECT, Gateway, answered
+from tests.e2e.synthetic_images import png, steel, with_blob
+from tests.e2e.triton_process import MODEL, Triton, copy_of, running_triton
+
+OK = [png(steel(seed)) for seed in range(6)]
+UNSEEN = png(steel(70))
+NG = png(with_blob(steel(71), (200, 150), 22)[0])
+
+
+@pytest.fixture(scope="module")
+def repository(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of(model_repository, tmp_path_factory.mktemp("triton") / "repository")
+
+
+@pytest.fixture(scope="module")
+def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    with running_triton(Triton(repository, tmp_path_factory.mktemp("triton-log") / "triton.log")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("triton-models") / "models"
+
+
+@pytest.fixture(scope="module")
+def behind(launch: Callable, triton: Triton, models_dir: Path) -> Iterator[Gateway]:
+    """A gateway with Triton behind it, and an ROI fitted through both."""
+    with launch("behind", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway:
+        gateway.fit("pad", OK)
+        yield gateway
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def is_ready(gateway: Gateway) -> bool:
+    return gateway.client.get("/ready").status_code == 200
+
+
+def test_fit_calibrate_infer_through_gateway_and_triton(behind):
+    health = behind.client.get("/health").json()
+    assert (health["engine"], health["runtime"], health["device"]) == ("triton", "triton-python", "cpu")
+    ok, ng = behind.infer("pad", UNSEEN)["score"], behind.infer("pad", NG)["score"]
+    calibration = behind.calibrate("pad", ok_scores=[ok], ng_scores=[ng])
+    assert ok < calibration["threshold"] < ng
+    answer = behind.infer("pad", NG)
+    x, y, w, h = answer["regions"][0]["bbox"]
+    assert x <= 200 <= x + w
+    assert y <= 150 <= y + h
+
+
+def test_tokens_are_those_of_the_embedded_engine(triton, repository, tmp_path):
+    folder = newest_version(repository / MODEL)
+    model = read_description(folder)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, model.input_size, model.input_size, 3), np.uint8)
+    precision = "bf16" if supports_bf16() and model.parity["openvino-bf16"].passed else "f32"
+    expected = OpenVinoNetwork(folder, model, precision=precision, cache_dir=tmp_path).run(images)
+
+    async def through_triton(shared_memory: str) -> np.ndarray:
+        engine = TritonEngine(
+            Settings(triton_url=triton.url, model_repository=repository, triton_shared_memory=shared_memory)
+        )
+        await engine.start()
+        try:
+            singly = [await engine.tokens(images[i : i + 1], model=engine.model) for i in range(3)]
+            together = await engine.tokens(images, model=engine.model)
+        finally:
+            await engine.close()
+        # A batch of three is computed otherwise than three of one: equal to the rounding of the precision.
+        np.testing.assert_allclose(together, np.concatenate(singly), atol=5e-3)
+        return np.concatenate(singly)
+
+    tokens = asyncio.run(through_triton("on"))
+    # fp16 on the wire: 11 bits of each value, all of which are below 1.
+    np.testing.assert_allclose(tokens, expected, atol=2**-11)
+    np.testing.assert_array_equal(tokens, asyncio.run(through_triton("off")))
+
+
+def test_the_same_score_as_the_embedded_engine(behind, launch, models_dir):
+    with launch("embedded beside", models_dir=models_dir) as embedded:
+        for image in (UNSEEN, NG):
+            ours, theirs = embedded.infer("pad", image), behind.infer("pad", image)
+            assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
+            assert embedded.client.get("/health").json()["engine"] == "embedded"
+
+
+def test_concurrent_inspections_are_batched_by_triton(behind, triton):
+    before = {name: triton.metric(f"nv_inference_{name}", model=MODEL) for name in ("count", "exec_count")}
+    with ThreadPoolExecutor(16) as pool:
+        scores = list(pool.map(lambda _: behind.infer("pad", UNSEEN, heatmap="none")["score"], range(64)))
+    assert scores == pytest.approx([scores[0]] * 64, abs=5e-3)
+    inferred, executed = (
+        triton.metric(f"nv_inference_{name}", model=MODEL) - before[name] for name in ("count", "exec_count")
+    )
+    assert inferred == 64
+    assert executed <= 32
+
+
+def test_an_inspection_does_not_wait_for_a_fit(behind, triton):
+    config = httpx.get(f"http://127.0.0.1:{triton.http}/v2/models/{MODEL}/config", timeout=5).json()
+    assert config["dynamic_batching"]["priority_levels"] == 2
+    with ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(behind.fit, "other", [png(steel(seed)) for seed in range(20, 52)])
+        for _ in range(2):
+            behind.infer("pad", UNSEEN)
+        assert not fit.done()
+        assert fit.result()["n_ok_total"] == 32
+
+
+def test_a_fit_through_one_gateway_is_used_by_the_other_at_its_next_request(behind, launch, triton, models_dir):
+    with launch("second behind", engine="triton", triton_url=triton.url, models_dir=models_dir) as second:
+        behind.fit("shared", OK[:2])
+        assert second.infer("shared", UNSEEN)["version"] == 1
+        assert behind.infer("shared", UNSEEN)["version"] == 1
+        answer = second.fit("shared", OK[2:4])
+        assert answer["n_ok_total"] == 4
+        assert behind.infer("shared", UNSEEN)["version"] == answer["version"] == 2
+
+
+def test_shared_memory_is_given_back_even_after_a_crash(behind, launch, triton, models_dir):
+    def ours() -> list[str]:
+        return [name for name in triton.shared_memory() if f"-{behind.process.pid}-" not in name]
+
+    files = {path.name for path in Path("/dev/shm").glob("patchcore-*")}
+    kept = set(ours())
+    with launch("crashing", engine="triton", triton_url=triton.url, models_dir=models_dir) as crashing:
+        crashing.infer("pad", UNSEEN)
+        assert set(ours()) > kept, "the images did not go by shared memory"
+        crashing.process.kill()
+        crashing.process.wait()
+    assert {path.name for path in Path("/dev/shm").glob("patchcore-*")} <= files
+    with launch("after the crash", engine="triton", triton_url=triton.url, models_dir=models_dir) as after:
+        after.infer("pad", UNSEEN)
+        left = {name for name in ours() if f"-{crashing.process.pid}-" in name}
+        assert left == set()
+    assert set(ours()) == kept
+
+
+def test_without_shared_memory_the_images_go_by_grpc(behind, launch, triton, models_dir):
+    with launch(
+        "off", engine="triton", triton_url=triton.url, models_dir=models_dir, triton_shared_memory="off"
+    ) as off:
+        assert off.infer("pad", NG)["score"] == pytest.approx(behind.infer("pad", NG)["score"], abs=1e-3)
+        assert not any(f"-{off.process.pid}-" in name for name in triton.shared_memory())
+
+
+def test_a_client_that_goes_away_frees_its_place_in_the_queue(behind, triton):
+    def cancelled() -> float:
+        return triton.metric("nv_inference_request_failure", model=MODEL, reason="CANCELED")
+
+    before = cancelled()
+    busy = threading.Thread(target=behind.fit, args=("busy", [png(steel(seed)) for seed in range(40, 64)]))
+    busy.start()
+    try:
+        for _ in range(8):
+            form = {"role_id": "steel", "roi_id": "pad", "mm_per_px": "0.2"}
+            request = behind.client.build_request("POST", "/infer", data=form, files={"image": ("a.png", UNSEEN)})
+            with socket.create_connection(("127.0.0.1", behind.port)) as client:
+                head = f"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Type: {request.headers['content-type']}\r\n"
+                body = request.read()
+                client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                time.sleep(0.02)  # until it is in Triton's queue; then away
+        wait_until(lambda: cancelled() > before or not busy.is_alive(), 60)
+    finally:
+        busy.join()
+    assert cancelled() > before
+    assert behind.infer("pad", UNSEEN)["score"] > 0
+
+
+def test_a_server_slower_than_the_deadline_is_a_timeout_of_its_own(behind, launch, triton, models_dir):
+    with launch(
+        "impatient", engine="triton", triton_url=triton.url, models_dir=models_dir, triton_timeout_s=2
+    ) as gateway:
+        gateway.infer("pad", UNSEEN)
+        triton.signal(signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                answers = list(pool.map(lambda _: gateway.post("/infer", "pad", [UNSEEN], "image"), range(4)))
+            assert gateway.client.get("/health").status_code == 200
+        finally:
+            triton.signal(signal.SIGCONT)
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] in {"engine_timeout", "engine_unavailable"}
+            assert "Retry-After" in answer.headers
+        assert "engine_timeout" in {answer.json()["error"]["code"] for answer in answers}
+        wait_until(lambda: is_ready(gateway))
+        assert answered(gateway.post("/infer", "pad", [UNSEEN], "image"))["score"] > 0
+
+
+def test_absent_at_start_then_there_without_a_restart(behind, launch, repository, models_dir, tmp_path):
+    triton = Triton(repository, tmp_path / "triton.log")
+    with launch("early", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway:
+        assert gateway.client.get("/health").json()["status"] == "ok"
+        ready = gateway.client.get("/ready")
+        assert ready.status_code == 503
+        assert triton.url in ready.json()["engine"]
+        refused = gateway.post("/infer", "pad", [UNSEEN], "image")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+        assert int(refused.headers["Retry-After"]) >= 1
+        with running_triton(triton):
+            wait_until(lambda: is_ready(gateway))
+            assert gateway.infer("pad", UNSEEN)["score"] > 0
+
+
+def test_killed_under_load_every_request_ends_and_none_is_answered_wrongly(
+    behind, launch, repository, models_dir, tmp_path
+):
+    triton = Triton(repository, tmp_path / "triton.log")
+    with (
+        running_triton(triton),
+        launch(
+            "under load", engine="triton", triton_url=triton.url, models_dir=models_dir, triton_timeout_s=5
+        ) as gateway,
+    ):
+        expected = gateway.infer("pad", UNSEEN)["score"]
+        stop = threading.Event()
+        answers: list[httpx.Response] = []
+
+        def keep_asking(_: int) -> None:
+            while not stop.is_set():
+                answers.append(gateway.post("/infer", "pad", [UNSEEN], "image"))
+
+        with ThreadPoolExecutor(8) as pool:
+            done = pool.map(keep_asking, range(8))
+            wait_until(lambda: len(answers) >= 8)
+            triton.kill()
+            wait_until(lambda: any(a.status_code == 503 for a in answers))
+            ready = gateway.client.get("/ready")
+            triton.start()
+            wait_until(lambda: is_ready(gateway))
+            n = len(answers)
+            wait_until(lambda: sum(a.status_code == 200 for a in answers[n:]) >= 8)
+            stop.set()
+            list(done)
+    assert ready.status_code == 503
+    assert {a.status_code for a in answers} == {200, 503}
+    for answer in answers:
+        if answer.status_code == 200:
+            assert answer.json()["score"] == pytest.approx(expected, abs=5e-3)
+        else:
+            assert answer.json()["error"]["code"] in {"engine_unavailable", "engine_timeout"}
+            assert "Retry-After" in answer.headers
+
+
+def test_a_full_queue_is_429(behind, launch, model_repository, models_dir, tmp_path):
+    repository = copy_of(model_repository, tmp_path / "repository")
+    configure(repository, "--inspect-queue-size", "1", "--max-batch-size", "1")
+    with (
+        running_triton(Triton(repository, tmp_path / "triton.log")) as triton,
+        launch("queueing", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway,
+    ):
+        gateway.infer("pad", UNSEEN)
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda _: gateway.post("/infer", "pad", [UNSEEN], "image"), range(24)))
+        assert {a.status_code for a in answers} == {200, 429}
+        refused = next(a for a in answers if a.status_code == 429)
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert is_ready(gateway)
+
+
+def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(launch, model_repository, tmp_path):
+    repository = copy_of(model_repository, tmp_path / "repository")
+    configure(repository)
+    old = read_description(newest_version(repository / MODEL)).fingerprint
+    with (
+        running_triton(Triton(repository, tmp_path / "triton.log")) as triton,
+        launch("reloaded", engine="triton", triton_url=triton.url, model_repository=tmp_path / "none") as gateway,
+    ):
+        gateway.fit("pad", OK)
+        expected = gateway.infer("pad", UNSEEN)["score"]
+        other = exported("seed:1") / MODEL / "1"
+        copy_of(other, repository / MODEL / "2")
+        configure(repository)
+        new = read_description(repository / MODEL / "2").fingerprint
+        assert new != old
+        stop = threading.Event()
+        answers: list[httpx.Response] = []
+
+        def keep_asking(_: int) -> None:
+            while not stop.is_set():
+                answers.append(gateway.post("/infer", "pad", [UNSEEN], "image", fields={"heatmap": "none"}))
+
+        with ThreadPoolExecutor(4) as pool:
+            done = pool.map(keep_asking, range(4))
+            wait_until(lambda: len(answers) >= 8)
+            triton.reload()
+            wait_until(lambda: answers[-1].status_code == 409)
+            stop.set()
+            list(done)
+        for answer in answers:
+            if answer.status_code == 200:
+                assert answer.json()["score"] == pytest.approx(expected, abs=5e-3)
+            else:
+                assert answer.status_code in {409, 503}, answer.text
+        last = gateway.post("/infer", "pad", [UNSEEN], "image")
+        assert last.status_code == 409
+        error = last.json()["error"]
+        assert error["code"] == "model_mismatch"
+        assert old[:16] in error["message"]
+        assert new[:16] in error["message"]
+        # The remedy that the hint names: one OK image, and all that are stored are learned anew.
+        assert gateway.fit("pad", [png(steel(90))])["n_ok_total"] == 7
+        assert gateway.infer("pad", UNSEEN)["version"] == 2
+
+
+def test_a_server_with_another_model_than_the_gateways_own_is_refused(behind, launch, triton, models_dir):
+    with launch(
+        "strict", engine="triton", triton_url=triton.url, models_dir=models_dir, model_repository=exported("seed:1")
+    ) as gateway:
+        ready = gateway.client.get("/ready")
+        assert ready.status_code == 503
+        assert "model_mismatch" in ready.json()["engine"]
+        for path, field in (("/infer", "image"), ("/fit_ok", "images")):
+            refused = gateway.post(path, "pad", [UNSEEN], field)
+            assert refused.status_code == 409
+            assert refused.json()["error"]["code"] == "model_mismatch"
+
+
+def configure(repository: Path, *options: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "export.triton_config", "--repository", repository, "--backend", "python", *options],
+        cwd=PROJECT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
