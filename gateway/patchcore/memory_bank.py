@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.patchcore.coreset import coreset_size, k_center_greedy
-from gateway.patchcore.neighbours import NeighbourSearch, build_search
+from gateway.patchcore.neighbours import NeighbourSearch
+from gateway.patchcore.projected import ProjectedSearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def build_memory_bank(tokens: NDArray[np.float16], rate: float, seed: int) -> Me
     """
     n_images, n_tokens, dim = tokens.shape
     flat = tokens.reshape(n_images * n_tokens, dim)
-    coreset = k_center_greedy(flat.astype(np.float32), coreset_size(len(flat), rate), seed)
+    coreset = k_center_greedy(flat, coreset_size(len(flat), rate), seed)
     return MemoryBank(
         tokens=flat[coreset.indices],
         image_index=(coreset.indices // n_tokens).astype(np.int32),
@@ -61,8 +62,7 @@ def patch_distances(search: NeighbourSearch, tokens: NDArray[np.float32], k: int
     Returns:
         float32 [N], 0–2.
     """
-    distances = search.search(tokens, k)
-    return distances[:, 0] if k == 1 else distances.mean(axis=1)
+    return _mean(search.search(tokens, k))
 
 
 def leave_one_out_distances(bank: MemoryBank, tokens: NDArray[np.float16], k: int) -> NDArray[np.float32] | None:
@@ -80,11 +80,15 @@ def leave_one_out_distances(bank: MemoryBank, tokens: NDArray[np.float16], k: in
         float32 [I, N], or None where some image is alone in the bank, so that nothing is left to measure against.
     """
     distances = np.empty(tokens.shape[:2], np.float32)
-    centres = bank.tokens.astype(np.float32)
+    search = ProjectedSearch(bank.tokens)
     for image, image_tokens in enumerate(tokens):
-        others = centres[bank.image_index != image]
-        if not len(others):
+        own = np.flatnonzero(bank.image_index == image)
+        if len(own) == len(bank):
             return None
-        search = build_search(others)
-        distances[image] = patch_distances(search, image_tokens.astype(np.float32), min(k, len(others)))
+        distances[image] = _mean(search.search(image_tokens.astype(np.float32), min(k, len(bank) - len(own)), own))
     return distances
+
+
+def _mean(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of the neighbours, float32 [N, k] -> [N]."""
+    return distances[:, 0] if distances.shape[1] == 1 else distances.mean(axis=1)
