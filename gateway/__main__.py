@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
-            name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
             print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", file=sys.stderr)
         return 2
     if given.command == "settings":
@@ -32,8 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}={shlex.quote(text) if given.shell else text}")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    from gateway.app import app
+    from gateway.spatial import RoiConfigError
 
+    try:
+        from gateway.app import app
+    except RoiConfigError as error:
+        print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
+        return 2
     uvicorn.run(app, host=settings.host, port=settings.port, log_config=None)
     return 0
 

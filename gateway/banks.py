@@ -101,7 +101,13 @@ class BankCache:
             log.warning("the ROIs used last are not noted: %s", error)
 
     def _on_disk(self, key: RoiKey) -> tuple[VersionRef, Calibration | None]:
-        return self._store.current(key), self._store.calibration(key)
+        # Both of one moment: a fit that moves `current` in between is read again.
+        ref = self._store.current(key)
+        while True:
+            calibration = self._store.calibration(key)
+            before, ref = ref, self._store.current(key)
+            if ref == before:
+                return ref, calibration
 
     def _cached(self, key: RoiKey, ref: VersionRef) -> LoadedBank | None:
         bank = self._banks.get(key)

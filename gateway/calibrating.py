@@ -1,75 +1,247 @@
-"""Calibration of a stored ROI: which scores count, what is kept."""
+"""Calibration of a stored ROI: which scores count, what is kept, and what a new fit makes of it."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
-from gateway.calibration import choose_threshold
+import numpy as np
+
+from gateway.calibration import Threshold, choose_threshold, false_alarms
 from gateway.errors import InvalidRequestError
+from gateway.ok_maps import OkMaps, blind_area_mm2
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
-from gateway.storage import ArtifactStore, Calibration
+from gateway.storage import ArtifactStore, Calibration, Manifest
+
+PixelThreshold = Literal["score", "ok_pixels"] | float
+"""Of regions: the score's threshold, from the OK maps' own pixels, or a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRequest:
+    """Scores of OK and NG images, and what to make of them; what is None comes from the settings."""
+
+    mm_per_px: float
+    ok_scores: Sequence[float] = ()
+    """Of unseen OK images; empty takes the leave-one-out scores of the fit."""
+    ng_scores: Sequence[float] = ()
+    area_mm2_thr: float | None = None
+    """Regions smaller than this are dropped by `/infer` from now on."""
+    score_percentile: float | None = None
+    """That the scores were made with."""
+    false_alarm_rate: float | None = None
+    pixel_threshold: PixelThreshold = "score"
+    margin: float | None = None
 
 
 def calibrate(
-    store: ArtifactStore,
-    settings: Settings,
-    key: RoiKey,
-    *,
-    ok_scores: Sequence[float],
-    ng_scores: Sequence[float],
-    mm_per_px: float,
-    area_mm2_thr: float | None,
-    score_percentile: float | None,
-) -> tuple[Calibration, list[str]]:
-    """Choose a threshold and store it. Blocks: call it from a worker thread.
-
-    Args:
-        store: where the ROI is.
-        settings: defaults.
-        key: the ROI.
-        ok_scores: of unseen OK images; empty takes the leave-one-out scores of the fit.
-        ng_scores: of NG images.
-        mm_per_px: of the images scored.
-        area_mm2_thr: regions smaller than this are dropped by `/infer` from now on.
-        score_percentile: that the scores were made with.
+    store: ArtifactStore, settings: Settings, key: RoiKey, request: CalibrationRequest
+) -> tuple[Manifest, Calibration, list[str]]:
+    """Choose the thresholds of an ROI and store them. Blocks: call it from a worker thread.
 
     Returns:
-        What was stored, and warnings.
+        The version that they are made for, what was stored, and warnings.
 
     Raises:
         UnknownRoiError: never fitted.
-        InvalidRequestError: no OK score, given or from the fit.
+        InvalidRequestError: no OK score, given or from the fit, or no leave-one-out maps to take what was asked from.
     """
     store.current(key)
     with store.lock(key, settings.fit_lock_timeout_s):
         manifest = store.manifest(key, store.current(key))
-        warnings = []
-        if abs(mm_per_px - manifest.mm_per_px) > 0.01 * manifest.mm_per_px:
-            warnings.append(f"mm_per_px: {mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
-        percentile = score_percentile if score_percentile is not None else settings.p_score
-        scores = ok_scores or manifest.ok_scores
-        if not scores:
-            raise InvalidRequestError(
-                f"ok_scores: none was given, and {key} has learned from one OK image only, which leaves none to score",
-                "Fit more OK images, or give the scores that /infer answers for OK images.",
-            )
-        if not ok_scores and percentile != manifest.p_score:
-            raise InvalidRequestError(
-                f"score_percentile: {percentile:g}, but the scores of the fit are percentile {manifest.p_score:g}",
-                "Give ok_scores made with this percentile, or leave score_percentile out.",
-            )
-        chosen = choose_threshold(scores, ng_scores, settings.threshold_margin)
-        calibration = Calibration(
-            **asdict(chosen),
-            mm_per_px=mm_per_px,
-            area_mm2_thr=area_mm2_thr if area_mm2_thr is not None else settings.area_mm2_thr,
-            score_percentile=percentile,
-            ok_source="given" if ok_scores else "leave-one-out",
-            margin=settings.threshold_margin,
-            version=manifest.version,
-            bank_checksum=manifest.checksum,
-            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
+        calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request)
+        calibration = calibration.bound_to(manifest)
         store.set_calibration(key, calibration)
-    return calibration, warnings
+    return manifest, calibration, warnings
+
+
+def derive(
+    manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, request: CalibrationRequest
+) -> tuple[Calibration, list[str]]:
+    """Choose the thresholds of a version; stores nothing.
+
+    Args:
+        manifest: of the version, published or not.
+        ok_maps: its leave-one-out maps, or None where it has none.
+        settings: defaults.
+        request: the scores.
+
+    Returns:
+        The calibration, not yet bound to the version, and warnings.
+
+    Raises:
+        InvalidRequestError: as `calibrate`.
+    """
+    percentile = _first(request.score_percentile, settings.p_score)
+    area_mm2_thr = _first(request.area_mm2_thr, settings.area_mm2_thr)
+    margin = _first(request.margin, settings.threshold_margin)
+    ok_scores = request.ok_scores or _leave_one_out_scores(manifest, ok_maps, percentile)
+    chosen = choose_threshold(ok_scores, request.ng_scores, margin, request.false_alarm_rate)
+    pixel_threshold = _pixel_threshold(manifest, ok_maps, settings, request, margin, chosen)
+    expected = false_alarms(chosen.ok_above, chosen.n_ok)
+    verdict = None
+    if ok_maps is not None:
+        n_rejected = ok_maps.n_rejected(
+            threshold=chosen.threshold,
+            pixel_threshold=pixel_threshold,
+            percentile=percentile,
+            blur_sigma=settings.blur_sigma,
+            mm_per_px=request.mm_per_px,
+            area_mm2_thr=area_mm2_thr,
+        )
+        verdict = false_alarms(n_rejected, len(ok_maps.frames))
+    calibration = Calibration(
+        **asdict(chosen),
+        pixel_threshold=pixel_threshold,
+        pixel_threshold_source=request.pixel_threshold if isinstance(request.pixel_threshold, str) else "given",
+        mm_per_px=request.mm_per_px,
+        area_mm2_thr=area_mm2_thr,
+        score_percentile=percentile,
+        blur_sigma=settings.blur_sigma,
+        false_alarm_rate=request.false_alarm_rate,
+        guaranteed=None if chosen.n_ok_needed is None else chosen.n_ok_needed == 0 and bool(request.ok_scores),
+        expected_false_alarm_rate=expected.rate,
+        expected_false_alarm_interval=(expected.low, expected.high),
+        verdict_false_alarm_rate=None if verdict is None else verdict.rate,
+        verdict_false_alarm_interval=None if verdict is None else (verdict.low, verdict.high),
+        ng_scores=tuple(request.ng_scores),
+        ok_source="given" if request.ok_scores else "leave-one-out",
+        margin=margin,
+        version=manifest.version,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    return calibration, _warnings(manifest, request, calibration)
+
+
+def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, before: Calibration) -> Calibration | None:
+    """What a calibration becomes for another version of its ROI.
+
+    Args:
+        manifest: of that version, published or not.
+        ok_maps: its leave-one-out maps.
+        settings: defaults.
+        before: the calibration so far.
+
+    Returns:
+        The thresholds of the same rule over that version's leave-one-out scores, not yet bound to it, or None where the
+        rule rests on something that a client measured against the bank of then: OK scores, NG scores or a threshold of
+        its own.
+    """
+    if not before.rests_on_the_fit_alone or ok_maps is None:
+        return None
+    source = before.pixel_threshold_source
+    request = CalibrationRequest(
+        mm_per_px=before.mm_per_px,
+        area_mm2_thr=before.area_mm2_thr,
+        score_percentile=before.score_percentile,
+        false_alarm_rate=before.false_alarm_rate,
+        pixel_threshold="score" if source == "given" else source,
+        margin=before.margin,
+    )
+    return derive(manifest, ok_maps, settings, request)[0]
+
+
+def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
+    """Area in mm² that the score's percentile hides, for the OK image of median size."""
+    percentile = manifest.p_score if calibration is None else calibration.score_percentile
+    mm_per_px = manifest.mm_per_px if calibration is None else calibration.mm_per_px
+    return blind_area_mm2([image.frame for image in manifest.images], percentile, mm_per_px)
+
+
+def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
+    """One warning where defects that count by their area can hide from the score."""
+    hidden = blind_area(manifest, calibration)
+    if hidden <= calibration.area_mm2_thr:
+        return []
+    return [
+        f"score_percentile: {calibration.score_percentile:g} hides defects of up to {hidden:.3g} mm² from the score, "
+        f"more than area_mm2_thr, {calibration.area_mm2_thr:g} mm²: those are rejected by their region alone"
+    ]
+
+
+def _leave_one_out_scores(manifest: Manifest, ok_maps: OkMaps | None, percentile: float) -> Sequence[float]:
+    if not manifest.ok_scores:
+        raise InvalidRequestError(
+            f"ok_scores: none was given, and {manifest.role_id}/{manifest.roi_id} has learned from one OK image only, "
+            "which leaves none to score",
+            "Fit more OK images, or give the scores that /infer answers for OK images.",
+        )
+    if percentile == manifest.p_score:
+        return manifest.ok_scores
+    if ok_maps is None:
+        raise InvalidRequestError(
+            f"score_percentile: {percentile:g}, but the scores of the fit are percentile {manifest.p_score:g}",
+            "Give ok_scores made with this percentile, or leave score_percentile out.",
+        )
+    return ok_maps.scores(percentile)
+
+
+def _pixel_threshold(
+    manifest: Manifest,
+    ok_maps: OkMaps | None,
+    settings: Settings,
+    request: CalibrationRequest,
+    margin: float,
+    chosen: Threshold,
+) -> float:
+    """The threshold of regions.
+
+    From the OK maps' own pixels it is the rule of the score's threshold without NG, applied to the highest value of
+    each blurred leave-one-out map, and just above that value: an OK image then shows any region, however small, no
+    oftener than its score is rejected.
+    """
+    wish = request.pixel_threshold
+    if wish == "score":
+        return chosen.threshold
+    if not isinstance(wish, str):
+        return wish
+    if ok_maps is None:
+        raise InvalidRequestError(
+            f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
+            f"{manifest.role_id}/{manifest.roi_id} has none",
+            "Fit two or more OK images, or give a number.",
+        )
+    peaks = ok_maps.peaks(settings.blur_sigma)
+    level = choose_threshold(peaks, [], margin, request.false_alarm_rate).threshold
+    # Regions begin at the threshold, and are compared in float32: the image that set it must not show one.
+    return float(np.nextafter(np.float32(level), np.float32(math.inf)))
+
+
+def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Calibration) -> list[str]:
+    warnings = []
+    if abs(request.mm_per_px - manifest.mm_per_px) > 0.01 * manifest.mm_per_px:
+        warnings.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
+    warnings += _rate_warnings(calibration)
+    warnings += blind_area_warning(manifest, calibration)
+    interval, rate = calibration.verdict_false_alarm_interval, calibration.expected_false_alarm_rate
+    if interval is not None and rate is not None and interval[0] > rate:
+        warnings.append(
+            f"pixel_threshold: regions reject {calibration.verdict_false_alarm_rate:.1%} of OK images where the score "
+            f"rejects {rate:.1%}: raise area_mm2_thr, or ask for pixel_threshold ok_pixels"
+        )
+    return warnings
+
+
+def _rate_warnings(calibration: Calibration) -> list[str]:
+    asked = calibration.false_alarm_rate
+    if asked is None:
+        return []
+    if calibration.method != "conformal":
+        return [f"false_alarm_rate: {asked:g} was not used: with NG scores the threshold lies between the two"]
+    if calibration.n_ok_needed:
+        return [
+            f"false_alarm_rate: {asked:g} cannot be had from {calibration.n_ok} OK scores, {calibration.n_ok_needed} "
+            "more are needed: the threshold is the largest of them"
+        ]
+    if not calibration.guaranteed:
+        return [
+            f"false_alarm_rate: {asked:g} holds about, not as a guarantee, since the scores are the fit's own "
+            "(leave-one-out): give ok_scores of images that were not fitted for one"
+        ]
+    return []
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

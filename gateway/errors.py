@@ -3,6 +3,7 @@
 GatewayError
 ├── InvalidRequestError       422 invalid_request
 ├── UnknownRoiError           404 unknown_roi
+├── UnknownImageError         404 unknown_image
 ├── ModelMismatchError        409 model_mismatch
 ├── TooLargeError             413 too_large
 ├── UnsupportedImageError     415 unsupported_image
@@ -48,6 +49,14 @@ class UnknownRoiError(GatewayError):
     status = 404
     code = "unknown_roi"
     default_hint = "POST OK images of it to /fit_ok first; GET /rois lists what is fitted."
+
+
+class UnknownImageError(GatewayError):
+    """An OK image that an ROI does not have."""
+
+    status = 404
+    code = "unknown_image"
+    default_hint = "GET /rois/{role_id}/{roi_id} lists its images by their SHA-256."
 
 
 class ModelMismatchError(GatewayError):
@@ -116,6 +125,7 @@ class StorageFullError(GatewayError):
 ERRORS: tuple[type[GatewayError], ...] = (
     InvalidRequestError,
     UnknownRoiError,
+    UnknownImageError,
     ModelMismatchError,
     TooLargeError,
     UnsupportedImageError,

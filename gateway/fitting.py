@@ -3,30 +3,43 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 from anyio import CapacityLimiter, from_thread, to_thread
 from numpy.typing import NDArray
 
+from gateway.calibrating import redone
+from gateway.contamination import Suspect, find_suspects
 from gateway.engines import Priority, TokenEngine
-from gateway.errors import TooLargeError
+from gateway.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    StorageFullError,
+    TooLargeError,
+    UnknownImageError,
+)
 from gateway.images import Limits, decode, read_header, to_model_input
+from gateway.learning import Learned, Recipe, learn
 from gateway.model_description import ModelDescription
-from gateway.patchcore.memory_bank import MemoryBank, build_memory_bank, leave_one_out_distances
+from gateway.ok_maps import OkMaps
 from gateway.pipeline import mask_of
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
-from gateway.storage import ArtifactStore, Manifest, OkImage
+from gateway.spatial import SpatialWeighting, WeightsMode
+from gateway.storage import ArtifactStore, Calibration, ExcludedImage, Manifest, OkImage
 from gateway.timing import StageTimes
-from postprocess.anomaly_map import anomaly_map, score, upsample
-from postprocess.roi_mask import Shape, parse_shape
+from postprocess.roi_mask import Shape
 
 log = logging.getLogger(__name__)
 
 _BATCH = 8
 _LARGEST_DISTANCE = 2.0
+
+CalibrationState = Literal["none", "current", "redone", "stale"]
+"""What a fit made of the calibration: redone where it rested on leave-one-out scores alone, else stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +54,26 @@ class FitRequest:
     shape_json: str | None = None
     coreset_rate: float | None = None
     seed: int | None = None
+    spatial_weights: WeightsMode | None = None
+    """Of an ROI without a manual box."""
+    exclude_suspects: bool = False
     warnings: tuple[str, ...] = ()
     """Found while the request was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectImage:
+    """An image that may be none of the OK ones."""
+
+    image: OkImage
+    score: float
+    """Against the bank without it."""
+    robust_z: float
+    excluded: bool = False
+
+    def as_excluded(self, version: int) -> ExcludedImage:
+        """As the manifest keeps it."""
+        return ExcludedImage(**self.image.model_dump(), score=self.score, robust_z=self.robust_z, excluded_in=version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +83,9 @@ class FitResult:
     manifest: Manifest
     n_added: int
     duplicates: int
+    suspects: list[SuspectImage]
+    """Worst first."""
+    calibration: CalibrationState
     warnings: list[str]
     times: StageTimes
 
@@ -76,9 +110,12 @@ class _NewImage:
 class FitService:
     """Learns in worker threads of its own, so that inspections never wait for them."""
 
-    def __init__(self, engine: TokenEngine, store: ArtifactStore, settings: Settings) -> None:
+    def __init__(
+        self, engine: TokenEngine, store: ArtifactStore, weighting: SpatialWeighting, settings: Settings
+    ) -> None:
         self._engine = engine
         self._store = store
+        self._weighting = weighting
         self._settings = settings
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = CapacityLimiter(settings.max_queued_fits)
@@ -98,6 +135,21 @@ class FitService:
         new = await self._extract(request, model, times)
         duplicates = len(request.images) - len(new)
         return await to_thread.run_sync(self._learn, request, model, new, duplicates, times, limiter=self._threads)
+
+    async def remove(self, key: RoiKey, sha256: str) -> FitResult:
+        """Take one OK image out of an ROI, learned or excluded, and build its bank anew over the others.
+
+        Its file stays with the ROI, since earlier versions name it; no later fit learns it unless it is sent again.
+
+        Raises:
+            UnknownRoiError: never fitted.
+            UnknownImageError: the ROI has no such image.
+            InvalidRequestError: it is the only one.
+            GatewayError: what was stored before answers as before.
+        """
+        times = StageTimes()
+        model = self._engine.model
+        return await to_thread.run_sync(self._remove, key, sha256, model, times, limiter=self._threads)
 
     async def _extract(self, request: FitRequest, model: ModelDescription, times: StageTimes) -> list[_NewImage]:
         """Decode and tokenise each image once, however often it was sent."""
@@ -151,19 +203,18 @@ class FitService:
         times: StageTimes,
     ) -> FitResult:
         key = request.key
-        rate = request.coreset_rate if request.coreset_rate is not None else self._settings.coreset_rate
-        seed = request.seed if request.seed is not None else self._settings.seed
+        recipe = Recipe(
+            coreset_rate=request.coreset_rate if request.coreset_rate is not None else self._settings.coreset_rate,
+            seed=request.seed if request.seed is not None else self._settings.seed,
+            k=self._settings.k,
+            p_score=self._settings.p_score,
+            spatial_weights=self._weighting.recipe(key, request.spatial_weights),
+        )
         warnings = list(request.warnings)
         with self._store.lock(key, self._settings.fit_lock_timeout_s):
-            latest = self._store.latest_manifest(key)
-            before = None if latest is None else latest[0]
-            if latest is not None and latest[1]:
-                warnings.append(
-                    f"damaged: {'; '.join(latest[1])}; built on version {latest[0].version} instead, "
-                    "OK images added since then must be sent again"
-                )
+            before = self._latest(key, warnings)
             version = self._store.next_version(key)
-            known = {image.sha256 for image in before.images} if before else set()
+            known = _known(before)
             added = [n for n in new if n.image.sha256 not in known]
             duplicates += len(new) - len(added)
             images = [
@@ -174,46 +225,180 @@ class FitService:
                 raise TooLargeError(
                     f"{key} would have {len(images)} OK images; at most {self._settings.max_roi_images} are learned"
                 )
-            if before is not None and abs(request.mm_per_px / before.mm_per_px - 1) > 0.01:
-                warnings.append(f"mm_per_px: {request.mm_per_px:g} here, {before.mm_per_px:g} at the fit before")
-            if before is not None and not added and _same_recipe(before, model, rate, seed, request.mm_per_px):
-                return FitResult(before, 0, duplicates, warnings, times)
+            if before is not None:
+                warnings += _changes(request, recipe, before)
+                warnings += _kept_out(new, before)
+                unchanged = not added and _same_recipe(before, model, recipe, request.mm_per_px)
+                suspects = _suspects(before, find_suspects(before.ok_scores))
+                if unchanged and not (request.exclude_suspects and suspects):
+                    state = self._recalibrate_unless_done(key, before, warnings)
+                    return FitResult(before, 0, duplicates, suspects, state, warnings, times)
 
             with times.stage("store"):
                 for n in added:
                     self._store.add_ok_image(key, n.image, n.data)
                     self._store.add_ok_tokens(key, n.image.sha256, model.fingerprint, n.tokens)
-            tokens = self._all_tokens(key, model, images, {n.image.sha256: n.tokens for n in new})
-            with times.stage("coreset"):
-                bank = build_memory_bank(tokens, rate, seed)
-            with times.stage("loo"):
-                ok_scores = self._leave_one_out(bank, tokens, images, model)
-            manifest = Manifest(
-                role_id=key.role_id,
-                roi_id=key.roi_id,
-                version=version,
-                created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                model_fingerprint=model.fingerprint,
-                extractor=model.extractor,
-                token_hw=model.token_hw,
-                dim=model.dim,
-                coreset_rate=rate,
-                coreset_rate_applied=len(bank) / (tokens.shape[0] * tokens.shape[1]),
-                seed=seed,
+            result = self._build(
+                key,
+                model,
+                recipe,
+                request.mm_per_px,
+                images,
+                () if before is None else before.excluded,
+                exclude_suspects=request.exclude_suspects,
+                fresh={n.image.sha256: n.tokens for n in new},
+                warnings=warnings,
+                times=times,
+            )
+        n_added = sum(image.added_in == result.manifest.version for image in result.manifest.images)
+        return replace(result, n_added=n_added, duplicates=duplicates)
+
+    def _remove(self, key: RoiKey, sha256: str, model: ModelDescription, times: StageTimes) -> FitResult:
+        self._store.current(key)
+        warnings: list[str] = []
+        with self._store.lock(key, self._settings.fit_lock_timeout_s):
+            before = self._latest(key, warnings)
+            if before is None or sha256 not in _known(before):
+                raise UnknownImageError(f"{key} has no OK image {sha256[:80]}")
+            images = [image for image in before.images if image.sha256 != sha256]
+            if not images:
+                raise InvalidRequestError(
+                    f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
+                    f"DELETE /rois/{key} forgets the ROI with everything in it; or fit other images first.",
+                )
+            mode: WeightsMode = "variance" if before.spatial_weights.kind == "variance" else "none"
+            recipe = Recipe(
+                coreset_rate=before.coreset_rate,
+                seed=before.seed,
                 k=self._settings.k,
                 p_score=self._settings.p_score,
-                mm_per_px=request.mm_per_px,
-                n_embeddings=len(bank),
-                n_tokens_total=tokens.shape[0] * tokens.shape[1],
-                covering_radius=bank.covering_radius,
-                images=tuple(images),
-                ok_scores=tuple(ok_scores),
-                heatmap_max=_heatmap_max(ok_scores),
+                spatial_weights=self._weighting.recipe(key, mode),
             )
-            with times.stage("store"):
-                _, manifest = self._store.publish(key, manifest, bank)
-        log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(bank))
-        return FitResult(manifest, len(added), duplicates, warnings, times)
+            return self._build(
+                key,
+                model,
+                recipe,
+                before.mm_per_px,
+                images,
+                tuple(image for image in before.excluded if image.sha256 != sha256),
+                exclude_suspects=False,
+                fresh={},
+                warnings=warnings,
+                times=times,
+            )
+
+    def _latest(self, key: RoiKey, warnings: list[str]) -> Manifest | None:
+        latest = self._store.latest_manifest(key)
+        if latest is None:
+            return None
+        manifest, damaged = latest
+        if damaged:
+            warnings.append(
+                f"damaged: {'; '.join(damaged)}; built on version {manifest.version} instead, "
+                "OK images added since then must be sent again"
+            )
+        return manifest
+
+    def _build(
+        self,
+        key: RoiKey,
+        model: ModelDescription,
+        recipe: Recipe,
+        mm_per_px: float,
+        images: list[OkImage],
+        excluded: tuple[ExcludedImage, ...],
+        *,
+        exclude_suspects: bool,
+        fresh: dict[str, NDArray[np.float16]],
+        warnings: list[str],
+        times: StageTimes,
+    ) -> FitResult:
+        """Learn from images and publish the next version. The caller holds the lock."""
+        version = self._store.next_version(key)
+        tokens = self._all_tokens(key, model, images, fresh)
+        learned = learn(tokens, [image.frame for image in images], model.token_hw, recipe, times)
+        suspects = [SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects()]
+        if exclude_suspects and suspects:
+            # One round: what stands out only once these are gone is told, not taken out with them.
+            out = [replace(suspect, excluded=True) for suspect in suspects]
+            excluded = (*excluded, *(suspect.as_excluded(version) for suspect in out))
+            gone = {suspect.image.sha256 for suspect in out}
+            tokens = tokens[[image.sha256 not in gone for image in images]]
+            images = [image for image in images if image.sha256 not in gone]
+            learned = learn(tokens, [image.frame for image in images], model.token_hw, recipe, times)
+            suspects = [*out, *(SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects())]
+        if recipe.spatial_weights.kind == "variance" and learned.weights is None:
+            warnings.append("spatial_weights: the maps of one OK image have no variance; no weights were applied")
+        n_tokens_total = tokens.shape[0] * tokens.shape[1]
+        manifest = Manifest(
+            role_id=key.role_id,
+            roi_id=key.roi_id,
+            version=version,
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            model_fingerprint=model.fingerprint,
+            extractor=model.extractor,
+            token_hw=model.token_hw,
+            dim=model.dim,
+            coreset_rate=recipe.coreset_rate,
+            coreset_rate_applied=len(learned.bank) / n_tokens_total,
+            seed=recipe.seed,
+            k=recipe.k,
+            p_score=recipe.p_score,
+            mm_per_px=mm_per_px,
+            n_embeddings=len(learned.bank),
+            n_tokens_total=n_tokens_total,
+            covering_radius=learned.bank.covering_radius,
+            images=tuple(images),
+            excluded=excluded,
+            spatial_weights=recipe.spatial_weights,
+            ok_scores=tuple(learned.ok_scores),
+            heatmap_max=_heatmap_max(learned),
+        )
+        before, after = self._recalibration(key, manifest, learned.ok_maps, warnings)
+        with times.stage("store"):
+            _, manifest = self._store.publish(key, manifest, learned.bank, learned.weights, learned.ok_maps)
+            state = self._recalibrate(key, manifest, before, after, warnings)
+        log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
+        return FitResult(manifest, 0, 0, suspects, state, warnings, times)
+
+    def _recalibration(
+        self, key: RoiKey, manifest: Manifest, ok_maps: OkMaps | None, warnings: list[str]
+    ) -> tuple[Calibration | None, Calibration | None]:
+        """The calibration so far, and what it becomes, reckoned before the version is published."""
+        try:
+            before = self._store.calibration(key)
+        except ArtifactCorruptError as error:
+            warnings.append(f"{error.message}: calibrate again")
+            return None, None
+        return before, None if before is None else redone(manifest, ok_maps, self._settings, before)
+
+    def _recalibrate(
+        self,
+        key: RoiKey,
+        manifest: Manifest,
+        before: Calibration | None,
+        after: Calibration | None,
+        warnings: list[str],
+    ) -> CalibrationState:
+        """Store the calibration for a version just published; until then, and after a crash, the old one is stale."""
+        if before is None:
+            return "none"
+        if after is not None:
+            try:
+                self._store.set_calibration(key, after.bound_to(manifest))
+            except StorageFullError as error:
+                warnings.append(f"the threshold could not be redone ({error.message}): calibrate again")
+            else:
+                return "redone"
+        return "stale" if before.is_stale(manifest) else "current"
+
+    def _recalibrate_unless_done(self, key: RoiKey, manifest: Manifest, warnings: list[str]) -> CalibrationState:
+        """For a version that stays: make up for a redo that a crash cut off."""
+        before = self._store.calibration(key)
+        if before is None or not before.is_stale(manifest):
+            return "none" if before is None else "current"
+        after = redone(manifest, self._store.ok_maps(key, manifest), self._settings, before)
+        return self._recalibrate(key, manifest, before, after, warnings)
 
     def _all_tokens(
         self, key: RoiKey, model: ModelDescription, images: Sequence[OkImage], fresh: dict[str, NDArray[np.float16]]
@@ -236,31 +421,49 @@ class FitService:
         self._store.add_ok_tokens(key, image.sha256, model.fingerprint, half)
         return half
 
-    def _leave_one_out(
-        self, bank: MemoryBank, tokens: NDArray[np.float16], images: Sequence[OkImage], model: ModelDescription
-    ) -> list[float]:
-        distances = leave_one_out_distances(bank, tokens, self._settings.k)
-        if distances is None:
-            return []
-        scores = []
-        for image, image_distances in zip(images, distances, strict=True):
-            size_wh = (image.width, image.height)
-            mask = None if image.shape is None else mask_of(parse_shape(image.shape)[0], size_wh)
-            full = upsample(anomaly_map(image_distances, model.token_hw), size_wh)
-            scores.append(score(full, self._settings.p_score, mask))
-        return scores
+
+def _known(before: Manifest | None) -> set[str]:
+    return set() if before is None else {image.sha256 for image in (*before.images, *before.excluded)}
 
 
-def _same_recipe(before: Manifest, model: ModelDescription, rate: float, seed: int, mm_per_px: float) -> bool:
-    return (
-        before.model_fingerprint == model.fingerprint
-        and before.coreset_rate == rate
-        and before.seed == seed
-        and before.mm_per_px == mm_per_px
+def _suspects(manifest: Manifest, found: Sequence[Suspect]) -> list[SuspectImage]:
+    return [SuspectImage(manifest.images[s.index], s.score, s.robust_z) for s in found]
+
+
+def _changes(request: FitRequest, recipe: Recipe, before: Manifest) -> list[str]:
+    """What the fit before was told differently, where that changes what scores or areas mean."""
+    found = []
+    if abs(request.mm_per_px / before.mm_per_px - 1) > 0.01:
+        found.append(f"mm_per_px: {request.mm_per_px:g} here, {before.mm_per_px:g} at the fit before")
+    now, then = recipe.spatial_weights.kind, before.spatial_weights.kind
+    if now != then:
+        found.append(f"spatial_weights: {now} here, {then} at the fit before")
+    return found
+
+
+def _kept_out(new: Sequence[_NewImage], before: Manifest) -> list[str]:
+    excluded = {image.sha256: image for image in before.excluded}
+    return [
+        f"{n.image.file_name}: sent before and excluded as a suspect, so it was not learned; to have it learned, "
+        f"DELETE /rois/{before.role_id}/{before.roi_id}/ok/{n.image.sha256} and send it again"
+        for n in new
+        if n.image.sha256 in excluded
+    ]
+
+
+def _same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, mm_per_px: float) -> bool:
+    used = Recipe(
+        coreset_rate=before.coreset_rate,
+        seed=before.seed,
+        k=before.k,
+        p_score=before.p_score,
+        spatial_weights=before.spatial_weights,
     )
+    return before.model_fingerprint == model.fingerprint and used == recipe and before.mm_per_px == mm_per_px
 
 
-def _heatmap_max(ok_scores: Sequence[float]) -> float:
+def _heatmap_max(learned: Learned) -> float:
     """Twice the score of the worst OK images, so that a threshold stands near mid-grey in every heatmap of the ROI."""
-    p99 = float(np.percentile(ok_scores, 99)) if ok_scores else 0.0
-    return min(_LARGEST_DISTANCE, 2 * p99) if p99 > 1e-3 else _LARGEST_DISTANCE
+    largest = _LARGEST_DISTANCE * (1.0 if learned.weights is None else float(learned.weights.max()))
+    p99 = float(np.percentile(learned.ok_scores, 99)) if learned.ok_scores else 0.0
+    return min(largest, 2 * p99) if p99 > 1e-3 else largest

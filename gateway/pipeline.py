@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from numpy.typing import NDArray
 
 from gateway.banks import BankCache, FittedRoi
+from gateway.calibration import Verdict, VerdictReason, judge
 from gateway.durable import storage_errors
 from gateway.engines import Priority, TokenEngine
 from gateway.errors import GatewayError, InvalidRequestError, ModelMismatchError
@@ -23,6 +24,7 @@ from gateway.model_description import ModelDescription
 from gateway.patchcore.memory_bank import patch_distances
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
+from gateway.spatial import SpatialWeighting
 from gateway.storage import LoadedBank
 from gateway.timing import StageTimes
 from postprocess.anomaly_map import anomaly_map, blur, score, upsample
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 HeatmapMode = Literal["base64", "path", "none"]
+WEIGHTS_STALE = "the manual box or the spatial weights changed since the fit: fit again, then calibrate"
 _SAME_SCALE = 0.01
 """Relative difference of mm_per_px up to which two are taken for the same."""
 
@@ -77,6 +80,11 @@ class Inspection:
     key: RoiKey
     score: float
     threshold: float | None
+    pixel_threshold: float | None
+    verdict: Verdict
+    verdict_reason: VerdictReason | None
+    calibration_stale: bool
+    weights_stale: bool
     regions: list[Region]
     heatmap_png: bytes | None
     heatmap_path: str | None
@@ -105,9 +113,10 @@ class _Prepared:
 class InspectionPipeline:
     """The way of an image. Computes in worker threads only."""
 
-    def __init__(self, engine: TokenEngine, banks: BankCache, settings: Settings) -> None:
+    def __init__(self, engine: TokenEngine, banks: BankCache, weighting: SpatialWeighting, settings: Settings) -> None:
         self._engine = engine
         self._banks = banks
+        self._weighting = weighting
         self._settings = settings
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = CapacityLimiter(8)
@@ -181,44 +190,51 @@ class InspectionPipeline:
     ) -> Inspection:
         manifest = roi.bank.manifest
         calibration = roi.calibration
-        warnings = [*request.warnings, *_warnings(request, roi, model)]
-        defaults = self._settings
         stored_p_score = None if calibration is None else calibration.score_percentile
         stored_area = None if calibration is None else calibration.area_mm2_thr
-        k = request.k if request.k is not None else defaults.k
-        if k > len(roi.bank.bank):
-            warnings.append(
-                f"k: {k} neighbours were asked for, the memory bank has {len(roi.bank.bank)}; all were used"
-            )
-            k = len(roi.bank.bank)
+        k_asked = request.k if request.k is not None else self._settings.k
         params = InferParams(
             extractor=model.extractor,
             coreset_rate=manifest.coreset_rate,
-            k=k,
+            k=min(k_asked, len(roi.bank.bank)),
             p_score=_first(request.p_score, stored_p_score, self._settings.p_score),
             blur_sigma=_first(request.blur_sigma, self._settings.blur_sigma),
             area_mm2_thr=_first(request.area_mm2_thr, stored_area, self._settings.area_mm2_thr),
             mm_per_px=request.mm_per_px,
         )
+        warnings = [*request.warnings, *_warnings(request, roi, model, params)]
+        if k_asked > params.k:
+            warnings.append(f"k: {k_asked} neighbours were asked for, the memory bank has {params.k}; all were used")
+        weights_stale = self._weighting.is_stale(request.key, manifest.spatial_weights)
+        if weights_stale:
+            warnings.append(WEIGHTS_STALE)
         with times.stage("knn"):
-            distances = patch_distances(roi.bank.search, tokens, k)
+            distances = patch_distances(roi.bank.search, tokens, params.k)
+        threshold = None if calibration is None else calibration.threshold
+        pixel_threshold = None if calibration is None else calibration.pixel_threshold
         with times.stage("postprocess"):
             mask = None if request.shape is None else mask_of(request.shape, size_wh)
-            full = upsample(anomaly_map(distances, model.token_hw), size_wh)
+            full = upsample(anomaly_map(distances, model.token_hw, roi.bank.weights), size_wh)
             value = score(full, params.p_score, mask)
             blurred = blur(full, params.blur_sigma)
             regions: list[Region] = []
-            if calibration is not None:
-                regions = find_regions(blurred, calibration.threshold, request.mm_per_px, params.area_mm2_thr, mask)
+            if pixel_threshold is not None:
+                regions = find_regions(blurred, pixel_threshold, request.mm_per_px, params.area_mm2_thr, mask)
             png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
             path = None
             if png is not None and request.heatmap == "path":
                 path = self._write_heatmap(request.key, png)
                 png = None
+        verdict, reason = judge(value, threshold, len(regions))
         return Inspection(
             key=request.key,
             score=value,
-            threshold=None if calibration is None else calibration.threshold,
+            threshold=threshold,
+            pixel_threshold=pixel_threshold,
+            verdict=verdict,
+            verdict_reason=reason,
+            calibration_stale=calibration is not None and calibration.is_stale(manifest),
+            weights_stale=weights_stale,
             regions=regions,
             heatmap_png=png,
             heatmap_path=path,
@@ -279,7 +295,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription) -> list[str]:
+def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription, params: InferParams) -> list[str]:
     manifest, calibration = roi.bank.manifest, roi.calibration
     found = []
     if model.has_random_weights:
@@ -293,11 +309,13 @@ def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription) ->
     if calibration is not None:
         if request.p_score is not None and request.p_score != calibration.score_percentile:
             found.append(f"p_score: {request.p_score:g} here, {calibration.score_percentile:g} at the calibration")
-        if calibration.bank_checksum != manifest.checksum:
+        if calibration.is_stale(manifest):
             found.append(
                 f"the threshold was calibrated for version {calibration.version} of the memory bank, "
                 f"version {manifest.version} answers: calibrate again"
             )
+        if calibration.pixel_threshold_source == "ok_pixels" and params.blur_sigma != calibration.blur_sigma:
+            found.append(f"blur_sigma: {params.blur_sigma:g} here, {calibration.blur_sigma:g} at the calibration")
     sha256 = hashlib.sha256(request.image).hexdigest()
     if any(image.sha256 == sha256 for image in manifest.images):
         found.append("this image is one of the OK images learned: its score is lower than an unseen image's would be")

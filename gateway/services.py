@@ -17,6 +17,7 @@ from gateway.patchcore import threads as patchcore_threads
 from gateway.patchcore.neighbours import faiss_available, search_name
 from gateway.pipeline import InspectionPipeline
 from gateway.settings import Settings
+from gateway.spatial import SpatialWeighting
 from gateway.storage import ArtifactStore
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Services:
     settings: Settings
     engine: TokenEngine
     store: ArtifactStore
+    weighting: SpatialWeighting
     banks: BankCache
     pipeline: InspectionPipeline
     fitting: FitService
@@ -41,11 +43,13 @@ def create_services(settings: Settings) -> Services:
 
     Raises:
         RuntimeError: GATEWAY_SEARCH asks for what this machine has not.
+        RoiConfigError: the file of manual boxes cannot be used.
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
     engine: TokenEngine = TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, search=settings.search)
+    weighting = SpatialWeighting.from_settings(settings)
     banks = BankCache(
         store,
         max_entries=settings.bank_cache_entries,
@@ -56,9 +60,10 @@ def create_services(settings: Settings) -> Services:
         settings=settings,
         engine=engine,
         store=store,
+        weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engine, banks, settings),
-        fitting=FitService(engine, store, settings),
+        pipeline=InspectionPipeline(engine, banks, weighting, settings),
+        fitting=FitService(engine, store, weighting, settings),
         inspections=Admission("inspect", settings.max_queued_inspections),
         fits=Admission("fit", settings.max_queued_fits),
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -17,7 +17,12 @@ class Settings(BaseSettings):
     """Everything that can be set. Lengths are in bytes, pixels or seconds as the name says."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY_", env_file=HOME / ".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="GATEWAY_",
+        env_file=HOME / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -57,6 +62,28 @@ class Settings(BaseSettings):
     blur_sigma: float = Field(1.0, ge=0, le=20, description="of the map that regions are cut from, in pixels")
     area_mm2_thr: float = Field(1.0, ge=0, description="smaller regions are dropped, in mm²")
     threshold_margin: float = Field(0.0, ge=0, le=2, description="added to p99 of OK where no NG score is given")
+    roi_config: Path = Field(
+        Path("Training/pcl_roi_config.json"),
+        description='manual boxes, `{"roi_id": [y1, y2, x1, x2]}`; not needed where it is absent',
+    )
+    roi_config_size: int = Field(128, ge=1, le=65536, description="side of the square image that the boxes are in")
+    mask_min_weight: float = Field(
+        0.1,
+        ge=0,
+        le=100,
+        validation_alias=AliasChoices("GATEWAY_MASK_MIN_WEIGHT", "MASK_MIN_WEIGHT"),
+        description="spatial weight outside a manual box, or where OK maps vary most",
+    )
+    mask_max_weight: float = Field(
+        2.0,
+        gt=0,
+        le=100,
+        validation_alias=AliasChoices("GATEWAY_MASK_MAX_WEIGHT", "MASK_MAX_WEIGHT"),
+        description="spatial weight inside a manual box, or where OK maps vary least",
+    )
+    spatial_weights: Literal["none", "variance"] = Field(
+        "none", description="of an ROI without a manual box; variance weighs by the spread of its OK maps"
+    )
     heatmap: Literal["base64", "path", "none"] = Field("base64", description="how /infer returns the heatmap")
 
     max_body_bytes: int = Field(512 * 2**20, gt=0, description="of a request")
@@ -72,10 +99,18 @@ class Settings(BaseSettings):
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
 
-    @field_validator("models_dir", "heatmap_dir", "cache_dir", "model_repository", "triton_ca_file")
+    @field_validator("models_dir", "heatmap_dir", "cache_dir", "model_repository", "triton_ca_file", "roi_config")
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else HOME / path
+
+    @field_validator("mask_max_weight")
+    @classmethod
+    def _above_the_smallest(cls, largest: float, info: ValidationInfo) -> float:
+        smallest = info.data.get("mask_min_weight", 0.0)
+        if largest < smallest:
+            raise ValueError(f"below GATEWAY_MASK_MIN_WEIGHT, {smallest:g}")
+        return largest
 
     @property
     def model_folder(self) -> Path:

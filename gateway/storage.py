@@ -1,8 +1,10 @@
 """Artifacts on disk: versions, checksums, locks.
 
 ``models/<role_id>/<roi_id>/`` holds ``ok/`` (images as sent and their tokens), ``versions/<n>/`` (memory bank, index,
-manifest), ``current`` (which version is in use) and ``calib.json``. A writer holds the ROI's lock, which works across
-processes and hosts, writes a version aside and then moves ``current``; a reader needs no lock.
+leave-one-out maps, spatial weights where there are any, manifest), ``current`` (which version is in use) and
+``calib.json``. A writer holds the ROI's lock, which works across processes and hosts, writes a version aside and then
+moves ``current``; a reader needs no lock. A calibration names the bank and the weights that it was made for by their
+checksums, so that whoever reads between the two writes of a fit sees a stale calibration, never a wrong one.
 """
 
 import hashlib
@@ -20,13 +22,17 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from gateway.calibration import Method
 from gateway.durable import replace_file, storage_errors, sync_folder, write_file
 from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError
+from gateway.ok_maps import Frame, OkMaps
 from gateway.patchcore.memory_bank import MemoryBank
 from gateway.patchcore.neighbours import FaissSearch, NeighbourSearch, SearchBackend, build_search, faiss_available
 from gateway.roi_key import RoiKey, is_valid_id
+from gateway.spatial import WeightsRecipe
+from postprocess.roi_mask import parse_shape
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +41,8 @@ _TRASH = ".trash"
 MANIFEST = "manifest.json"
 MEMORY = "memory.npz"
 INDEX = "index.faiss"
+LEAVE_ONE_OUT = "leave_one_out.npz"
+WEIGHTS = "spatial_mask.npy"
 
 
 class OkImage(BaseModel):
@@ -51,6 +59,22 @@ class OkImage(BaseModel):
     """The shape that it was sent with, as JSON, for its leave-one-out score."""
     added_in: int
     """Version of the memory bank that learned it first."""
+
+    @property
+    def frame(self) -> Frame:
+        """Its pixel grid and where the part is."""
+        return Frame((self.width, self.height), None if self.shape is None else parse_shape(self.shape)[0])
+
+
+class ExcludedImage(OkImage):
+    """An image that was sent as OK and is kept out of the bank until somebody deletes it."""
+
+    reason: Literal["suspect"] = "suspect"
+    score: float
+    """Against the bank of all the others, when it was excluded."""
+    robust_z: float
+    excluded_in: int
+    """Version of the memory bank that is the first without it."""
 
 
 class ScoreSummary(BaseModel):
@@ -99,6 +123,10 @@ class Manifest(BaseModel):
     n_tokens_total: int
     covering_radius: float
     images: tuple[OkImage, ...]
+    """Learned, in the order of the memory bank's `image_index`."""
+    excluded: tuple[ExcludedImage, ...] = ()
+    """Sent as OK, but kept out."""
+    spatial_weights: WeightsRecipe = WeightsRecipe()
     ok_scores: tuple[float, ...]
     """Leave-one-out scores, in the order of `images`; empty where the bank has one image only."""
     heatmap_max: float
@@ -110,6 +138,11 @@ class Manifest(BaseModel):
         """SHA-256 of the memory bank: the same images, order and seed give the same."""
         return self.files[MEMORY]
 
+    @property
+    def weights_checksum(self) -> str | None:
+        """SHA-256 of the spatial weights, where there are any."""
+        return self.files.get(WEIGHTS)
+
 
 class Calibration(BaseModel):
     """Contents of ``calib.json``."""
@@ -118,12 +151,28 @@ class Calibration(BaseModel):
 
     format: Literal[1] = 1
     threshold: float
+    pixel_threshold: float
+    """Of the blurred map, for regions."""
+    pixel_threshold_source: Literal["score", "ok_pixels", "given"] = "score"
     p99_ok: float
     p5_ng: float | None
     mm_per_px: float
     area_mm2_thr: float
     score_percentile: float
-    method: str
+    blur_sigma: float | None = None
+    """That the OK maps were blurred with, for `pixel_threshold` and the verdict's false alarms."""
+    method: Method
+    false_alarm_rate: float | None = None
+    """Asked for."""
+    guaranteed: bool | None = None
+    n_ok_needed: int | None = None
+    expected_false_alarm_rate: float | None = None
+    """Of the score; None in what was written before it was told."""
+    expected_false_alarm_interval: tuple[float, float] | None = None
+    verdict_false_alarm_rate: float | None = None
+    """Of score and regions together, on the leave-one-out maps; None where there are none."""
+    verdict_false_alarm_interval: tuple[float, float] | None = None
+    ng_scores: tuple[float, ...] = ()
     n_ok: int
     n_ng: int
     ok_above: int
@@ -133,8 +182,41 @@ class Calibration(BaseModel):
     margin: float
     version: int
     """Of the memory bank that it was made for."""
-    bank_checksum: str
+    bank_checksum: str = ""
+    weights_checksum: str | None = None
+    """Of the spatial weights that it was made for."""
     created_at: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_threshold(cls, given: Any) -> Any:
+        """What was written before there were two has one for both."""
+        if isinstance(given, dict) and "pixel_threshold" not in given and "threshold" in given:
+            return {**given, "pixel_threshold": given["threshold"]}
+        return given
+
+    @property
+    def rests_on_the_fit_alone(self) -> bool:
+        """Whether a new fit can redo it: nothing in it was measured by a client against the bank of then."""
+        return (
+            self.ok_source == "leave-one-out"
+            and self.n_ng == 0
+            and self.pixel_threshold_source in ("score", "ok_pixels")
+        )
+
+    def bound_to(self, manifest: Manifest) -> "Calibration":
+        """The same, said to be made for a published version."""
+        return self.model_copy(
+            update={
+                "version": manifest.version,
+                "bank_checksum": manifest.checksum,
+                "weights_checksum": manifest.weights_checksum,
+            }
+        )
+
+    def is_stale(self, manifest: Manifest) -> bool:
+        """Whether it was made for another memory bank, or for other spatial weights, than a version has."""
+        return self.bank_checksum != manifest.checksum or self.weights_checksum != manifest.weights_checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +235,8 @@ class LoadedBank:
     manifest: Manifest
     bank: MemoryBank
     search: NeighbourSearch
+    weights: NDArray[np.float32] | None = None
+    """[h, w], the spatial weights of the ROI."""
     damaged: tuple[str, ...] = ()
     """What was found damaged on the way to this version, when it is not the current one."""
 
@@ -246,13 +330,31 @@ class ArtifactStore:
             try:
                 expected = ref.manifest_sha256 if number == ref.number else None
                 manifest = self._manifest(folder, expected)
-                bank, search = self._bank(folder, manifest)
+                bank, search, weights = self._bank(folder, manifest)
             except _DamagedError as error:
                 damaged.append(f"version {number}: {error}")
                 log.error("%s: %s", key, damaged[-1])
                 continue
-            return LoadedBank(ref, manifest, bank, search, tuple(damaged))
+            return LoadedBank(ref, manifest, bank, search, weights, tuple(damaged))
         raise ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")
+
+    def ok_maps(self, key: RoiKey, manifest: Manifest) -> OkMaps | None:
+        """Leave-one-out maps of a version; None where it has none: one image only, or written before they were kept.
+
+        Raises:
+            ArtifactCorruptError: they are damaged.
+        """
+        if LEAVE_ONE_OUT not in manifest.files:
+            return None
+        folder = self._version_folder(key, manifest.version)
+        try:
+            distances = _read_npz(self._verified(folder, manifest, LEAVE_ONE_OUT))["distances"]
+            weights = None
+            if WEIGHTS in manifest.files:
+                weights = _read_weights(self._verified(folder, manifest, WEIGHTS), manifest.token_hw)
+        except (_DamagedError, KeyError, ValueError) as error:
+            raise ArtifactCorruptError(f"{key}: version {manifest.version}: {error}") from error
+        return OkMaps(distances, manifest.token_hw, tuple(image.frame for image in manifest.images), weights)
 
     def calibration(self, key: RoiKey) -> Calibration | None:
         """Read ``calib.json``.
@@ -337,8 +439,22 @@ class ArtifactStore:
         """The number that the next version will have."""
         return max(self._versions(key), default=0) + 1
 
-    def publish(self, key: RoiKey, manifest: Manifest, bank: MemoryBank) -> tuple[VersionRef, Manifest]:
+    def publish(
+        self,
+        key: RoiKey,
+        manifest: Manifest,
+        bank: MemoryBank,
+        weights: NDArray[np.float32] | None = None,
+        ok_maps: OkMaps | None = None,
+    ) -> tuple[VersionRef, Manifest]:
         """Write a version aside, see it on disk, and make it the current one. The caller holds the lock.
+
+        Args:
+            key: the ROI.
+            manifest: without its `files`.
+            bank: the memory bank.
+            weights: float32 [h, w], the spatial weights of the ROI.
+            ok_maps: leave-one-out maps; None where there is one image only.
 
         Raises:
             StorageFullError: what was there before is untouched.
@@ -354,6 +470,10 @@ class ArtifactStore:
         }
         if faiss_available():
             files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
+        if weights is not None:
+            files[WEIGHTS] = _npy(weights)
+        if ok_maps is not None:
+            files[LEAVE_ONE_OUT] = _npz(distances=ok_maps.distances, mean=ok_maps.mean(), std=ok_maps.spread())
         manifest = manifest.model_copy(update={"files": {name: _sha256(data) for name, data in files.items()}})
         files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
         ref = VersionRef(manifest.version, _sha256(files[MANIFEST]))
@@ -446,15 +566,17 @@ class ArtifactStore:
         except ValidationError as error:
             raise _DamagedError(f"{MANIFEST} is not of format 1") from error
 
-    def _bank(self, folder: Path, manifest: Manifest) -> tuple[MemoryBank, NeighbourSearch]:
-        files: dict[str, bytes] = {}
-        for name, sha256 in manifest.files.items():
-            try:
-                files[name] = (folder / name).read_bytes()
-            except OSError as error:
-                raise _DamagedError(f"{name}: {error.strerror}") from error
-            if _sha256(files[name]) != sha256:
-                raise _DamagedError(f"{name} fails its checksum")
+    def _verified(self, folder: Path, manifest: Manifest, name: str) -> bytes:
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            raise _DamagedError(f"{name}: {error.strerror}") from error
+        if _sha256(data) != manifest.files[name]:
+            raise _DamagedError(f"{name} fails its checksum")
+        return data
+
+    def _bank(self, folder: Path, manifest: Manifest) -> tuple[MemoryBank, NeighbourSearch, NDArray[np.float32] | None]:
+        files = {name: self._verified(folder, manifest, name) for name in manifest.files}
         try:
             arrays = _read_npz(files[MEMORY])
             bank = MemoryBank(
@@ -463,7 +585,8 @@ class ArtifactStore:
                 token_index=arrays["token_index"],
                 covering_radius=manifest.covering_radius,
             )
-            return bank, build_search(bank.tokens, self._search)
+            weights = _read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
+            return bank, build_search(bank.tokens, self._search), weights
         except (KeyError, ValueError) as error:
             raise _DamagedError(str(error)) from error
 
@@ -476,6 +599,24 @@ def _npz(**arrays: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _read_weights(data: bytes, token_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Read spatial weights, float32 [h, w].
+
+    Raises:
+        ValueError: not such an array.
+    """
+    weights: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
+    if weights.dtype != np.float32 or weights.shape != token_hw:
+        raise ValueError(f"{WEIGHTS}: {weights.dtype} {weights.shape}; expected float32 {token_hw}")
+    return weights
 
 
 def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = field.default
         if isinstance(default, Path):
-            default = f"{default}/"
+            default = f"{default}{'' if default.suffix else '/'}"
         rows.append(f"| `GATEWAY_{name.upper()}` | `{'' if default is None else default}` | {field.description} |")
     return "\n".join(rows).replace("| `` |", "| |") + "\n"
 

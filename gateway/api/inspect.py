@@ -67,7 +67,11 @@ async def infer(
     area_mm2_thr: Annotated[AreaMm2 | None, Form()] = None,
     heatmap: Annotated[HeatmapMode | None, Form(description="how the heatmap comes back")] = None,
 ) -> Response:
-    """Score an image against the memory bank of its ROI; once calibrated, cut the regions above the threshold."""
+    """Score an image against the memory bank of its ROI; once calibrated, judge it and cut the regions that are off.
+
+    `verdict` is `ng` when the score is above `threshold`, when a region of the blurred map at or above
+    `pixel_threshold` has `area_mm2_thr` or more, or both: `verdict_reason` says which.
+    """
     parsed, warnings = parsed_shape(shape)
     key = RoiKey(role_id, roi_id)
     with services.inspections.admit():
@@ -176,6 +180,11 @@ def _answer(result: Inspection) -> dict[str, Any]:
         "roi_id": result.key.roi_id,
         "score": result.score,
         "threshold": result.threshold,
+        "pixel_threshold": result.pixel_threshold,
+        "verdict": result.verdict,
+        "verdict_reason": result.verdict_reason,
+        "calibration_stale": result.calibration_stale,
+        "weights_stale": result.weights_stale,
         "heatmap_png_base64": None if png is None else base64.b64encode(png).decode(),
         "heatmap_path": result.heatmap_path,
         "heatmap_max": result.heatmap_max,

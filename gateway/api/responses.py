@@ -14,6 +14,7 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
         "Correct the field named and send the request again.",
     ),
     "unknown_roi": ("disc-front/pad-9 was never fitted", "POST OK images of it to /fit_ok first."),
+    "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
     "too_large": ("roi.png: 60000 × 60000 pixels; at most 25000000 are served", "Send less at a time."),
     "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),

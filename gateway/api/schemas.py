@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, MmPerPx, Number, Percentile, RoiId, RoleId, Score
-from gateway.calibration import Method
+from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Number, Percentile, RoiId, RoleId, Score
+from gateway.calibration import Method, Verdict, VerdictReason
+from gateway.fitting import CalibrationState
+from gateway.spatial import WeightsRecipe
 from gateway.storage import ScoreSummary
 
 
@@ -21,6 +23,16 @@ class ErrorEnvelope(BaseModel):
     """The one form of every error."""
 
     error: ErrorBody
+
+
+class SuspectAnswer(BaseModel):
+    """An OK image that looks unlike the others: look at it."""
+
+    sha256: str
+    file_name: str
+    score: float = Field(description="against the bank without it")
+    robust_z: float = Field(description="(score − median) / (1.4826 · MAD) of all OK scores; suspect above 3.5")
+    excluded: bool = Field(description="kept out of the bank, as exclude_suspects asked")
 
 
 class FitAnswer(BaseModel):
@@ -45,6 +57,24 @@ class FitAnswer(BaseModel):
                     "version": 1,
                     "token_shape": [27, 27],
                     "ok_scores": {"n": 30, "mean": 0.52, "p50": 0.51, "p95": 0.6, "p99": 0.63, "max": 0.64},
+                    "n_ok_excluded": 0,
+                    "suspect_images": [
+                        {
+                            "sha256": "9f86…",
+                            "file_name": "pad-1_0017.png",
+                            "score": 0.64,
+                            "robust_z": 3.9,
+                            "excluded": False,
+                        }
+                    ],
+                    "spatial_weights": {
+                        "kind": "manual",
+                        "box": [16, 112, 16, 112],
+                        "box_space": 128,
+                        "min_weight": 0.1,
+                        "max_weight": 2.0,
+                    },
+                    "calibration": "none",
                     "warnings": [],
                 }
             ]
@@ -68,7 +98,23 @@ class FitAnswer(BaseModel):
     ok_scores: ScoreSummary | None = Field(
         description="score of each OK image against the bank without it; null while there is only one"
     )
+    n_ok_excluded: int = Field(description="images sent as OK that are kept out of the bank; not in n_ok_total")
+    suspect_images: list[SuspectAnswer] = Field(
+        description="worst first; judged from 10 images on. Those that exclude_suspects took out come before those "
+        "that stand out among the rest"
+    )
+    spatial_weights: WeightsRecipe
+    calibration: CalibrationState = Field(
+        description="what this fit made of the calibration: redone where it rested on leave-one-out scores alone, "
+        "stale where scores were given, current where the bank is the same as before"
+    )
     warnings: list[str]
+
+
+class RemovedAnswer(FitAnswer):
+    """What is learned without an image."""
+
+    removed: str = Field(description="SHA-256 of the image taken out")
 
 
 class CalibrateRequest(BaseModel):
@@ -97,22 +143,78 @@ class CalibrateRequest(BaseModel):
         list[Score],
         Field(max_length=100_000, description="of unseen OK images; none: the fit's leave-one-out scores are used"),
     ] = []
-    ng_scores: Annotated[list[Score], Field(max_length=3)] = []
+    ng_scores: Annotated[
+        list[Score], Field(max_length=3, description="with any, the threshold lies between p99 of OK and p5 of these")
+    ] = []
     area_mm2_thr: AreaMm2 | None = None
     score_percentile: Percentile | None = None
+    false_alarm_rate: FalseAlarmRate | None = Field(
+        None,
+        description="without NG scores: the threshold is the OK score of conformal rank ⌈(n+1)(1−α)⌉ instead of p99 "
+        "plus margin, usually 0.01 to 0.1. With NG scores it is not used, and a warning says so",
+    )
+    pixel_threshold: Literal["score", "ok_pixels"] | Score = Field(
+        "score",
+        description="of regions. score: the same as the score's threshold. ok_pixels: the same rule over the highest "
+        "pixel of each blurred leave-one-out map, so that OK images rarely show any region. Or a number",
+    )
 
 
 class CalibrateAnswer(BaseModel):
-    """The threshold, stored from now on: an image is NG when its score is above it."""
+    """The thresholds, stored from now on: NG is a score above `threshold`, or a region from `pixel_threshold` on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "role_id": "disc-front",
+                    "roi_id": "pad-1",
+                    "threshold": 0.64,
+                    "pixel_threshold": 0.64,
+                    "pixel_threshold_source": "score",
+                    "p99_ok": 0.63,
+                    "p5_ng": None,
+                    "mm_per_px": 0.2,
+                    "area_mm2_thr": 1.0,
+                    "score_percentile": 99,
+                    "blind_area_mm2": 58.98,
+                    "method": "conformal",
+                    "ok_source": "given",
+                    "n_ok": 59,
+                    "n_ng": 0,
+                    "ok_above": 2,
+                    "ng_below": 0,
+                    "separable": None,
+                    "false_alarm_rate": 0.05,
+                    "guaranteed": True,
+                    "n_ok_needed": 0,
+                    "expected_false_alarm_rate": 0.05,
+                    "expected_false_alarm_interval": [0.0041, 0.1171],
+                    "verdict_false_alarm_rate": 0.0968,
+                    "verdict_false_alarm_interval": [0.0273, 0.1919],
+                    "version": 1,
+                    "warnings": [
+                        "score_percentile: 99 hides defects of up to 59 mm² from the score, more than area_mm2_thr, "
+                        "1 mm²: those are rejected by their region alone"
+                    ],
+                }
+            ]
+        }
+    )
 
     role_id: str
     roi_id: str
     threshold: float
+    pixel_threshold: float
+    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
     p99_ok: float
     p5_ng: float | None
     mm_per_px: float
     area_mm2_thr: float
     score_percentile: float
+    blind_area_mm2: float = Field(
+        description="largest defect that the percentile hides from the score: 1 − p of the mask of the median OK image"
+    )
     method: Method
     ok_source: Literal["given", "leave-one-out"]
     n_ok: int
@@ -120,6 +222,27 @@ class CalibrateAnswer(BaseModel):
     ok_above: int = Field(description="OK scores above the threshold")
     ng_below: int = Field(description="NG scores not above it")
     separable: bool | None = Field(description="whether p99 of OK lies below p5 of NG; null without NG")
+    false_alarm_rate: float | None = Field(description="as asked for")
+    guaranteed: bool | None = Field(
+        description="whether the rate asked for is a theorem (split conformal prediction): enough ok_scores of "
+        "images that the bank has not learned. false for leave-one-out scores, of which it holds about, and where "
+        "there are too few; null where no rate decided the threshold"
+    )
+    n_ok_needed: int | None = Field(
+        description="OK images still missing for the rate asked for; 0 when there are enough"
+    )
+    expected_false_alarm_rate: float = Field(
+        description="share of unseen OK images that the score rejects, expected at most: (x+1)/(n+1) for x of n OK "
+        "scores above the threshold"
+    )
+    expected_false_alarm_interval: tuple[float, float] = Field(
+        description="95 % confidence interval of that share, after Clopper and Pearson"
+    )
+    verdict_false_alarm_rate: float | None = Field(
+        description="the same for the whole verdict, score or region, counted on the fit's leave-one-out maps at this "
+        "mm_per_px and area_mm2_thr; null where the fit has none"
+    )
+    verdict_false_alarm_interval: tuple[float, float] | None
     version: int = Field(description="of the memory bank that it holds for")
     warnings: list[str]
 
@@ -156,6 +279,11 @@ class InferAnswer(BaseModel):
                     "roi_id": "pad-1",
                     "score": 0.87,
                     "threshold": 0.63,
+                    "pixel_threshold": 0.63,
+                    "verdict": "ng",
+                    "verdict_reason": "both",
+                    "calibration_stale": False,
+                    "weights_stale": False,
                     "heatmap_png_base64": "iVBORw0KGgo…",
                     "heatmap_path": None,
                     "heatmap_max": 1.26,
@@ -189,6 +317,11 @@ class InferAnswer(BaseModel):
     roi_id: str
     score: float
     threshold: float | None = Field(description="null before calibration: then there are no regions")
+    pixel_threshold: float | None = Field(description="of regions; null before calibration")
+    verdict: Verdict
+    verdict_reason: VerdictReason | None = Field(description="what rejects it; null unless the verdict is ng")
+    calibration_stale: bool = Field(description="the thresholds were made for another memory bank or other weights")
+    weights_stale: bool = Field(description="the manual box or the weights' settings changed since the fit")
     heatmap_png_base64: str | None = Field(description="null for heatmap=path and none")
     heatmap_path: str | None = Field(description="below GATEWAY_HEATMAP_DIR, for heatmap=path")
     heatmap_max: float = Field(description="distance that 255 stands for; one for all heatmaps of a version")
@@ -248,13 +381,22 @@ class CalibrationSummary(BaseModel):
     """The calibration in use."""
 
     threshold: float
+    pixel_threshold: float
+    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
     p99_ok: float
     p5_ng: float | None
     area_mm2_thr: float
     score_percentile: float
-    method: str
+    method: Method
+    ok_source: Literal["given", "leave-one-out"]
     n_ok: int
     n_ng: int
+    false_alarm_rate: float | None
+    guaranteed: bool | None
+    expected_false_alarm_rate: float | None
+    expected_false_alarm_interval: tuple[float, float] | None
+    verdict_false_alarm_rate: float | None
+    verdict_false_alarm_interval: tuple[float, float] | None
     version: int
     created_at: str
     stale: bool = Field(description="made for an earlier memory bank than the one in use")
@@ -274,7 +416,13 @@ class RoiSummary(BaseModel):
     checksum: str
     model_fingerprint: str
     ok_scores: ScoreSummary | None
+    n_ok_excluded: int
+    n_suspects: int = Field(description="learned OK images that look unlike the others")
+    spatial_weights: WeightsRecipe
+    weights_stale: bool = Field(description="the manual box or the weights' settings changed since the fit")
+    blind_area_mm2: float = Field(description="largest defect that the percentile hides from the score")
     calibration: CalibrationSummary | None
+    warnings: list[str]
 
 
 class OkImageAnswer(BaseModel):
@@ -286,6 +434,21 @@ class OkImageAnswer(BaseModel):
     height: int
     added_in: int
     score: float | None = Field(description="against the bank without it")
+    robust_z: float | None
+    suspect: bool
+
+
+class ExcludedImageAnswer(BaseModel):
+    """An image that was sent as OK and is kept out of the bank."""
+
+    sha256: str
+    file_name: str
+    width: int
+    height: int
+    excluded_in: int
+    reason: Literal["suspect"]
+    score: float = Field(description="against the bank of all the others, when it was excluded")
+    robust_z: float
 
 
 class RoiDetail(RoiSummary):
@@ -295,6 +458,7 @@ class RoiDetail(RoiSummary):
     seed: int
     heatmap_max: float
     images: list[OkImageAnswer]
+    excluded_images: list[ExcludedImageAnswer]
 
 
 class RoiList(BaseModel):

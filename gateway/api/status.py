@@ -8,11 +8,23 @@ from fastapi import APIRouter, Response
 from gateway import __version__
 from gateway.api.deps import ServicesDep
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import CalibrationSummary, HealthAnswer, ReadyAnswer, RoiDetail, RoiList, RoiSummary
+from gateway.api.schemas import (
+    CalibrationSummary,
+    ExcludedImageAnswer,
+    HealthAnswer,
+    ReadyAnswer,
+    RoiDetail,
+    RoiList,
+    RoiSummary,
+)
+from gateway.calibrating import blind_area, blind_area_warning
+from gateway.contamination import find_suspects, robust_z
 from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, UnknownRoiError
 from gateway.model_description import EXTRACTOR
 from gateway.patchcore.neighbours import search_name
+from gateway.pipeline import WEIGHTS_STALE
 from gateway.roi_key import RoiKey
+from gateway.services import Services
 from gateway.storage import ArtifactStore, Calibration, Manifest, ScoreSummary
 
 router = APIRouter(tags=["status"])
@@ -66,7 +78,7 @@ async def ready(services: ServicesDep) -> Response:
 @router.get("/rois", response_model=RoiList, summary="What is fitted")
 async def rois(services: ServicesDep) -> Response:
     """Every ROI with its counts, version and calibration."""
-    return JsonResponse(await to_thread.run_sync(_list, services.store))
+    return JsonResponse(await to_thread.run_sync(_list, services))
 
 
 @router.get(
@@ -77,7 +89,7 @@ async def rois(services: ServicesDep) -> Response:
 )
 async def roi(services: ServicesDep, role_id: str, roi_id: str) -> Response:
     """One ROI with its OK images and their leave-one-out scores."""
-    return JsonResponse(await to_thread.run_sync(_detail, services.store, RoiKey(role_id, roi_id)))
+    return JsonResponse(await to_thread.run_sync(_detail, services, RoiKey(role_id, roi_id)))
 
 
 def _storage_reason(store: ArtifactStore) -> str | None:
@@ -88,17 +100,17 @@ def _storage_reason(store: ArtifactStore) -> str | None:
     return None
 
 
-def _list(store: ArtifactStore) -> dict[str, Any]:
+def _list(services: Services) -> dict[str, Any]:
     summaries, unreadable = [], []
-    for key in store.rois():
+    for key in services.store.rois():
         try:
-            manifest, calibration = _read(store, key)
+            manifest, calibration = _read(services.store, key)
         except UnknownRoiError:
             continue  # deleted since it was listed
         except ArtifactCorruptError as error:
             unreadable.append(error.message)
         else:
-            summaries.append(_summary(manifest, calibration).model_dump())
+            summaries.append(_summary(services, key, manifest, calibration).model_dump())
     return {"rois": summaries, "unreadable": unreadable}
 
 
@@ -106,7 +118,16 @@ def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | No
     return store.manifest(key, store.current(key)), store.calibration(key)
 
 
-def _summary(manifest: Manifest, calibration: Calibration | None) -> RoiSummary:
+def _summary(services: Services, key: RoiKey, manifest: Manifest, calibration: Calibration | None) -> RoiSummary:
+    stale = calibration is not None and calibration.is_stale(manifest)
+    weights_stale = services.weighting.is_stale(key, manifest.spatial_weights)
+    warnings = []
+    if calibration is not None:
+        warnings += blind_area_warning(manifest, calibration)
+        if stale:
+            warnings.append(f"the threshold was calibrated for version {calibration.version}: calibrate again")
+    if weights_stale:
+        warnings.append(WEIGHTS_STALE)
     return RoiSummary(
         role_id=manifest.role_id,
         roi_id=manifest.roi_id,
@@ -119,32 +140,40 @@ def _summary(manifest: Manifest, calibration: Calibration | None) -> RoiSummary:
         checksum=manifest.checksum,
         model_fingerprint=manifest.model_fingerprint,
         ok_scores=ScoreSummary.of(list(manifest.ok_scores)),
+        n_ok_excluded=len(manifest.excluded),
+        n_suspects=len(find_suspects(manifest.ok_scores)),
+        spatial_weights=manifest.spatial_weights,
+        weights_stale=weights_stale,
+        blind_area_mm2=blind_area(manifest, calibration),
         calibration=None
         if calibration is None
         else CalibrationSummary(
-            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}),
-            stale=calibration.bank_checksum != manifest.checksum,
+            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}), stale=stale
         ),
+        warnings=warnings,
     )
 
 
-def _detail(store: ArtifactStore, key: RoiKey) -> dict[str, Any]:
-    manifest, calibration = _read(store, key)
+def _detail(services: Services, key: RoiKey) -> dict[str, Any]:
+    manifest, calibration = _read(services.store, key)
     scores = manifest.ok_scores or (None,) * len(manifest.images)
+    z = robust_z(manifest.ok_scores).tolist() if manifest.ok_scores else [None] * len(manifest.images)
+    suspects = {suspect.index for suspect in find_suspects(manifest.ok_scores)}
     return {
-        **_summary(manifest, calibration).model_dump(),
+        **_summary(services, key, manifest, calibration).model_dump(),
         "covering_radius": manifest.covering_radius,
         "seed": manifest.seed,
         "heatmap_max": manifest.heatmap_max,
         "images": [
             {
-                "sha256": image.sha256,
-                "file_name": image.file_name,
-                "width": image.width,
-                "height": image.height,
-                "added_in": image.added_in,
-                "score": image_score,
+                **image.model_dump(include={"sha256", "file_name", "width", "height", "added_in"}),
+                "score": scores[i],
+                "robust_z": z[i],
+                "suspect": i in suspects,
             }
-            for image, image_score in zip(manifest.images, scores, strict=True)
+            for i, image in enumerate(manifest.images)
+        ],
+        "excluded_images": [
+            image.model_dump(include=set(ExcludedImageAnswer.model_fields)) for image in manifest.excluded
         ],
     }

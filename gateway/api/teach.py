@@ -1,4 +1,4 @@
-"""``POST /fit_ok``, ``POST /calibrate_ng`` and ``DELETE /rois/{role}/{roi}``: what changes an ROI."""
+"""``POST /fit_ok``, ``POST /calibrate_ng`` and the ``DELETE``s under ``/rois/{role}/{roi}``: what changes an ROI."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -11,8 +11,8 @@ from gateway.api.deps import ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import CalibrateAnswer, CalibrateRequest, Deleted, FitAnswer
-from gateway.calibrating import calibrate
+from gateway.api.schemas import CalibrateAnswer, CalibrateRequest, Deleted, FitAnswer, RemovedAnswer
+from gateway.calibrating import CalibrationRequest, blind_area, calibrate
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
@@ -22,11 +22,13 @@ from gateway.errors import (
     OverloadedError,
     StorageFullError,
     TooLargeError,
+    UnknownImageError,
     UnknownRoiError,
     UnsupportedImageError,
 )
 from gateway.fitting import FitRequest, FitResult
 from gateway.roi_key import RoiKey
+from gateway.spatial import WeightsMode
 from gateway.storage import ScoreSummary
 
 router = APIRouter(tags=["teach"])
@@ -60,11 +62,19 @@ async def fit_ok(
         Number | None, Form(), Field(gt=0, le=1, description="share of the tokens kept, usually 0.01 to 0.05")
     ] = None,
     seed: Annotated[int | None, Form(ge=0, lt=2**32, description="of the coreset's first centre")] = None,
+    spatial_weights: Annotated[
+        WeightsMode | None,
+        Form(description="of an ROI without a manual box: variance weighs by the spread of the OK maps"),
+    ] = None,
+    exclude_suspects: Annotated[
+        bool, Form(description="keep images out of the bank that look unlike the others; they are listed as excluded")
+    ] = False,
 ) -> Response:
     """Add images to the OK set of an ROI and build its memory bank anew over all of them.
 
     An image is known by the SHA-256 of its bytes: sent again, it is counted once. `shape` is where the part is, for
-    the leave-one-out scores of these images; the bank learns the whole image.
+    the leave-one-out scores of these images; the bank learns the whole image. A calibration that rests on nothing but
+    the fit's own leave-one-out scores is redone; any other becomes stale.
     """
     parsed, warnings = parsed_shape(shape)
     key = RoiKey(role_id, roi_id)
@@ -87,6 +97,8 @@ async def fit_ok(
             shape_json=None if parsed is None else shape,
             coreset_rate=coreset_rate,
             seed=seed,
+            spatial_weights=spatial_weights,
+            exclude_suspects=exclude_suspects,
             warnings=tuple(warnings),
         )
         result = await while_connected(request, services.fitting.fit(fit))
@@ -112,6 +124,19 @@ def _fit_answer(result: FitResult) -> dict[str, Any]:
         "version": manifest.version,
         "token_shape": manifest.token_hw,
         "ok_scores": None if summary is None else summary.model_dump(),
+        "n_ok_excluded": len(manifest.excluded),
+        "suspect_images": [
+            {
+                "sha256": suspect.image.sha256,
+                "file_name": suspect.image.file_name,
+                "score": suspect.score,
+                "robust_z": suspect.robust_z,
+                "excluded": suspect.excluded,
+            }
+            for suspect in result.suspects
+        ],
+        "spatial_weights": manifest.spatial_weights.model_dump(),
+        "calibration": result.calibration,
         "warnings": result.warnings,
     }
 
@@ -123,29 +148,34 @@ def _fit_answer(result: FitResult) -> dict[str, Any]:
     responses=documented(InvalidRequestError, UnknownRoiError, OverloadedError, ArtifactCorruptError, StorageFullError),
 )
 async def calibrate_ng(services: ServicesDep, body: CalibrateRequest) -> Response:
-    """Fix and store the threshold of an ROI from scores of OK images and of at most three NG images."""
+    """Fix and store the thresholds of an ROI from scores of OK images and of at most three NG images.
+
+    Without `ok_scores`, those count that the fit computed for each OK image against the bank without it. NG scores and
+    a number as `pixel_threshold` belong to the bank that they were measured with: with them a calibration becomes stale
+    at the next fit, without them it is redone.
+    """
     key = RoiKey(body.role_id, body.roi_id)
-    calibration, warnings = await to_thread.run_sync(
-        lambda: calibrate(
-            services.store,
-            services.settings,
-            key,
-            ok_scores=body.ok_scores,
-            ng_scores=body.ng_scores,
-            mm_per_px=body.mm_per_px,
-            area_mm2_thr=body.area_mm2_thr,
-            score_percentile=body.score_percentile,
-        )
+    request = CalibrationRequest(
+        mm_per_px=body.mm_per_px,
+        ok_scores=body.ok_scores,
+        ng_scores=body.ng_scores,
+        area_mm2_thr=body.area_mm2_thr,
+        score_percentile=body.score_percentile,
+        false_alarm_rate=body.false_alarm_rate,
+        pixel_threshold=body.pixel_threshold,
     )
-    fields = CalibrateAnswer.model_fields.keys() & calibration.model_dump().keys()
-    return JsonResponse(
-        {
-            "role_id": key.role_id,
-            "roi_id": key.roi_id,
+
+    def work() -> dict[str, Any]:
+        manifest, calibration, warnings = calibrate(services.store, services.settings, key, request)
+        fields = CalibrateAnswer.model_fields.keys() & type(calibration).model_fields.keys()
+        return {
+            **asdict(key),
             **calibration.model_dump(include=set(fields)),
+            "blind_area_mm2": blind_area(manifest, calibration),
             "warnings": warnings,
         }
-    )
+
+    return JsonResponse(await to_thread.run_sync(work))
 
 
 @router.delete(
@@ -165,3 +195,32 @@ async def delete_roi(services: ServicesDep, role_id: str, roi_id: str) -> Respon
 
     await to_thread.run_sync(delete)
     return JsonResponse({**asdict(key), "deleted": True})
+
+
+@router.delete(
+    "/rois/{role_id}/{roi_id}/ok/{sha256}",
+    response_model=RemovedAnswer,
+    summary="Take one OK image out",
+    responses=documented(
+        InvalidRequestError,
+        UnknownRoiError,
+        UnknownImageError,
+        OverloadedError,
+        EngineUnavailableError,
+        EngineTimeoutError,
+        ModelMismatchError,
+        ArtifactCorruptError,
+        StorageFullError,
+    ),
+)
+async def delete_ok_image(services: ServicesDep, role_id: str, roi_id: str, sha256: str) -> Response:
+    """Take an OK image out of an ROI, learned or excluded, and build its memory bank anew over the others.
+
+    The only image cannot be taken out: that is a request to delete the ROI.
+    """
+    key = RoiKey(role_id, roi_id)
+    with services.fits.admit():
+        result = await services.fitting.remove(key, sha256.lower())
+    return JsonResponse(
+        {**_fit_answer(result), "removed": sha256.lower()}, headers={"Server-Timing": result.times.header()}
+    )

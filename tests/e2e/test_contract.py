@@ -45,6 +45,11 @@ INFER = {
     "roi_id": str,
     "score": float,
     "threshold": float | None,
+    "pixel_threshold": float | None,
+    "verdict": str,
+    "verdict_reason": str | None,
+    "calibration_stale": bool,
+    "weights_stale": bool,
     "heatmap_png_base64": str | None,
     "heatmap_path": str | None,
     "heatmap_max": float,
@@ -82,7 +87,8 @@ def test_fit_answers_with_these_keys_and_types(gateway):
     counts = dict.fromkeys(("n_ok_total", "n_ok_added", "duplicates", "n_embeddings", "n_tokens_total"), int)
     rates = dict.fromkeys(("coreset_rate", "coreset_rate_applied", "covering_radius"), float)
     others = {"seed": int, "checksum": str, "version": int, "token_shape": list, "ok_scores": dict, "warnings": list}
-    has(answer, {"role_id": str, "roi_id": str, **counts, **rates, **others})
+    teaching = {"n_ok_excluded": int, "suspect_images": list, "spatial_weights": dict, "calibration": str}
+    has(answer, {"role_id": str, "roi_id": str, **counts, **rates, **others, **teaching})
     has(answer["ok_scores"], SCORES)
     assert re.fullmatch(r"[0-9a-f]{64}", answer["checksum"])
 
@@ -93,7 +99,10 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
     floats = dict.fromkeys(("threshold", "p99_ok", "mm_per_px", "area_mm2_thr", "score_percentile"), NUMBER)
     counts = dict.fromkeys(("n_ok", "n_ng", "ok_above", "ng_below", "version"), int)
     others = {"p5_ng": float | None, "method": str, "ok_source": str, "separable": bool | None, "warnings": list}
-    assert set(answer) == {"role_id", "roi_id", *floats, *counts, *others}
+    rates = {"false_alarm_rate", "guaranteed", "n_ok_needed", "expected_false_alarm_rate", "verdict_false_alarm_rate"}
+    intervals = {"expected_false_alarm_interval", "verdict_false_alarm_interval"}
+    more = {"pixel_threshold", "pixel_threshold_source", "blind_area_mm2", *rates, *intervals}
+    assert set(answer) == {"role_id", "roi_id", *floats, *counts, *others, *more}
     has({key: answer[key] for key in floats}, floats)
     has({key: answer[key] for key in counts}, counts)
     assert answer["p5_ng"] is None
