@@ -20,7 +20,7 @@ from typing import Any
 
 from export.errors import ExportError
 from export.files import replace_file
-from export.triton_options import ServingOptions, add_arguments, options_from
+from export.triton_options import FIT_PRIORITY, INSPECT_PRIORITY, ServingOptions, add_arguments, options_from
 from gateway.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
@@ -33,9 +33,6 @@ from gateway.model_description import (
 CONFIG_FILE = "config.pbtxt"
 FP16_GRAPH_FILE = "model.fp16.onnx"
 """`GRAPH_FILE` with its tokens cast to fp16 at the end: ONNX Runtime's backend gives what the graph gives."""
-
-INSPECT_PRIORITY, FIT_PRIORITY = 1, 2
-"""Triton's levels, the lower the sooner."""
 
 _MODEL_FILE = {"tensorrt": "model.plan", "openvino": GRAPH_FILE, "python": "model.py"}
 _PYTHON_MODEL = Path(__file__).with_name("triton_model.py")

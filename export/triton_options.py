@@ -12,6 +12,9 @@ OutputType = Literal["fp16", "fp32"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
+INSPECT_PRIORITY, FIT_PRIORITY = 1, 2
+"""Triton's levels, the lower the sooner."""
+
 
 @dataclass(frozen=True)
 class ServingOptions:

@@ -1,0 +1,80 @@
+"""A real tritonserver, installed and started by scripts/triton, and models to serve with it."""
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from export.triton_options import ServingOptions
+from gateway.model_description import fingerprint_of, read_description
+from tests.triton.server import MODEL, SCRIPT, TritonServer, running_triton, serving_repository
+
+# Small queues, so that a test can fill them; no smaller than 16 clients and a fit need.
+SERVING = ServingOptions("python", inspect_queue_size=24, fit_queue_size=24, inspect_timeout_ms=100_000)
+
+Launch = Callable[..., AbstractContextManager[TritonServer]]
+
+
+@pytest.fixture(scope="session")
+def triton_installed() -> None:
+    """The real tritonserver, installed by scripts/triton where it is not yet."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        pytest.skip("there is a wheel of Triton for Linux on x86-64 alone")
+    done = subprocess.run(
+        [SCRIPT, "--with", "wheel", "--prepare"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def model_version(model_repository: Path) -> Path:
+    """The version folder of the seeded export."""
+    return model_repository / MODEL / "1"
+
+
+@pytest.fixture(scope="session")
+def other_version(model_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model of the same shape: every second feature of the seeded one negated, its own fingerprint."""
+    folder = tmp_path_factory.mktemp("other-model") / "1"
+    folder.mkdir()
+    graph = onnx.load(model_version / "model.onnx")
+    (scale,) = [each for each in graph.graph.initializer if each.name == "norm.weight"]
+    values = numpy_helper.to_array(scale).copy()
+    values[::2] *= -1
+    scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+    data = graph.SerializeToString(deterministic=True)
+    model = read_description(model_version)
+    graph_sha256 = hashlib.sha256(data).hexdigest()
+    described = model.model_copy(
+        update={"graph_sha256": graph_sha256, "fingerprint": fingerprint_of(model.weights.sha256, graph_sha256)}
+    )
+    (folder / "model.onnx").write_bytes(data)
+    (folder / "model.json").write_text(described.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def launch_triton(
+    triton_installed: None, model_version: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launch]:
+    """Start a server of one's own: with launch_triton("name", options=…, versions=…, start=…) as server."""
+
+    def launch(name, *arguments, options=SERVING, versions=None, serve=None, start=True):
+        folder = tmp_path_factory.mktemp(name)
+        repository = serving_repository(folder / "repository", versions or {1: model_version}, options, serve=serve)
+        return running_triton(repository, folder / "triton.log", *arguments, start=start)
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def triton_server(launch_triton: Launch) -> Iterator[TritonServer]:
+    """The server that most tests share: leave it as it was found."""
+    with launch_triton("triton") as server:
+        yield server

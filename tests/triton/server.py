@@ -1,0 +1,208 @@
+"""A real tritonserver for tests: started by scripts/triton on free ports, on a repository of its own."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from export.triton_config import write_serving_files
+from export.triton_options import ServingOptions
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCRIPT = PROJECT / "scripts" / "triton"
+MODEL = "dinov2_vits14"
+START_TIMEOUT_S = 120
+
+
+def serving_repository(
+    folder: Path, versions: Mapping[int, Path], options: ServingOptions, *, serve: int | None = None
+) -> Path:
+    """A model repository in `folder` with these version folders under these numbers, configured by `options`."""
+    for number, source in versions.items():
+        add_version(folder, number, source)
+    write_serving_files(folder / MODEL, options, version=serve)
+    return folder
+
+
+def add_version(repository: Path, number: int, source: Path) -> None:
+    """Put a copy of the version folder `source` into `repository`, not yet served."""
+    target = repository / MODEL / str(number)
+    target.mkdir(parents=True)
+    for name in ("model.json", "model.onnx"):
+        # Nobody writes into a graph: a link spares its 87 MB.
+        try:
+            os.link(source / name, target / name)
+        except OSError:
+            shutil.copy(source / name, target / name)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now; all are taken before any is let go, so they differ."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@dataclass
+class TritonServer:
+    """One server, running or not; it comes back on the same ports."""
+
+    repository: Path
+    log: Path
+    http: int
+    grpc: int
+    metrics_port: int
+    arguments: tuple[str, ...] = ()
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    starts: int = 0
+
+    @property
+    def url(self) -> str:
+        """Of the gRPC endpoint, as tritonclient takes it."""
+        return f"127.0.0.1:{self.grpc}"
+
+    @property
+    def model_folder(self) -> Path:
+        return self.repository / MODEL
+
+    @property
+    def pid(self) -> int:
+        """Of tritonserver itself: scripts/triton becomes it."""
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it and wait until the model answers."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        self.starts += 1
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    SCRIPT,
+                    *("--with", "wheel"),
+                    *("--model-repository", self.repository),
+                    *("--http-port", str(self.http)),
+                    *("--grpc-port", str(self.grpc)),
+                    *("--metrics-port", str(self.metrics_port)),
+                    *self.arguments,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A session of its own: what is left of it can be found, and a Ctrl-C of the tests does not reach it.
+                start_new_session=True,
+            )
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it says that the model is ready, or fail with its log."""
+        deadline = time.monotonic() + timeout_s
+        while self.said().count("==> ready: ") < self.starts or not self.ready():
+            assert self.running(), f"Triton ended before it was ready:\n{self.said()}"
+            assert time.monotonic() < deadline, f"Triton was not ready in {timeout_s} s:\n{self.said()}"
+            time.sleep(0.1)
+
+    def ready(self) -> bool:
+        """Whether the model is served now."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/v2/models/{MODEL}/ready", timeout=5) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def settled_metrics(self) -> dict[str, float]:
+        """`metrics` once they stand still: Triton counts a request a moment after it has answered it."""
+        before: dict[str, float] = {}
+        now = self.metrics()
+        deadline = time.monotonic() + 20
+        while before != now and time.monotonic() < deadline:
+            time.sleep(0.3)
+            before, now = now, self.metrics()
+        return now
+
+    def metrics(self) -> dict[str, float]:
+        """Triton's own counters of the model, by name, with `reason` where one has it; summed over versions."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        found: dict[str, float] = {}
+        for name, labels, value in re.findall(r"^(nv_inference\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+            reason = re.search(r'reason="(\w+)"', labels)
+            key = f"{name}:{reason[1]}" if reason else name
+            found[key] = found.get(key, 0) + float(value)
+        return found
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 40) -> int:
+        """Signal it, wait for its end, and return its exit status."""
+        assert self.process is not None
+        if self.running():
+            self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.stop(signal.SIGKILL)
+
+    def stall(self) -> None:
+        """Let it hang: it takes connections and requests, and answers none. `resume` wakes it."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def processes(self) -> list[int]:
+        """What lives of its session: tritonserver and the processes of the Python backend."""
+        assert self.process is not None
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # pid (name) state ppid pgrp session …, where a name may hold spaces and brackets
+                after_name = stat.read_text().rpartition(")")[2].split()
+                if int(after_name[3]) == self.process.pid and after_name[0] != "Z":
+                    found.append(int(stat.parent.name))
+        return sorted(found)
+
+    def said(self) -> str:
+        """Its log, of all of its starts."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+@contextlib.contextmanager
+def running_triton(repository: Path, log: Path, *arguments: str, start: bool = True) -> Iterator[TritonServer]:
+    """A server on free ports, gone afterwards whatever has happened to it."""
+    http, grpc, metrics = free_ports(3)
+    server = TritonServer(repository, log, http, grpc, metrics, arguments)
+    try:
+        if start:
+            server.start()
+        yield server
+    finally:
+        if server.process is not None:
+            with contextlib.suppress(ProcessLookupError, OSError):
+                os.killpg(server.pid, signal.SIGCONT)
+            try:
+                server.stop()
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)
