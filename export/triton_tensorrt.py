@@ -28,7 +28,8 @@ RUNTIME = "tensorrt-fp16"
 # As for bf16: fp16 has three bits of mantissa more, and no excuse to be further off.
 TOLERANCE_COSINE = 0.999
 
-_TIMING_CACHE = Path(".cache") / "tensorrt" / "timing.cache"
+# In the model's folder: it is there again at the next build, whichever container that runs in.
+_TIMING_CACHE = ".tensorrt-timing.cache"
 _WORKSPACE_BYTES = 4 * 2**30
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -50,7 +51,7 @@ def provide_plan(folder: Path, model: ModelDescription, options: ServingOptions)
     path = folder / PLAN_FILE
     if path.is_file() and _record_of(folder) == record:
         return
-    plan = build_plan(trt, folder / GRAPH_FILE, model, options, _TIMING_CACHE)
+    plan = build_plan(trt, folder / GRAPH_FILE, model, options, folder.parent / _TIMING_CACHE)
     publish_plan(folder, model, options, plan, record, engine_runner(trt, plan, model, options))
 
 
@@ -106,7 +107,6 @@ def build_plan(trt: Any, graph: Path, model: ModelDescription, options: ServingO
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ExportError("TensorRT built no engine: its messages above say why")
-    timing_cache.parent.mkdir(parents=True, exist_ok=True)
     replace_file(timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 

@@ -54,7 +54,7 @@ def test_the_profile_goes_from_one_image_to_the_largest_batch(version):
 
 
 def test_tensorrt_is_asked_for_fp16_with_that_profile_and_keeps_its_timings(version, trt, tmp_path):
-    timings = tmp_path / "cache" / "timing.cache"
+    timings = tmp_path / "timing.cache"
     assert build_plan(trt, version / "model.onnx", read_description(version), OPTIONS, timings) == b"plan"
     builder = trt.Builder.return_value
     config = builder.create_builder_config.return_value

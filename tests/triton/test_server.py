@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -260,6 +263,34 @@ def test_a_version_that_is_not_what_the_configuration_says_is_not_loaded(launch_
     with launch_triton("changed", options=ServingOptions("python", max_batch_size=2)) as server:
         tokens, version = connected(server, work)
     assert (version, tokens.shape) == ("1", (1, 729, 768))
+
+
+def test_with_the_restrictions_of_compose_a_gateway_may_infer_and_not_administer(launch_triton, images):
+    compose = (SCRIPT.parent.parent / "docker" / "compose.yaml").read_text()
+    restricted = re.findall(r"- (--(?:grpc|http)-restricted-\S+?:admin-key=)", compose)
+    assert len(restricted) == 2
+
+    async def work(client):
+        described = (await client.get_model_config(MODEL)).config.name
+        tokens, _ = await infer(client, images[:1])
+        with pytest.raises(InferenceServerException, match="restricted"):
+            await client.unload_model(MODEL)
+        with pytest.raises(InferenceServerException, match="restricted"):
+            await client.register_system_shared_memory("any", "/any", 1)
+        await client.load_model(MODEL, headers={"triton-grpc-protocol-admin-key": "secret"})
+        return described, tokens.shape, await client.is_server_ready()
+
+    options = ServingOptions("python", max_batch_size=1)
+    with launch_triton("restricted", "--", *[f"{each}secret" for each in restricted], options=options) as server:
+        assert connected(server, work) == (MODEL, (1, 729, 768), True)
+        load = urllib.request.Request(
+            f"http://127.0.0.1:{server.http}/v2/repository/models/{MODEL}/load", method="POST"
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(load)
+        load.add_header("admin-key", "secret")
+        with urllib.request.urlopen(load) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,37 @@
+# Two images that fill a model repository, mounted at /repository. Build from the project's folder:
+#   docker build -f docker/export.Dockerfile --target export .     exports weights to ONNX (torch, no GPU)
+#   docker build -f docker/export.Dockerfile --target tensorrt .   builds the plan, on the GPU that is to serve it
+FROM python:3.11.11-slim-bookworm AS export
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+COPY export export
+COPY gateway gateway
+COPY postprocess postprocess
+RUN pip install -c constraints.txt '.[export,triton]' \
+  && useradd --uid 10001 --create-home export \
+  && install -d -o export -g export /repository
+USER 10001
+WORKDIR /home/export
+VOLUME /repository
+ENTRYPOINT ["python", "-m", "export", "--repository", "/repository"]
+CMD ["--backend", "onnxruntime"]
+
+# Of the same release as Triton's image in compose.yaml: a plan is loaded by the TensorRT that has built it.
+FROM nvcr.io/nvidia/tensorrt:25.08-py3 AS tensorrt
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONUNBUFFERED=1
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+COPY export export
+COPY gateway gateway
+COPY postprocess postprocess
+# What the builder imports, and not the gateway's other dependencies; the last line says so where TensorRT is amiss.
+RUN pip install -c constraints.txt numpy pydantic onnxruntime 'tritonclient[grpc]' \
+  && pip install --no-deps . \
+  && useradd --uid 10001 --create-home builder \
+  && install -d -o builder -g builder /repository \
+  && python3 -c 'import tensorrt, export.triton_tensorrt; assert tensorrt.__version__.startswith("10."), tensorrt.__version__'
+USER 10001
+WORKDIR /home/builder
+VOLUME /repository
+ENTRYPOINT ["python3", "-m", "export.triton_config", "--repository", "/repository", "--backend", "tensorrt"]

@@ -1,0 +1,30 @@
+# The gateway: no torch, no compiler, no root. Build from the project's folder: docker build -f docker/gateway.Dockerfile .
+FROM python:3.11.11-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/gateway
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+COPY gateway gateway
+COPY postprocess postprocess
+RUN /opt/gateway/bin/pip install -c constraints.txt '.[triton]' \
+  && if /opt/gateway/bin/python -c 'import torch' 2>/dev/null; then echo 'torch does not belong here' >&2; exit 1; fi
+
+FROM python:3.11.11-slim-bookworm
+RUN useradd --uid 10001 --create-home gateway \
+  && install -d -o gateway -g gateway /data /data/models /data/cache
+COPY --from=build /opt/gateway /opt/gateway
+USER 10001
+WORKDIR /data
+ENV PATH=/opt/gateway/bin:$PATH \
+  PYTHONUNBUFFERED=1 \
+  GATEWAY_HOST=0.0.0.0 \
+  GATEWAY_PORT=8080 \
+  GATEWAY_ENGINE=triton \
+  GATEWAY_MODELS_DIR=/data/models \
+  GATEWAY_CACHE_DIR=/data/cache
+VOLUME /data/models
+EXPOSE 8080
+# Alive, not ready: a gateway whose Triton is away is no reason to restart the gateway.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['GATEWAY_PORT'] + '/health', timeout=4)"]
+CMD ["python", "-m", "gateway"]

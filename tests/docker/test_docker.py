@@ -1,0 +1,90 @@
+"""What of docker/ can be held to without an engine: the linter, Compose's own parser, and what must not change."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCKER = Path(__file__).resolve().parents[2] / "docker"
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+PROFILES = ("gpu", "cpu", "export", "tensorrt")
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"no {name} on this machine")
+    return found
+
+
+def compose(*arguments: str, key: str = "secret") -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "GATEWAY_"))}
+    return subprocess.run(
+        [tool("docker-compose"), "--file", DOCKER / "compose.yaml", "--env-file", DOCKER / ".env.example", *arguments],
+        cwd=DOCKER,
+        env={**environment, **({"TRITON_ADMIN_KEY": key} if key else {})},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda path: path.stem)
+def test_the_linter_finds_nothing(file):
+    done = subprocess.run([tool("hadolint"), "--no-color", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", [*DOCKERFILES, DOCKER / "compose.yaml"], ids=lambda path: path.name)
+def test_every_image_is_pinned(file):
+    text = file.read_text()
+    images = re.findall(r"^(?:FROM|\s*image:) (\S+)", text, re.MULTILINE)
+    assert images
+    for image in images:
+        tag = image.rpartition(":")[2]
+        assert re.match(r"\d+\.\d+", tag), f"{image}: name a release"
+
+
+def test_triton_and_the_builder_of_its_plans_are_of_one_release():
+    named = "".join(path.read_text() for path in (*DOCKERFILES, DOCKER / "compose.yaml"))
+    named += (DOCKER.parent / "scripts" / "triton").read_text()
+    releases = set(re.findall(r"nvcr\.io/nvidia/(?:tritonserver|tensorrt):(\S+?)[\s}]", named))
+    assert len(releases) == 1, releases
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda path: path.stem)
+def test_no_image_runs_as_root(file):
+    for stage in file.read_text().split("\nFROM ")[1:]:
+        if "CMD" in stage or "ENTRYPOINT" in stage:
+            assert "\nUSER 10001\n" in stage
+
+
+def test_what_goes_to_the_engine_is_only_what_the_images_copy():
+    ignored = (DOCKER.parent / ".dockerignore").read_text().split()
+    assert ignored[0] == "*"
+    copied = set(re.findall(r"^COPY (?!--)(.+) \S+$", "".join(f.read_text() for f in DOCKERFILES), re.MULTILINE))
+    names = {name for line in copied for name in line.split()}
+    assert names == {entry.strip("!/") for entry in ignored if entry.startswith("!")}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_compose_accepts_the_file(profile):
+    done = compose("--profile", profile, "config", "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_compose_refuses_to_start_triton_without_an_administrators_key():
+    done = compose("--profile", "gpu", "config", "--quiet", key="")
+    assert done.returncode != 0
+    assert "set it in docker/.env" in done.stderr
+
+
+@pytest.mark.parametrize("profile", ["gpu", "cpu"])
+def test_only_the_proxy_is_reachable_from_outside(profile):
+    done = compose("--profile", profile, "config")
+    assert done.returncode == 0, done.stderr
+    services = re.split(r"^  (?=[a-z-]+:$)", done.stdout.partition("services:\n")[2], flags=re.MULTILINE)
+    assert [each.partition(":")[0].strip() for each in services if "    ports:" in each] == ["proxy"]
