@@ -13,7 +13,10 @@ from onnx import numpy_helper
 
 from export.triton_options import ServingOptions
 from gateway.model_description import fingerprint_of, read_description
+from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.triton.server import MODEL, SCRIPT, TritonServer, running_triton, serving_repository
+
+__all__ = ["launch", "pytest_runtest_makereport"]  # a gateway in front of the server, as in tests/e2e
 
 # Small queues, so that a test can fill them; no smaller than 16 clients and a fit need.
 SERVING = ServingOptions("python", inspect_queue_size=24, fit_queue_size=24, inspect_timeout_ms=100_000)

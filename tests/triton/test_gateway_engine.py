@@ -1,10 +1,7 @@
 """The gateway with a real Triton behind it: the same answers, batches, and every way that a server can fail."""
 
 import asyncio
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,29 +14,20 @@ import pytest
 
 pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
 
+from export.triton_config import write_serving_files
+from export.triton_options import ServingOptions
 from gateway.engines.networks import OpenVinoNetwork, supports_bf16
 from gateway.engines.triton import TritonEngine
 from gateway.model_description import newest_version, read_description
 from gateway.settings import Settings
-from tests.conftest import exported
-from tests.e2e.gateway_process import PROJECT, Gateway, answered
+from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png, steel, with_blob
-from tests.e2e.triton_process import MODEL, Triton, copy_of, running_triton
+from tests.triton.conftest import SERVING
+from tests.triton.server import MODEL, TritonServer, add_version
 
 OK = [png(steel(seed)) for seed in range(6)]
 UNSEEN = png(steel(70))
 NG = png(with_blob(steel(71), (200, 150), 22)[0])
-
-
-@pytest.fixture(scope="module")
-def repository(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_of(model_repository, tmp_path_factory.mktemp("triton") / "repository")
-
-
-@pytest.fixture(scope="module")
-def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    with running_triton(Triton(repository, tmp_path_factory.mktemp("triton-log") / "triton.log")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +36,9 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def behind(launch: Callable, triton: Triton, models_dir: Path) -> Iterator[Gateway]:
+def behind(launch: Callable, triton_server: TritonServer, models_dir: Path) -> Iterator[Gateway]:
     """A gateway with Triton behind it, and an ROI fitted through both."""
-    with launch("behind", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway:
+    with launch("behind", engine="triton", triton_url=triton_server.url, models_dir=models_dir) as gateway:
         gateway.fit("pad", OK)
         yield gateway
 
@@ -78,8 +66,8 @@ def test_fit_calibrate_infer_through_gateway_and_triton(behind):
     assert y <= 150 <= y + h
 
 
-def test_tokens_are_those_of_the_embedded_engine(triton, repository, tmp_path):
-    folder = newest_version(repository / MODEL)
+def test_tokens_are_those_of_the_embedded_engine(triton_server, tmp_path):
+    folder = newest_version(triton_server.model_folder)
     model = read_description(folder)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, model.input_size, model.input_size, 3), np.uint8)
@@ -88,7 +76,11 @@ def test_tokens_are_those_of_the_embedded_engine(triton, repository, tmp_path):
 
     async def through_triton(shared_memory: str) -> np.ndarray:
         engine = TritonEngine(
-            Settings(triton_url=triton.url, model_repository=repository, triton_shared_memory=shared_memory)
+            Settings(
+                triton_url=triton_server.url,
+                model_repository=triton_server.repository,
+                triton_shared_memory=shared_memory,
+            )
         )
         await engine.start()
         try:
@@ -114,20 +106,19 @@ def test_the_same_score_as_the_embedded_engine(behind, launch, models_dir):
             assert embedded.client.get("/health").json()["engine"] == "embedded"
 
 
-def test_concurrent_inspections_are_batched_by_triton(behind, triton):
-    before = {name: triton.metric(f"nv_inference_{name}", model=MODEL) for name in ("count", "exec_count")}
+def test_concurrent_inspections_are_batched_by_triton(behind, triton_server):
+    before = triton_server.settled_metrics()
     with ThreadPoolExecutor(16) as pool:
         scores = list(pool.map(lambda _: behind.infer("pad", UNSEEN, heatmap="none")["score"], range(64)))
     assert scores == pytest.approx([scores[0]] * 64, abs=5e-3)
-    inferred, executed = (
-        triton.metric(f"nv_inference_{name}", model=MODEL) - before[name] for name in ("count", "exec_count")
-    )
+    after = triton_server.settled_metrics()
+    inferred, executed = (after[name] - before[name] for name in ("nv_inference_count", "nv_inference_exec_count"))
     assert inferred == 64
     assert executed <= 32
 
 
-def test_an_inspection_does_not_wait_for_a_fit(behind, triton):
-    config = httpx.get(f"http://127.0.0.1:{triton.http}/v2/models/{MODEL}/config", timeout=5).json()
+def test_an_inspection_does_not_wait_for_a_fit(behind, triton_server):
+    config = httpx.get(f"http://127.0.0.1:{triton_server.http}/v2/models/{MODEL}/config", timeout=5).json()
     assert config["dynamic_batching"]["priority_levels"] == 2
     with ThreadPoolExecutor(1) as pool:
         fit = pool.submit(behind.fit, "other", [png(steel(seed)) for seed in range(20, 52)])
@@ -137,8 +128,8 @@ def test_an_inspection_does_not_wait_for_a_fit(behind, triton):
         assert fit.result()["n_ok_total"] == 32
 
 
-def test_a_fit_through_one_gateway_is_used_by_the_other_at_its_next_request(behind, launch, triton, models_dir):
-    with launch("second behind", engine="triton", triton_url=triton.url, models_dir=models_dir) as second:
+def test_a_fit_through_one_gateway_is_used_by_the_other_at_its_next_request(behind, launch, triton_server, models_dir):
+    with launch("second behind", engine="triton", triton_url=triton_server.url, models_dir=models_dir) as second:
         behind.fit("shared", OK[:2])
         assert second.infer("shared", UNSEEN)["version"] == 1
         assert behind.infer("shared", UNSEEN)["version"] == 1
@@ -147,36 +138,36 @@ def test_a_fit_through_one_gateway_is_used_by_the_other_at_its_next_request(behi
         assert behind.infer("shared", UNSEEN)["version"] == answer["version"] == 2
 
 
-def test_shared_memory_is_given_back_even_after_a_crash(behind, launch, triton, models_dir):
+def test_shared_memory_is_given_back_even_after_a_crash(behind, launch, triton_server, models_dir):
     def ours() -> list[str]:
-        return [name for name in triton.shared_memory() if f"-{behind.process.pid}-" not in name]
+        return [name for name in shared_memory(triton_server) if f"-{behind.process.pid}-" not in name]
 
     files = {path.name for path in Path("/dev/shm").glob("patchcore-*")}
     kept = set(ours())
-    with launch("crashing", engine="triton", triton_url=triton.url, models_dir=models_dir) as crashing:
+    with launch("crashing", engine="triton", triton_url=triton_server.url, models_dir=models_dir) as crashing:
         crashing.infer("pad", UNSEEN)
         assert set(ours()) > kept, "the images did not go by shared memory"
         crashing.process.kill()
         crashing.process.wait()
     assert {path.name for path in Path("/dev/shm").glob("patchcore-*")} <= files
-    with launch("after the crash", engine="triton", triton_url=triton.url, models_dir=models_dir) as after:
+    with launch("after the crash", engine="triton", triton_url=triton_server.url, models_dir=models_dir) as after:
         after.infer("pad", UNSEEN)
         left = {name for name in ours() if f"-{crashing.process.pid}-" in name}
         assert left == set()
     assert set(ours()) == kept
 
 
-def test_without_shared_memory_the_images_go_by_grpc(behind, launch, triton, models_dir):
+def test_without_shared_memory_the_images_go_by_grpc(behind, launch, triton_server, models_dir):
     with launch(
-        "off", engine="triton", triton_url=triton.url, models_dir=models_dir, triton_shared_memory="off"
+        "off", engine="triton", triton_url=triton_server.url, models_dir=models_dir, triton_shared_memory="off"
     ) as off:
         assert off.infer("pad", NG)["score"] == pytest.approx(behind.infer("pad", NG)["score"], abs=1e-3)
-        assert not any(f"-{off.process.pid}-" in name for name in triton.shared_memory())
+        assert not any(f"-{off.process.pid}-" in name for name in shared_memory(triton_server))
 
 
-def test_a_client_that_goes_away_frees_its_place_in_the_queue(behind, triton):
+def test_a_client_that_goes_away_frees_its_place_in_the_queue(behind, triton_server):
     def cancelled() -> float:
-        return triton.metric("nv_inference_request_failure", model=MODEL, reason="CANCELED")
+        return triton_server.metrics().get("nv_inference_request_failure:CANCELED", 0)
 
     before = cancelled()
     busy = threading.Thread(target=behind.fit, args=("busy", [png(steel(seed)) for seed in range(40, 64)]))
@@ -197,18 +188,18 @@ def test_a_client_that_goes_away_frees_its_place_in_the_queue(behind, triton):
     assert behind.infer("pad", UNSEEN)["score"] > 0
 
 
-def test_a_server_slower_than_the_deadline_is_a_timeout_of_its_own(behind, launch, triton, models_dir):
+def test_a_server_slower_than_the_deadline_is_a_timeout_of_its_own(behind, launch, triton_server, models_dir):
     with launch(
-        "impatient", engine="triton", triton_url=triton.url, models_dir=models_dir, triton_timeout_s=2
+        "impatient", engine="triton", triton_url=triton_server.url, models_dir=models_dir, triton_timeout_s=2
     ) as gateway:
         gateway.infer("pad", UNSEEN)
-        triton.signal(signal.SIGSTOP)
+        triton_server.stall()
         try:
             with ThreadPoolExecutor(4) as pool:
                 answers = list(pool.map(lambda _: gateway.post("/infer", "pad", [UNSEEN], "image"), range(4)))
             assert gateway.client.get("/health").status_code == 200
         finally:
-            triton.signal(signal.SIGCONT)
+            triton_server.resume()
         for answer in answers:
             assert answer.status_code == 503
             assert answer.json()["error"]["code"] in {"engine_timeout", "engine_unavailable"}
@@ -218,9 +209,11 @@ def test_a_server_slower_than_the_deadline_is_a_timeout_of_its_own(behind, launc
         assert answered(gateway.post("/infer", "pad", [UNSEEN], "image"))["score"] > 0
 
 
-def test_absent_at_start_then_there_without_a_restart(behind, launch, repository, models_dir, tmp_path):
-    triton = Triton(repository, tmp_path / "triton.log")
-    with launch("early", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway:
+def test_absent_at_start_then_there_without_a_restart(behind, launch, launch_triton, models_dir):
+    with (
+        launch_triton("late", start=False) as triton,
+        launch("early", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway,
+    ):
         assert gateway.client.get("/health").json()["status"] == "ok"
         ready = gateway.client.get("/ready")
         assert ready.status_code == 503
@@ -229,17 +222,14 @@ def test_absent_at_start_then_there_without_a_restart(behind, launch, repository
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "engine_unavailable"
         assert int(refused.headers["Retry-After"]) >= 1
-        with running_triton(triton):
-            wait_until(lambda: is_ready(gateway))
-            assert gateway.infer("pad", UNSEEN)["score"] > 0
+        triton.start()
+        wait_until(lambda: is_ready(gateway))
+        assert gateway.infer("pad", UNSEEN)["score"] > 0
 
 
-def test_killed_under_load_every_request_ends_and_none_is_answered_wrongly(
-    behind, launch, repository, models_dir, tmp_path
-):
-    triton = Triton(repository, tmp_path / "triton.log")
+def test_killed_under_load_every_request_ends_and_none_is_answered_wrongly(behind, launch, launch_triton, models_dir):
     with (
-        running_triton(triton),
+        launch_triton("killed") as triton,
         launch(
             "under load", engine="triton", triton_url=triton.url, models_dir=models_dir, triton_timeout_s=5
         ) as gateway,
@@ -274,11 +264,10 @@ def test_killed_under_load_every_request_ends_and_none_is_answered_wrongly(
             assert "Retry-After" in answer.headers
 
 
-def test_a_full_queue_is_429(behind, launch, model_repository, models_dir, tmp_path):
-    repository = copy_of(model_repository, tmp_path / "repository")
-    configure(repository, "--inspect-queue-size", "1", "--max-batch-size", "1")
+def test_a_full_queue_is_429(behind, launch, launch_triton, models_dir):
+    narrow = ServingOptions("python", inspect_queue_size=1, max_batch_size=1)
     with (
-        running_triton(Triton(repository, tmp_path / "triton.log")) as triton,
+        launch_triton("narrow", options=narrow) as triton,
         launch("queueing", engine="triton", triton_url=triton.url, models_dir=models_dir) as gateway,
     ):
         gateway.infer("pad", UNSEEN)
@@ -291,21 +280,18 @@ def test_a_full_queue_is_429(behind, launch, model_repository, models_dir, tmp_p
         assert is_ready(gateway)
 
 
-def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(launch, model_repository, tmp_path):
-    repository = copy_of(model_repository, tmp_path / "repository")
-    configure(repository)
-    old = read_description(newest_version(repository / MODEL)).fingerprint
+def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(
+    launch, launch_triton, model_version, other_version, tmp_path
+):
+    old, new = (read_description(folder).fingerprint for folder in (model_version, other_version))
     with (
-        running_triton(Triton(repository, tmp_path / "triton.log")) as triton,
+        launch_triton("reloaded") as triton,
         launch("reloaded", engine="triton", triton_url=triton.url, model_repository=tmp_path / "none") as gateway,
     ):
         gateway.fit("pad", OK)
         expected = gateway.infer("pad", UNSEEN)["score"]
-        other = exported("seed:1") / MODEL / "1"
-        copy_of(other, repository / MODEL / "2")
-        configure(repository)
-        new = read_description(repository / MODEL / "2").fingerprint
-        assert new != old
+        add_version(triton.repository, 2, other_version)
+        write_serving_files(triton.model_folder, SERVING)
         stop = threading.Event()
         answers: list[httpx.Response] = []
 
@@ -316,7 +302,8 @@ def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(launch, 
         with ThreadPoolExecutor(4) as pool:
             done = pool.map(keep_asking, range(4))
             wait_until(lambda: len(answers) >= 8)
-            triton.reload()
+            loaded = httpx.post(f"http://127.0.0.1:{triton.http}/v2/repository/models/{MODEL}/load", timeout=120)
+            assert loaded.status_code == 200
             wait_until(lambda: answers[-1].status_code == 409)
             stop.set()
             list(done)
@@ -336,9 +323,12 @@ def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(launch, 
         assert gateway.infer("pad", UNSEEN)["version"] == 2
 
 
-def test_a_server_with_another_model_than_the_gateways_own_is_refused(behind, launch, triton, models_dir):
+def test_a_server_with_another_model_than_the_gateways_own_is_refused(
+    behind, launch, triton_server, models_dir, other_version, tmp_path
+):
+    add_version(tmp_path, 1, other_version)
     with launch(
-        "strict", engine="triton", triton_url=triton.url, models_dir=models_dir, model_repository=exported("seed:1")
+        "strict", engine="triton", triton_url=triton_server.url, models_dir=models_dir, model_repository=tmp_path
     ) as gateway:
         ready = gateway.client.get("/ready")
         assert ready.status_code == 503
@@ -349,10 +339,7 @@ def test_a_server_with_another_model_than_the_gateways_own_is_refused(behind, la
             assert refused.json()["error"]["code"] == "model_mismatch"
 
 
-def configure(repository: Path, *options: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "export.triton_config", "--repository", repository, "--backend", "python", *options],
-        cwd=PROJECT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+def shared_memory(server: TritonServer) -> list[str]:
+    """Names of the regions that clients have registered."""
+    regions = httpx.get(f"http://127.0.0.1:{server.http}/v2/systemsharedmemory/status", timeout=5).json()
+    return [region["name"] for region in regions]
