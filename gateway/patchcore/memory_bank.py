@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from gateway.patchcore.coreset import coreset_size, k_center_greedy
 from gateway.patchcore.neighbours import NeighbourSearch
 from gateway.patchcore.projected import ProjectedSearch
+from gateway.patchcore.threads import split_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,17 @@ def leave_one_out_distances(bank: MemoryBank, tokens: NDArray[np.float16], k: in
         float32 [I, N], or None where some image is alone in the bank, so that nothing is left to measure against.
     """
     distances = np.empty(tokens.shape[:2], np.float32)
+    own = [np.flatnonzero(bank.image_index == image) for image in range(len(tokens))]
+    if max(map(len, own)) == len(bank):
+        return None
     search = ProjectedSearch(bank.tokens)
-    for image, image_tokens in enumerate(tokens):
-        own = np.flatnonzero(bank.image_index == image)
-        if len(own) == len(bank):
-            return None
-        distances[image] = _mean(search.search(image_tokens.astype(np.float32), min(k, len(bank) - len(own)), own))
+
+    def measure(start: int, stop: int) -> None:
+        for image in range(start, stop):
+            found = search.search(tokens[image].astype(np.float32), min(k, len(bank) - len(own[image])), own[image])
+            distances[image] = _mean(found)
+
+    split_rows(measure, len(tokens), at_most=4, at_least=1)
     return distances
 
 

@@ -1,0 +1,111 @@
+"""Tokens to measure with: those of real images where they are at hand, else of drawn ones. Never noise alone."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.engines.embedded import open_network
+from gateway.images import to_model_input
+from gateway.model_description import DescriptionError, newest_version, read_description
+from gateway.patchcore.coreset import k_center_greedy
+from gateway.settings import HOME, Settings
+
+_CACHE = HOME / ".cache" / "bench"
+
+
+class Tokens:
+    """Tokens of up to 244 images, computed once and kept under ``.cache/bench``."""
+
+    def __init__(self) -> None:
+        settings = Settings()
+        try:
+            folder = newest_version(settings.model_folder)
+        except DescriptionError:
+            folder = _seeded_model()
+        self._folder, self._settings = folder, settings
+        self._model = read_description(folder)
+        data = Path(os.environ.get("MAGNETIC_TILE_DIR", HOME.parent / "shared" / "data" / "magnetic_tile"))
+        self._files = [*sorted(data.glob("train/good/*")), *sorted(data.glob("test/good/*"))]
+        self._files += sorted(p for p in data.glob("test/*/*") if p.parent.name != "good")
+        images = "magnetic tiles (Huang et al.)" if self._files else "drawn surfaces, no photographs being at hand"
+        weights = f"{self._model.weights.kind}:{Path(self._model.weights.detail).name}"
+        self.source = f"tokens of {images}; {self._model.extractor}, layers {self._model.layers}, weights {weights}"
+        key = hashlib.sha256(f"{self._model.fingerprint} {[p.name for p in self._files]}".encode()).hexdigest()[:16]
+        self._cache = _CACHE / key
+        self._cache.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def n_images(self) -> int:
+        """Images that there are."""
+        return len(self._files) or 208
+
+    def of_images(self, n: int) -> NDArray[np.float16]:
+        """Float16 [n, N, D] of the first images; good ones come first."""
+        return self._all()[:n]
+
+    def of_last(self, n: int) -> NDArray[np.float32]:
+        """Float32 [n, N, D] of the last images, which are in no bank."""
+        return self._all()[-n:].astype(np.float32)
+
+    def bank(self, size: int) -> NDArray[np.float16]:
+        """Float16 [size, D] of the first 200 images: a coreset up to 10 000, and above it tokens drawn by chance."""
+        path = self._cache / f"bank-{size}.npy"
+        if not path.exists():
+            flat = self.of_images(200).reshape(-1, self._model.dim)
+            if size <= 10_000:
+                rows = k_center_greedy(flat, size, 0).indices
+            else:
+                rows = np.random.default_rng(0).permutation(len(flat))[:size]
+            np.save(path, flat[rows])
+        bank: NDArray[np.float16] = np.load(path)
+        return bank
+
+    def _all(self) -> NDArray[np.float16]:
+        path = self._cache / "tokens.npy"
+        if not path.exists():
+            print(f"computing {self.source}: once, a minute or so", file=sys.stderr)
+            network = open_network(self._folder, self._model, self._settings)
+            size = self._model.input_size
+            tokens = [network.run(to_model_input(self._image(i), size)[None])[0] for i in range(self.n_images)]
+            np.save(path, np.stack(tokens).astype(np.float16))
+        all_tokens: NDArray[np.float16] = np.load(path, mmap_mode="r")
+        return all_tokens
+
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        if not self._files:
+            return drawn_surface(index)
+        image = cv2.imread(str(self._files[index]), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise FileNotFoundError(f"{self._files[index]} cannot be read")
+        return np.asarray(image, np.uint8)
+
+
+def drawn_surface(seed: int) -> NDArray[np.uint8]:
+    """Uint8 [384, 384, 3]: brushed metal under uneven light with a hole or two, a little different for each seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:384, :384] / 384
+    brushed = cv2.GaussianBlur(rng.normal(size=(384, 384)), (0, 0), sigmaX=12, sigmaY=0.8)
+    fine = cv2.GaussianBlur(rng.normal(size=(384, 384)), (0, 0), 1.2)
+    grey = 120 + 40 * (x * rng.normal() + y * rng.normal()) + 90 * brushed + 20 * fine
+    grey = np.clip(grey, 0, 255).astype(np.uint8)
+    for _ in range(2):
+        centre = rng.integers(60, 320, size=2).tolist()
+        cv2.circle(grey, centre, int(rng.integers(8, 40)), int(rng.integers(20, 90)), -1, cv2.LINE_AA)
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def _seeded_model() -> Path:
+    repository = _CACHE / "model_repository"
+    try:
+        return newest_version(repository / "dinov2_vits14")
+    except DescriptionError:
+        print("no exported model: exporting one with random weights to measure with", file=sys.stderr)
+        command = [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", str(repository)]
+        subprocess.run(command, cwd=HOME, check=True, stdout=sys.stderr)
+        return newest_version(repository / "dinov2_vits14")
