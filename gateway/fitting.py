@@ -36,7 +36,7 @@ from postprocess.roi_mask import Shape
 log = logging.getLogger(__name__)
 
 _BATCH = 8
-_LARGEST_DISTANCE = 2.0
+_LARGEST_DISTANCE, _UNRELATED = 2.0, float(np.sqrt(2))
 
 CalibrationState = Literal["none", "current", "redone", "stale"]
 """What a fit made of the calibration: redone where it rested on leave-one-out scores alone, else stale."""
@@ -217,10 +217,8 @@ class FitService:
             known = _known(before)
             added = [n for n in new if n.image.sha256 not in known]
             duplicates += len(new) - len(added)
-            images = [
-                *(before.images if before else ()),
-                *(n.image.model_copy(update={"added_in": version}) for n in added),
-            ]
+            kept = _reshaped(before, new, request.shape_json)
+            images = [*kept, *(n.image.model_copy(update={"added_in": version}) for n in added)]
             if len(images) > self._settings.max_roi_images:
                 raise TooLargeError(
                     f"{key} would have {len(images)} OK images; at most {self._settings.max_roi_images} are learned"
@@ -228,7 +226,8 @@ class FitService:
             if before is not None:
                 warnings += _changes(request, recipe, before)
                 warnings += _kept_out(new, before)
-                unchanged = not added and _same_recipe(before, model, recipe, request.mm_per_px)
+                same_images = not added and tuple(kept) == before.images
+                unchanged = same_images and _same_recipe(before, model, recipe, request.mm_per_px)
                 suspects = _suspects(before, find_suspects(before.ok_scores))
                 if unchanged and not (request.exclude_suspects and suspects):
                     state = self._recalibrate_unless_done(key, before, warnings)
@@ -451,6 +450,16 @@ def _kept_out(new: Sequence[_NewImage], before: Manifest) -> list[str]:
     ]
 
 
+def _reshaped(before: Manifest | None, new: Sequence[_NewImage], shape_json: str | None) -> list[OkImage]:
+    """The images learned before; one that was sent again with a shape has that shape from now on."""
+    if before is None or shape_json is None:
+        return list(before.images) if before else []
+    again = {n.image.sha256 for n in new}
+    return [
+        image.model_copy(update={"shape": shape_json}) if image.sha256 in again else image for image in before.images
+    ]
+
+
 def _same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, mm_per_px: float) -> bool:
     used = Recipe(
         coreset_rate=before.coreset_rate,
@@ -463,7 +472,10 @@ def _same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, mm_p
 
 
 def _heatmap_max(learned: Learned) -> float:
-    """Twice the score of the worst OK images, so that a threshold stands near mid-grey in every heatmap of the ROI."""
-    largest = _LARGEST_DISTANCE * (1.0 if learned.weights is None else float(learned.weights.max()))
+    """The distance that is white: √2, that of unrelated tokens, so that a defect on the evenest part keeps its peak.
+
+    More for a part whose OK images already come near it: then twice their worst score, as far as distances go.
+    """
+    weight: float = 1.0 if learned.weights is None else float(learned.weights.max())
     p99 = float(np.percentile(learned.ok_scores, 99)) if learned.ok_scores else 0.0
-    return min(largest, 2 * p99) if p99 > 1e-3 else largest
+    return min(max(2 * p99, _UNRELATED * weight), _LARGEST_DISTANCE * weight)

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(32 * 2**20, gt=0, description="of one image file")
     max_image_pixels: int = Field(25_000_000, gt=0, description="width × height of one image, read from its header")
     max_batch_images: int = Field(32, gt=0, description="images in one /infer_batch")
-    max_fit_images: int = Field(500, gt=0, description="images in one /fit_ok")
+    max_fit_images: int = Field(500, gt=0, le=1000, description="images in one /fit_ok")
     max_roi_images: int = Field(2000, gt=0, description="OK images that one ROI may collect")
     max_queued_inspections: int = Field(64, gt=0, description="inspections at work or waiting before 429")
     max_queued_fits: int = Field(4, gt=0, description="fits at work or waiting before 429")

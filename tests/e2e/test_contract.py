@@ -420,3 +420,14 @@ def test_an_example_has_the_keys_of_an_answer(gateway, small_roi, document, path
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
 def test_the_documentation_is_served(gateway, path):
     assert gateway.client.get(path).status_code == 200
+
+
+def test_an_ok_image_sent_again_with_a_shape_is_scored_inside_it_from_now_on(gateway):
+    images = [png(steel(seed)) for seed in (80, 81, 82)]
+    whole = gateway.fit("reshaped", images)
+    again = gateway.fit("reshaped", images[:1], shape='{"kind": "circle", "r": 60}')
+    assert (again["duplicates"], again["n_ok_total"]) == (1, 3)
+    assert again["version"] == whole["version"] + 1
+    assert again["checksum"] == whole["checksum"]  # the bank learns the whole image, as before
+    assert again["ok_scores"] != whole["ok_scores"]
+    assert gateway.fit("reshaped", images)["version"] == again["version"]
