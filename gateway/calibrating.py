@@ -80,8 +80,8 @@ def derive(
     ok_scores = request.ok_scores or _leave_one_out_scores(manifest, ok_maps, percentile)
     chosen = choose_threshold(ok_scores, request.ng_scores, margin, request.false_alarm_rate)
     pixel_threshold = _pixel_threshold(manifest, ok_maps, settings, request, margin, chosen)
-    expected = false_alarms(chosen.ok_above, chosen.n_ok)
-    verdict = None
+    expected = false_alarms(chosen.ok_above, chosen.n_ok, err_high=not request.ok_scores)
+    verdict, n_rejected = None, 0
     if ok_maps is not None:
         n_rejected = ok_maps.n_rejected(
             threshold=chosen.threshold,
@@ -91,7 +91,7 @@ def derive(
             mm_per_px=request.mm_per_px,
             area_mm2_thr=area_mm2_thr,
         )
-        verdict = false_alarms(n_rejected, len(ok_maps.frames))
+        verdict = false_alarms(n_rejected, len(ok_maps.frames), err_high=True)
     calibration = Calibration(
         **asdict(chosen),
         pixel_threshold=pixel_threshold,
@@ -112,7 +112,13 @@ def derive(
         version=manifest.version,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    return calibration, _warnings(manifest, request, calibration)
+    warnings = _warnings(manifest, request, calibration)
+    if ok_maps is not None and false_alarms(n_rejected, len(ok_maps.frames)).low > expected.rate:
+        warnings.append(
+            f"pixel_threshold: regions would reject {n_rejected} of {len(ok_maps.frames)} OK images, the score alone "
+            f"is expected to reject {expected.rate:.1%}: raise area_mm2_thr, or ask for pixel_threshold ok_pixels"
+        )
+    return calibration, warnings
 
 
 def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, before: Calibration) -> Calibration | None:
@@ -215,12 +221,6 @@ def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Cali
         warnings.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
     warnings += _rate_warnings(calibration)
     warnings += blind_area_warning(manifest, calibration)
-    interval, rate = calibration.verdict_false_alarm_interval, calibration.expected_false_alarm_rate
-    if interval is not None and rate is not None and interval[0] > rate:
-        warnings.append(
-            f"pixel_threshold: regions reject {calibration.verdict_false_alarm_rate:.1%} of OK images where the score "
-            f"rejects {rate:.1%}: raise area_mm2_thr, or ask for pixel_threshold ok_pixels"
-        )
     return warnings
 
 

@@ -155,7 +155,7 @@ def _exact(false_alarm_rate: float) -> Fraction:
     return Fraction(str(false_alarm_rate))
 
 
-def false_alarms(n_above: int, n_ok: int) -> FalseAlarms:
+def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAlarms:
     """What the share of OK scores above a threshold says of unseen OK images.
 
     The expected rate is (x + 1) / (n + 1) for x of n above, not x / n: where the threshold is itself one of the n
@@ -166,13 +166,16 @@ def false_alarms(n_above: int, n_ok: int) -> FalseAlarms:
     Args:
         n_above: OK scores above the threshold, 0 ≤ n_above ≤ n_ok.
         n_ok: OK scores, at least 1.
+        err_high: the scores are leave-one-out, which err on the high side: the tokens that an image gave to the coreset
+            go, and none take their place, as they would in a coreset built without it. They bound the rate from above
+            only: the interval is one-sided.
 
     Example:
         >>> false_alarms(0, 1).rate
         0.5
     """
-    tail = (1 - _CONFIDENCE) / 2
-    low = 0.0 if n_above == 0 else float(betaincinv(n_above, n_ok - n_above + 1, tail))
+    tail = 1 - _CONFIDENCE if err_high else (1 - _CONFIDENCE) / 2
+    low = 0.0 if n_above == 0 or err_high else float(betaincinv(n_above, n_ok - n_above + 1, tail))
     high = 1.0 if n_above == n_ok else float(betaincinv(n_above + 1, n_ok - n_above, 1 - tail))
     return FalseAlarms(rate=(n_above + 1) / (n_ok + 1), low=low, high=high)
 

@@ -215,8 +215,11 @@ class Calibration(BaseModel):
         )
 
     def is_stale(self, manifest: Manifest) -> bool:
-        """Whether it was made for another memory bank, or for other spatial weights, than a version has."""
-        return self.bank_checksum != manifest.checksum or self.weights_checksum != manifest.weights_checksum
+        """Whether it was made for another memory bank, other spatial weights or other OK scores than a version has."""
+        if self.bank_checksum != manifest.checksum or self.weights_checksum != manifest.weights_checksum:
+            return True
+        # The same bank may come with other scores: an image that was sent again with another shape.
+        return self.ok_source == "leave-one-out" and self.version != manifest.version
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ class CalibrateAnswer(BaseModel):
                     "expected_false_alarm_rate": 0.05,
                     "expected_false_alarm_interval": [0.0041, 0.1171],
                     "verdict_false_alarm_rate": 0.0968,
-                    "verdict_false_alarm_interval": [0.0273, 0.1919],
+                    "verdict_false_alarm_interval": [0.0, 0.1721],
                     "version": 1,
                     "warnings": [
                         "score_percentile: 99 hides defects of up to 59 mm² from the score, more than area_mm2_thr, "
@@ -236,7 +236,8 @@ class CalibrateAnswer(BaseModel):
         "scores above the threshold"
     )
     expected_false_alarm_interval: tuple[float, float] = Field(
-        description="95 % confidence interval of that share, after Clopper and Pearson"
+        description="95 % confidence interval of that share, after Clopper and Pearson; for leave-one-out scores, "
+        "which err on the high side, one-sided from 0"
     )
     verdict_false_alarm_rate: float | None = Field(
         description="the same for the whole verdict, score or region, counted on the fit's leave-one-out maps at this "

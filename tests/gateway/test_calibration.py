@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.calibration import choose_threshold
+from gateway.calibration import choose_threshold, conformal_rank, false_alarms, judge, ok_scores_needed
 
 
 def test_without_ng_the_threshold_is_p99_of_ok_plus_the_margin() -> None:
@@ -76,3 +78,129 @@ def test_a_score_that_is_not_finite_is_refused(bad: float) -> None:
 def test_no_ok_score_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one OK"):
         choose_threshold([], [0.9], margin=0.0)
+
+
+# --- a false-alarm rate asked for ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "rank"),
+    [
+        (4, 0.2, 4),  # 5 × 0.8 = 4
+        (9, 0.2, 8),  # 10 × 0.8 = 8
+        (10, 0.2, 9),  # 11 × 0.8 = 8.8
+        (19, 0.05, 19),  # 20 × 0.95 = 19, though not in binary fractions
+        (99, 0.01, 99),
+        (120, 0.1, 109),  # 121 × 0.9 = 108.9
+    ],
+)
+def test_a_rate_asked_for_takes_the_score_of_the_conformal_rank(n: int, rate: float, rank: int) -> None:
+    scores = [i / 100 for i in range(n, 0, -1)]  # the i-th smallest is i / 100
+    chosen = choose_threshold(scores, [], margin=0.5, false_alarm_rate=rate)  # the margin is for p99 alone
+    assert chosen.method == "conformal"
+    assert chosen.threshold == rank / 100
+    assert (chosen.ok_above, chosen.n_ok_needed) == (n - rank, 0)
+    assert false_alarms(chosen.ok_above, n).rate <= rate
+
+
+@pytest.mark.parametrize(("n", "rate", "missing"), [(1, 0.1, 8), (3, 0.2, 1), (18, 0.05, 1), (120, 0.001, 879)])
+def test_too_few_scores_for_a_rate_give_the_largest_one_and_say_how_many_are_missing(
+    n: int, rate: float, missing: int
+) -> None:
+    chosen = choose_threshold([i / 1000 for i in range(n)], [], margin=0.0, false_alarm_rate=rate)
+    assert chosen.threshold == (n - 1) / 1000
+    assert chosen.n_ok_needed == missing
+    assert choose_threshold([0.5] * (n + missing), [], 0.0, rate).n_ok_needed == 0
+    assert choose_threshold([0.5] * (n + missing - 1), [], 0.0, rate).n_ok_needed == 1
+
+
+@given(n=st.integers(1, 3000), thousandths=st.integers(1, 999))
+def test_the_rank_exists_from_the_number_of_scores_needed_on(n: int, thousandths: int) -> None:
+    rate = thousandths / 1000
+    assert (conformal_rank(n, rate) <= n) == (n >= ok_scores_needed(rate))
+
+
+@given(values=st.lists(st.integers(0, 9), min_size=3, max_size=30), percent=st.integers(1, 99))
+def test_of_exchangeable_scores_no_more_than_the_rate_asked_for_are_above(values: list[int], percent: int) -> None:
+    # Each of the values in turn is the unseen one: that is what exchangeable means, ties and all.
+    rejected = 0
+    for i, unseen in enumerate(values):
+        chosen = choose_threshold(values[:i] + values[i + 1 :], [], 0.0, percent / 100)
+        if chosen.n_ok_needed:
+            return
+        rejected += unseen > chosen.threshold
+    assert rejected <= percent / 100 * len(values) + 1e-9
+
+
+def test_with_ng_the_threshold_lies_between_the_two_whatever_rate_is_asked_for() -> None:
+    asked = choose_threshold([0.1, 0.2], [0.9], 0.0, false_alarm_rate=0.5)
+    assert asked == choose_threshold([0.1, 0.2], [0.9], 0.0)
+    assert asked.n_ok_needed is None
+
+
+@pytest.mark.parametrize("rate", [None, 0.1])
+def test_equal_scores_are_their_own_threshold_and_pass(rate: float | None) -> None:
+    chosen = choose_threshold([0.5] * 20, [], 0.0, rate)
+    assert (chosen.threshold, chosen.ok_above) == (0.5, 0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan])
+def test_a_rate_out_of_range_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        choose_threshold([0.1], [], 0.0, rate)
+
+
+# --- what a threshold does to unseen OK images -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_above", "n", "rate", "low", "high"),
+    [
+        # One score is its own threshold: a second one is above it as often as not, and that is all that is known.
+        (0, 1, 1 / 2, 0, 0.975),
+        (1, 1, 1, 0.025, 1),
+        (1, 2, 2 / 3, 1 - 0.975**0.5, 0.975**0.5),
+        (0, 10, 1 / 11, 0, 1 - 0.025**0.1),  # (1 - high)^10 = 0.025
+        (1, 20, 2 / 21, 0.00127, 0.24873),  # the published table of Clopper-Pearson limits
+        (10, 100, 11 / 101, 0.04900, 0.17622),
+    ],
+)
+def test_the_expected_rate_and_its_interval(n_above: int, n: int, rate: float, low: float, high: float) -> None:
+    found = false_alarms(n_above, n)
+    assert found.rate == pytest.approx(rate)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-6)
+
+
+def test_leave_one_out_scores_bound_the_rate_from_above_only() -> None:
+    found = false_alarms(1, 2, err_high=True)
+    assert (found.rate, found.low) == (2 / 3, 0)
+    assert found.high == pytest.approx(0.95**0.5)  # one-sided: high² = 0.95
+    assert false_alarms(0, 10, err_high=True).high == pytest.approx(1 - 0.05**0.1)
+
+
+def test_the_interval_covers_the_rate_of_a_threshold_at_an_order_statistic() -> None:
+    # Uniform scores, so that a threshold's false-alarm rate is one minus itself.
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(2000):
+        scores = rng.uniform(size=60)
+        chosen = choose_threshold(scores.tolist(), [], 0.0, 0.1)
+        found = false_alarms(chosen.ok_above, 60)
+        covered.append(found.low <= 1 - chosen.threshold <= found.high)
+    assert np.mean(covered) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "n_regions", "expected"),
+    [
+        (0.9, None, 0, ("uncalibrated", None)),
+        (0.5, 0.5, 0, ("ok", None)),
+        (0.51, 0.5, 0, ("ng", "score")),
+        (0.5, 0.5, 1, ("ng", "region")),
+        (0.51, 0.5, 2, ("ng", "both")),
+    ],
+)
+def test_the_verdict_and_its_reason(
+    score: float, threshold: float | None, n_regions: int, expected: tuple[str, str | None]
+) -> None:
+    assert judge(score, threshold, n_regions) == expected

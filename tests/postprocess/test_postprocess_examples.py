@@ -2,10 +2,12 @@ import doctest
 
 import pytest
 
-from postprocess import anomaly_map, regions, roi_mask
+from postprocess import anomaly_map, regions, roi_mask, spatial_weights
 
 
-@pytest.mark.parametrize("module", [anomaly_map, regions, roi_mask], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [anomaly_map, regions, roi_mask, spatial_weights], ids=lambda module: module.__name__
+)
 def test_the_examples_in_docstrings_hold(module):
     failures, examples = doctest.testmod(module)
 
