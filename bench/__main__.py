@@ -6,11 +6,17 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import coreset, knn, report
+from bench import coreset, engine, fit, infer, knn, report
 from gateway.services import set_threads
 from gateway.settings import Settings
 
-COMMANDS: dict[str, ModuleType] = {"knn": knn, "coreset": coreset}
+COMMANDS: dict[str, ModuleType] = {
+    "engine": engine,
+    "knn": knn,
+    "coreset": coreset,
+    "infer": infer,
+    "fit": fit,
+}
 """Each has `HELP`, `add_arguments(parser)` and `run(args) -> (what was measured with, rows)`."""
 
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 _PACKAGES = ("numpy", "faiss-cpu", "openvino", "scikit-learn")
 
 
-def interleave(contenders: dict[str, Callable[[int], object]], rounds: int, pause_s: float = 0.02) -> dict[str, Any]:
+def interleave(contenders: Mapping[str, Callable[[int], object]], rounds: int, pause_s: float = 0.02) -> dict[str, Any]:
     """Run every contender once a round, so that whatever else the machine does falls on all alike.
 
     Args:

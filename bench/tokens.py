@@ -28,15 +28,18 @@ class Tokens:
             folder = newest_version(settings.model_folder)
         except DescriptionError:
             folder = _seeded_model()
-        self._folder, self._settings = folder, settings
-        self._model = read_description(folder)
+        self.folder = folder
+        """Of the version measured with."""
+        self.repository = folder.parent.parent
+        self.settings = settings
+        self.model = read_description(folder)
         data = Path(os.environ.get("MAGNETIC_TILE_DIR", HOME.parent / "shared" / "data" / "magnetic_tile"))
         self._files = [*sorted(data.glob("train/good/*")), *sorted(data.glob("test/good/*"))]
         self._files += sorted(p for p in data.glob("test/*/*") if p.parent.name != "good")
         images = "magnetic tiles (Huang et al.)" if self._files else "drawn surfaces, no photographs being at hand"
-        weights = f"{self._model.weights.kind}:{Path(self._model.weights.detail).name}"
-        self.source = f"tokens of {images}; {self._model.extractor}, layers {self._model.layers}, weights {weights}"
-        key = hashlib.sha256(f"{self._model.fingerprint} {[p.name for p in self._files]}".encode()).hexdigest()[:16]
+        weights = f"{self.model.weights.kind}:{Path(self.model.weights.detail).name}"
+        self.source = f"tokens of {images}; {self.model.extractor}, layers {self.model.layers}, weights {weights}"
+        key = hashlib.sha256(f"{self.model.fingerprint} {[p.name for p in self._files]}".encode()).hexdigest()[:16]
         self._cache = _CACHE / key
         self._cache.mkdir(parents=True, exist_ok=True)
 
@@ -57,7 +60,7 @@ class Tokens:
         """Float16 [size, D] of the first 200 images: a coreset up to 10 000, and above it tokens drawn by chance."""
         path = self._cache / f"bank-{size}.npy"
         if not path.exists():
-            flat = self.of_images(200).reshape(-1, self._model.dim)
+            flat = self.of_images(200).reshape(-1, self.model.dim)
             if size <= 10_000:
                 rows = k_center_greedy(flat, size, 0).indices
             else:
@@ -70,16 +73,17 @@ class Tokens:
         path = self._cache / "tokens.npy"
         if not path.exists():
             print(f"computing {self.source}: once, a minute or so", file=sys.stderr)
-            network = open_network(self._folder, self._model, self._settings)
-            size = self._model.input_size
-            tokens = [network.run(to_model_input(self._image(i), size)[None])[0] for i in range(self.n_images)]
+            network = open_network(self.folder, self.model, self.settings)
+            size = self.model.input_size
+            tokens = [network.run(to_model_input(self.image(i), size)[None])[0] for i in range(self.n_images)]
             np.save(path, np.stack(tokens).astype(np.float16))
         all_tokens: NDArray[np.float16] = np.load(path, mmap_mode="r")
         return all_tokens
 
-    def _image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Uint8 [H, W, 3] RGB; a negative index counts from the last."""
         if not self._files:
-            return drawn_surface(index)
+            return drawn_surface(index % self.n_images)
         image = cv2.imread(str(self._files[index]), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise FileNotFoundError(f"{self._files[index]} cannot be read")
