@@ -1,6 +1,9 @@
 # Two images that fill a model repository, mounted at /repository. Build from the project's folder:
 #   docker build -f docker/export.Dockerfile --target export .     exports weights to ONNX (torch, no GPU)
 #   docker build -f docker/export.Dockerfile --target tensorrt .   builds the plan, on the GPU that is to serve it
+# tensorrt:25.08-py3 of NVIDIA's NGC, named with its registry: --build-arg TENSORRT_IMAGE=…
+ARG TENSORRT_IMAGE=tensorrt:25.08-py3
+
 FROM python:3.11.11-slim-bookworm AS export
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /src
@@ -17,8 +20,9 @@ VOLUME /repository
 ENTRYPOINT ["python", "-m", "export", "--repository", "/repository"]
 CMD ["--backend", "onnxruntime"]
 
-# Of the same release as Triton's image in compose.yaml: a plan is loaded by the TensorRT that has built it.
-FROM nvcr.io/nvidia/tensorrt:25.08-py3 AS tensorrt
+# Of the same release as Triton's image in .env.example: a plan is loaded by the TensorRT that has built it.
+# hadolint ignore=DL3006
+FROM ${TENSORRT_IMAGE} AS tensorrt
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONUNBUFFERED=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./

@@ -170,20 +170,31 @@ def test_a_client_that_goes_away_frees_its_place_in_the_queue(behind, triton_ser
         return triton_server.metrics().get("nv_inference_request_failure:CANCELED", 0)
 
     before = cancelled()
-    busy = threading.Thread(target=behind.fit, args=("busy", [png(steel(seed)) for seed in range(40, 64)]))
-    busy.start()
-    try:
-        for _ in range(8):
-            form = {"role_id": "steel", "roi_id": "pad", "mm_per_px": "0.2"}
-            request = behind.client.build_request("POST", "/infer", data=form, files={"image": ("a.png", UNSEEN)})
-            with socket.create_connection(("127.0.0.1", behind.port)) as client:
-                head = f"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Type: {request.headers['content-type']}\r\n"
-                body = request.read()
-                client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-                time.sleep(0.02)  # until it is in Triton's queue; then away
-        wait_until(lambda: cancelled() > before or not busy.is_alive(), 60)
-    finally:
-        busy.join()
+    form = {"role_id": "steel", "roi_id": "pad", "mm_per_px": "0.2"}
+    request = behind.client.build_request("POST", "/infer", data=form, files={"image": ("a.png", UNSEEN)})
+    body = request.read()
+    head = (
+        f"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Type: {request.headers['content-type']}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    enough = threading.Event()
+
+    def keep_busy(_: int) -> None:
+        while not enough.is_set():
+            behind.infer("pad", UNSEEN, heatmap="none")
+
+    with ThreadPoolExecutor(16) as pool:
+        busy = pool.map(keep_busy, range(16))
+        try:
+            for attempt in range(60):
+                with socket.create_connection(("127.0.0.1", behind.port)) as client:
+                    client.sendall(head.encode() + body)
+                    time.sleep(0.05 + 0.01 * attempt)  # until it waits in Triton's queue; then away
+                if cancelled() > before:
+                    break
+        finally:
+            enough.set()
+        list(busy)
     assert cancelled() > before
     assert behind.infer("pad", UNSEEN)["score"] > 0
 
