@@ -31,7 +31,7 @@ class SuspectAnswer(BaseModel):
     sha256: str
     file_name: str
     score: float = Field(description="against the bank without it")
-    robust_z: float = Field(description="(score − median) / (1.4826 · MAD) of all OK scores; suspect above 3.5")
+    robust_z: float = Field(description="(score − median) / (1.4826 · MAD) of all OK scores; suspect above 5")
     excluded: bool = Field(description="kept out of the bank, as exclude_suspects asked")
 
 
@@ -63,7 +63,7 @@ class FitAnswer(BaseModel):
                             "sha256": "9f86…",
                             "file_name": "pad-1_0017.png",
                             "score": 0.64,
-                            "robust_z": 3.9,
+                            "robust_z": 5.4,
                             "excluded": False,
                         }
                     ],
