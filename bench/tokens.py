@@ -34,6 +34,8 @@ class Tokens:
         self.settings = settings
         self.model = read_description(folder)
         data = Path(os.environ.get("MAGNETIC_TILE_DIR", HOME.parent / "shared" / "data" / "magnetic_tile"))
+        self.data = data
+        """Where the magnetic tiles are, if they are."""
         self._files = [*sorted(data.glob("train/good/*")), *sorted(data.glob("test/good/*"))]
         self._files += sorted(p for p in data.glob("test/*/*") if p.parent.name != "good")
         images = "magnetic tiles (Huang et al.)" if self._files else "drawn surfaces, no photographs being at hand"

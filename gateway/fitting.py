@@ -1,5 +1,6 @@
 """OK images to a memory bank: tokens, coreset, leave-one-out scores, a new version on disk."""
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -155,18 +156,35 @@ class FitService:
         """Decode and tokenise each image once, however often it was sent."""
         unique = {hashlib.sha256(data).hexdigest(): (name, data) for name, data in reversed(request.images)}
         items = [(sha256, *unique[sha256]) for sha256 in reversed(unique)]
+        batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
         new: list[_NewImage] = []
-        for start in range(0, len(items), _BATCH):
-            batch = items[start : start + _BATCH]
-            with times.stage("decode"):
-                prepared = await to_thread.run_sync(self._prepare, request, batch, model)
-            pixels = [p.pixels for p in prepared if p.pixels is not None]
-            with times.stage("engine"):
-                fresh = iter(await self._tokens(pixels, model) if pixels else ())
-            for p in prepared:
-                tokens = p.tokens if p.tokens is not None else next(fresh).astype(np.float16)
-                new.append(_NewImage(p.image, p.data, tokens))
+        # The next batch is decoded while the engine works on this one.
+        upcoming = asyncio.ensure_future(self._prepared(request, batches[0], model, times))
+        try:
+            for following in (*batches[1:], None):
+                prepared = await upcoming
+                if following is not None:
+                    upcoming = asyncio.ensure_future(self._prepared(request, following, model, times))
+                pixels = [p.pixels for p in prepared if p.pixels is not None]
+                with times.stage("engine"):
+                    fresh = iter(await self._tokens(pixels, model) if pixels else ())
+                for p in prepared:
+                    tokens = p.tokens if p.tokens is not None else next(fresh).astype(np.float16)
+                    new.append(_NewImage(p.image, p.data, tokens))
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
         return new
+
+    async def _prepared(
+        self,
+        request: FitRequest,
+        items: Sequence[tuple[str, str, bytes]],
+        model: ModelDescription,
+        times: StageTimes,
+    ) -> list[_Prepared]:
+        with times.stage("decode"):
+            return await to_thread.run_sync(self._prepare, request, items, model)
 
     async def _tokens(self, pixels: Sequence[NDArray[np.uint8]], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(np.stack(pixels), model=model, priority=Priority.FIT)

@@ -1,0 +1,100 @@
+"""What speed costs in accuracy: the served way against ONNX Runtime fp32 and ``IndexFlatL2``, on the magnetic tiles."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from bench.report import Row
+from bench.tokens import Tokens
+from gateway.engines.embedded import open_network
+from gateway.engines.networks import Network, OnnxRuntimeNetwork
+from gateway.images import to_model_input
+from gateway.patchcore.memory_bank import build_memory_bank, patch_distances
+from gateway.patchcore.neighbours import build_search
+from postprocess.anomaly_map import anomaly_map, score, upsample
+
+HELP = "scores and image AUROC of the served way against plain fp32 (ONNX Runtime, IndexFlatL2), on the magnetic tiles"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of this sub-command."""
+    parser.add_argument("--p-score", type=float, default=99.0)
+
+
+def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
+    """Measure; returns what the tokens are and a row for each step from plain fp32 to what is served.
+
+    Raises:
+        SystemExit: the tiles are not at hand.
+    """
+    tokens = Tokens()
+    train = sorted(tokens.data.glob("train/good/*"))
+    test = sorted(tokens.data.glob("test/*/*"))
+    if not train:
+        raise SystemExit("error: this takes the magnetic tiles; MAGNETIC_TILE_DIR says where they are")
+    is_ng = np.array([path.parent.name != "good" for path in test])
+    plain = OnnxRuntimeNetwork(tokens.folder, tokens.model, device="cpu")
+    served = open_network(tokens.folder, tokens.model, tokens.settings)
+    by_plain = _tokens(plain, tokens, [*train, *test])
+    by_served = _tokens(served, tokens, [*train, *test])
+    ways = {
+        f"{plain.runtime}, IndexFlatL2": _scores(by_plain, len(train), test, tokens, args.p_score, flat=True),
+        f"{served.runtime}, IndexFlatL2": _scores(by_served, len(train), test, tokens, args.p_score, flat=True),
+        f"{served.runtime}, served search": _scores(by_served, len(train), test, tokens, args.p_score, flat=False),
+    }
+    reference = next(iter(ways.values()))
+    rows = []
+    for name, scores in ways.items():
+        difference = np.abs(scores - reference)
+        rows.append(
+            {
+                "way": name,
+                "images": len(test),
+                "auroc": round(float(roc_auc_score(is_ng, scores)), 4),
+                "largest_difference": round(float(difference.max()), 5),
+                "mean_difference": round(float(difference.mean()), 5),
+            }
+        )
+    return tokens.source, rows
+
+
+def _tokens(network: Network, tokens: Tokens, paths: list[Path]) -> NDArray[np.float32]:
+    size = tokens.model.input_size
+    found = np.empty((len(paths), tokens.model.n_tokens, tokens.model.dim), np.float32)
+    for i, path in enumerate(paths):
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if grey is None:
+            raise FileNotFoundError(f"{path} cannot be read")
+        found[i] = network.run(to_model_input(np.asarray(grey, np.uint8), size)[None])[0]
+    return found
+
+
+def _scores(
+    tokens: NDArray[np.float32], n_train: int, test: list[Path], source: Tokens, p_score: float, *, flat: bool
+) -> NDArray[np.float64]:
+    bank = build_memory_bank(tokens[:n_train].astype(np.float16), 0.02, 0)
+    search: Any = _Flat(bank.tokens) if flat else build_search(bank.tokens)
+    scores = []
+    for image_tokens, path in zip(tokens[n_train:], test, strict=True):
+        height, width = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).shape  # type: ignore[union-attr]
+        distances = patch_distances(search, image_tokens, 1)
+        scores.append(score(upsample(anomaly_map(distances, source.model.token_hw), (width, height)), p_score))
+    return np.array(scores)
+
+
+class _Flat:
+    """FAISS ``IndexFlatL2`` as it comes."""
+
+    def __init__(self, bank: NDArray[np.float16]) -> None:
+        self._index = faiss.IndexFlatL2(bank.shape[1])
+        self._index.add(bank.astype(np.float32))
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        squared, _ = self._index.search(queries, k)
+        return np.asarray(np.sqrt(np.maximum(squared, 0)), np.float32)
