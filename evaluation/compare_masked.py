@@ -1,0 +1,283 @@
+"""`scripts/compare_masked`: an OK and an NG image of a fitted ROI, their anomaly maps without and with its weights."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from anyio import to_thread
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from evaluation.data import KO_LABELS, DataError, read_rows
+from evaluation.plots import read_rgb
+from gateway.banks import FittedRoi
+from gateway.engines import TokenEngine
+from gateway.errors import EngineUnavailableError, GatewayError
+from gateway.images import to_model_input
+from gateway.patchcore.memory_bank import patch_distances
+from gateway.pipeline import mask_of, require_same_model
+from gateway.roi_key import RoiKey
+from gateway.services import create_services
+from gateway.settings import Settings
+from postprocess.anomaly_map import anomaly_map, score, upsample
+from postprocess.roi_mask import Shape, ShapeError, parse_shape
+
+_SIZE = (13, 7.5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """One image, without and with the spatial weights."""
+
+    image: NDArray[np.uint8]
+    """[H, W, 3] RGB."""
+    raw: NDArray[np.float32]
+    """[H, W], the anomaly map without weights, before the blur."""
+    masked: NDArray[np.float32]
+    """[H, W], with them: what the service scores."""
+    raw_score: float
+    masked_score: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Both images and what they were compared with."""
+
+    key: RoiKey
+    ok: Compared
+    ko: Compared
+    weights: tuple[float, float] | None
+    """Smallest and largest spatial weight; None for an ROI without any."""
+    kind: str
+    """Where the weights come from."""
+    p_score: float
+    threshold: float | None
+
+
+async def compare(
+    settings: Settings,
+    key: RoiKey,
+    ok: Path,
+    ko: Path,
+    *,
+    p_score: float | None = None,
+    shape: Shape | None = None,
+    engine: TokenEngine | None = None,
+) -> Comparison:
+    """Compare with the stored memory bank of an ROI.
+
+    Args:
+        settings: name the models folder and the engine.
+        key: of the ROI, fitted.
+        ok: a good image.
+        ko: a bad one.
+        p_score: percentile of the score; None takes the calibration's, else the setting.
+        shape: the part, for the score.
+        engine: in place of the one that the settings name.
+
+    Raises:
+        GatewayError: no such ROI, another model, an image that cannot be read.
+    """
+    services = create_services(settings)
+    engine = engine or services.engine
+    await engine.start()
+    try:
+        if not engine.status.ready:
+            raise EngineUnavailableError(f"no tokens: {engine.status.reason}", retry_after_s=0)
+        roi = await services.banks.get(key)
+        require_same_model(roi.bank, engine.model)
+        calibration = roi.calibration
+        if p_score is None:
+            p_score = settings.p_score if calibration is None else calibration.score_percentile
+        images = [read_rgb(path) for path in (ok, ko)]
+        inputs = np.stack([to_model_input(image, engine.model.input_size) for image in images])
+        tokens = await engine.tokens(inputs, model=engine.model)
+
+        def both() -> list[Compared]:
+            pairs = zip(images, tokens, strict=True)
+            return [_compared(roi, image, own, settings.k, p_score, shape) for image, own in pairs]
+
+        first, second = await to_thread.run_sync(both)
+    finally:
+        await engine.close()
+    weights = roi.bank.weights
+    return Comparison(
+        key=key,
+        ok=first,
+        ko=second,
+        weights=None if weights is None else (float(weights.min()), float(weights.max())),
+        kind=roi.bank.manifest.spatial_weights.kind,
+        p_score=p_score,
+        threshold=None if calibration is None else calibration.threshold,
+    )
+
+
+def _compared(
+    roi: FittedRoi, image: NDArray[np.uint8], tokens: NDArray[np.float32], k: int, p_score: float, shape: Shape | None
+) -> Compared:
+    size_wh = image.shape[1], image.shape[0]
+    mask = None if shape is None else mask_of(shape, size_wh)
+    distances = patch_distances(roi.bank.search, tokens, min(k, len(roi.bank.bank)))
+    token_hw = roi.bank.manifest.token_hw
+    raw = upsample(anomaly_map(distances, token_hw), size_wh)
+    masked = upsample(anomaly_map(distances, token_hw, roi.bank.weights), size_wh)
+    return Compared(image, raw, masked, score(raw, p_score, mask), score(masked, p_score, mask))
+
+
+def normalised(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Smallest to 0, largest to 1; all 0 where they are the same.
+
+    Example:
+        >>> normalised(np.array([2, 3, 4], np.float32))
+        array([0. , 0.5, 1. ], dtype=float32)
+    """
+    low, high = values.min(), values.max()
+    if low == high:
+        return np.zeros_like(values)
+    return np.asarray((values - low) / (high - low), np.float32)
+
+
+def draw(comparison: Comparison, figure: Figure) -> None:
+    """Draw two rows, OK and NG, of image, raw map and masked map, each normalised to [0, 1]."""
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(2, 3)
+    picture = None
+    for row, (name, own) in enumerate((("OK", comparison.ok), ("KO", comparison.ko))):
+        shown = own.image.astype(np.float32)
+        grid[row, 0].imshow(normalised(shown))
+        grid[row, 0].set_ylabel(name, fontsize=14, fontweight="bold")
+        height, width = own.image.shape[:2]
+        grid[row, 0].set_title(f"image, {width} × {height}", fontsize=10)
+        for column, (title, values, value) in enumerate(
+            (("raw map", own.raw, own.raw_score), ("masked map", own.masked, own.masked_score)), start=1
+        ):
+            axes = grid[row, column]
+            picture = axes.imshow(normalised(values), cmap="turbo", vmin=0, vmax=1)
+            axes.set_title(f"{title}: score {value:.3f}, {values.min():.3f} to {values.max():.3f}", fontsize=10)
+    for axes in grid.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+    assert picture is not None
+    figure.colorbar(picture, ax=list(grid[:, 2]), label="each map from its smallest (0) to its largest (1)", shrink=0.8)
+    if comparison.weights is None:
+        said = "no spatial weights: raw and masked are the same"
+    else:
+        said = f"spatial weights ({comparison.kind}) {comparison.weights[0]:g} to {comparison.weights[1]:g}"
+    threshold = "not calibrated" if comparison.threshold is None else f"threshold {comparison.threshold:.3f}"
+    figure.suptitle(f"{comparison.key}: {said}; p{comparison.p_score:g}, {threshold}")
+
+
+def in_words(comparison: Comparison) -> str:
+    """The figures that go with the figure."""
+    if comparison.weights is None:
+        weights = "none: fit with a manual box or spatial_weights=variance for any"
+    else:
+        weights = f"min {comparison.weights[0]:g}, max {comparison.weights[1]:g} ({comparison.kind})"
+    lines = [f"ROI      {comparison.key}", f"weights  {weights}"]
+    if comparison.threshold is not None:
+        lines.append(f"threshold {comparison.threshold:.4f}, of the masked score")
+    for name, own in (("OK", comparison.ok), ("KO", comparison.ko)):
+        lines.append(f"{name}       raw score {own.raw_score:.4f}, masked score {own.masked_score:.4f}")
+    return "\n".join(lines)
+
+
+def first_of(file: Path, roi: str, ko_labels: Sequence[str]) -> tuple[Path, Path]:
+    """The first OK and the first KO image of a connector.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    rows = [row for row in read_rows(file, ko_labels, need_images=False) if row.connector == roi]
+    found = []
+    for is_ok in (True, False):
+        paths = [row.path for row in rows if row.is_ok is is_ok]
+        if not paths:
+            raise DataError(f"{file}: no {'OK' if is_ok else 'KO'} image of connector {roi!r}")
+        if not paths[0].is_file():
+            raise DataError(f"{file}: {paths[0]} is not there")
+        found.append(paths[0])
+    return found[0], found[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, compare, draw.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 wrong usage.
+    """
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if (args.csv is None) == (args.ok is None and args.ko is None) or (args.ok is None) != (args.ko is None):
+        parser.error("name --ok IMG and --ko IMG, or --csv FILE")
+    try:
+        key = RoiKey(args.role, args.roi)
+        ok, ko = (args.ok, args.ko) if args.csv is None else first_of(args.csv, args.roi, args.ko_labels)
+        shape = None if args.shape is None else parse_shape(args.shape)[0]
+        comparison = asyncio.run(compare(Settings(), key, ok, ko, p_score=args.p_score, shape=shape))
+    except GatewayError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except (DataError, ShapeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"OK image {ok}\nKO image {ko}\n{in_words(comparison)}")
+    show(comparison, args.out, on_screen=not args.no_show)
+    print(f"figure   {args.out}")
+    return 0
+
+
+def show(comparison: Comparison, out: Path, *, on_screen: bool) -> None:
+    """Write the figure, and show it where there is a screen."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not (on_screen and _has_screen()):
+        figure = Figure(figsize=_SIZE)
+        draw(comparison, figure)
+        figure.savefig(out, dpi=100)
+        return
+    from matplotlib import pyplot as plt  # chooses a window system, which not every machine has
+
+    figure = plt.figure(figsize=_SIZE)
+    draw(comparison, figure)
+    figure.savefig(out, dpi=100)
+    if plt.get_backend().lower() != "agg":
+        plt.show()
+
+
+def _has_screen() -> bool:
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/compare_masked",
+        description="What the spatial weights of a fitted ROI do to an OK and a KO image. GATEWAY_MODELS_DIR names the "
+        "memory banks.",
+    )
+    parser.add_argument("--role", required=True)
+    parser.add_argument("--roi", required=True, help="the ROI, which is the connector in the CSV")
+    parser.add_argument("--ok", type=Path, metavar="IMG")
+    parser.add_argument("--ko", type=Path, metavar="IMG")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="columns image path, connector, label: the first OK and KO of the ROI"
+    )
+    parser.add_argument(
+        "--ko-labels",
+        type=lambda text: tuple(text.split(",")),
+        default=KO_LABELS,
+        metavar="LABEL,…",
+        help=f"of KO images in the CSV (default: {','.join(KO_LABELS)}); occlusion labels are ignored",
+    )
+    parser.add_argument("--p-score", type=float, help="percentile (default: the calibration's, else GATEWAY_P_SCORE)")
+    parser.add_argument("--shape", metavar="JSON", help="the part, as in /infer; scores are of the pixels inside")
+    parser.add_argument("--out", type=Path, default=Path("compare_masked.png"), help="(default: %(default)s)")
+    parser.add_argument("--no-show", action="store_true", help="write the figure only")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""What to evaluate on: a folder in MVTec layout, or a CSV of images, connectors and labels."""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+GOOD = "good"
+KO_LABELS = ("KO", "NG")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+_COLUMNS = {
+    "path": ("image path", "image_path", "path", "image"),
+    "connector": ("connector", "roi", "roi_id"),
+    "label": ("label",),
+}
+
+
+class DataError(ValueError):
+    """A data set that cannot be evaluated on; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image to inspect, with what is known of it."""
+
+    path: Path
+    kind: str
+    """`good`, or the type of defect."""
+    mask: Path | None = None
+    """Where the defect is, if somebody drew it."""
+
+    @property
+    def is_ng(self) -> bool:
+        """Whether it should be rejected."""
+        return self.kind != GOOD
+
+    @property
+    def name(self) -> str:
+        """Folder and file, short enough for a table."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def truth(self, size_wh: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Bool [H, W] of the defect: nothing on a good image, None for a defect that nobody drew.
+
+        Raises:
+            DataError: the mask cannot be read, or is of another size than the image.
+        """
+        if not self.is_ng:
+            return np.zeros(size_wh[::-1], np.bool_)
+        if self.mask is None:
+            return None
+        drawn = cv2.imread(str(self.mask), cv2.IMREAD_GRAYSCALE)
+        if drawn is None:
+            raise DataError(f"{self.mask} cannot be read")
+        height, width = drawn.shape
+        if (width, height) != size_wh:
+            raise DataError(f"{self.mask} is {width} × {height}, its image {size_wh[0]} × {size_wh[1]}")
+        return np.asarray(drawn > 0, np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """OK images to learn and others to inspect, of one ROI."""
+
+    name: str
+    train: Sequence[Path]
+    test: Sequence[Sample]
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by label."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether pixel metrics can be had: every defect is drawn."""
+        defects = [sample for sample in self.test if sample.is_ng]
+        return bool(defects) and all(sample.mask is not None for sample in defects)
+
+    def counts(self) -> dict[str, int]:
+        """Images to inspect, by kind, good ones first."""
+        found = Counter(sample.kind for sample in self.test)
+        return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind != GOOD, kind))}
+
+    def checksum(self) -> str:
+        """Of all images and masks, in order: what a figure was measured on."""
+        digest = hashlib.sha256()
+        for path in (*self.train, *(p for s in self.test for p in (s.path, s.mask) if p is not None)):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def read_folder(folder: Path) -> DataSet:
+    """Read the MVTec layout: `train/good`, `test/<type>`, `ground_truth/<type>/<name>_mask.png` where there are any.
+
+    Raises:
+        DataError: no good image to learn, or none to inspect.
+    """
+    train = _images(folder / "train" / GOOD)
+    test = [
+        Sample(path, kind.name, _mask(folder, kind.name, path))
+        for kind in sorted(folder.glob("test/*/"))
+        for path in _images(kind)
+    ]
+    return _checked(DataSet(folder.resolve().name, train, test), str(folder))
+
+
+def read_csv(
+    file: Path,
+    ko_labels: Iterable[str] = KO_LABELS,
+    *,
+    connector: str | None = None,
+    test_share: float = 0.3,
+    seed: int = 0,
+) -> list[DataSet]:
+    """Read a CSV with the columns image path, connector, label: one data set per connector.
+
+    OK images are split by chance; all NG images are inspected. Labels that are neither OK nor NG are left out and
+    counted, and those of occlusions are left out whatever `ko_labels` says.
+
+    Args:
+        file: with a header; paths are relative to its folder, or else to the current one.
+        ko_labels: labels of NG images.
+        connector: only this one.
+        test_share: of the OK images that are inspected instead of learned.
+        seed: of the split.
+
+    Raises:
+        DataError: a column or an image is missing, or a connector has too few images.
+    """
+    rows = read_rows(file, ko_labels)
+    connectors = sorted({row.connector for row in rows} if connector is None else {connector})
+    found = []
+    for name in connectors:
+        own = [row for row in rows if row.connector == name]
+        ok = [row.path for row in own if row.is_ok]
+        ignored = Counter(row.label for row in own if row.is_ok is None)
+        held_back = max(1, round(test_share * len(ok)))
+        order = np.random.default_rng(seed).permutation(len(ok))
+        unseen = {int(i) for i in order[:held_back]}
+        train = [path for i, path in enumerate(ok) if i not in unseen]
+        test = [Sample(path, GOOD) for i, path in enumerate(ok) if i in unseen]
+        test += [Sample(row.path, row.label) for row in own if row.is_ok is False]
+        found.append(_checked(DataSet(name, train, test, dict(ignored)), f"{file}, connector {name}"))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a CSV."""
+
+    path: Path
+    connector: str
+    label: str
+    is_ok: bool | None
+    """None for a label that is neither OK nor NG."""
+
+
+def read_rows(file: Path, ko_labels: Iterable[str] = KO_LABELS, *, need_images: bool = True) -> list[Row]:
+    """Read the lines of a CSV and tell OK (`OK`), NG (`ko_labels`) and the others apart; case does not matter.
+
+    Args:
+        file: with a header; paths are relative to its folder, or else to the current one.
+        ko_labels: labels of NG images; those of occlusions are neither, whatever this says.
+        need_images: refuse an OK or NG image that is not there.
+
+    Raises:
+        DataError: unreadable, a column or an image is missing.
+    """
+    ko = {label.strip().casefold() for label in ko_labels}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)
+            columns = {key: _column(file, lines.fieldnames or (), names) for key, names in _COLUMNS.items()}
+            rows = []
+            for line in lines:
+                values = {key: (line[column] or "").strip() for key, column in columns.items()}
+                is_ok = _is_ok(values["label"], ko)
+                path = _located(file, values["path"])
+                if need_images and is_ok is not None and not path.is_file():
+                    raise DataError(f"{file}, line {lines.line_num}: {values['path'] or 'no image path'} is not there")
+                rows.append(Row(path, values["connector"], values["label"], is_ok))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: {error}") from error
+    return rows
+
+
+def _is_ok(label: str, ko: set[str]) -> bool | None:
+    folded = label.casefold()
+    if "occlu" in folded:
+        return None
+    if folded == "ok":
+        return True
+    return False if folded in ko else None
+
+
+def _column(file: Path, header: Sequence[str], names: Sequence[str]) -> str:
+    for column in header:
+        if column.strip().casefold() in names:
+            return column
+    raise DataError(f"{file}: no column {names[0]!r}; its columns are {', '.join(header) or 'none'}")
+
+
+def _located(file: Path, path: str) -> Path:
+    beside = file.parent / path
+    return Path(path) if not beside.is_file() and Path(path).is_file() else beside
+
+
+def _checked(data: DataSet, where: str) -> DataSet:
+    if not data.train:
+        raise DataError(f"{where}: no good image to learn from")
+    if not any(sample.is_ng for sample in data.test) or all(sample.is_ng for sample in data.test):
+        raise DataError(f"{where}: both good and bad images are needed to inspect")
+    return data
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+
+
+def _mask(folder: Path, kind: str, image: Path) -> Path | None:
+    path = folder / "ground_truth" / kind / f"{image.stem}_mask.png"
+    return path if kind != GOOD and path.is_file() else None

@@ -1,0 +1,136 @@
+"""Fit, calibrate and inspect, for each entry of a sweep; figures, and what the plots are drawn from."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.data import GOOD, DataSet
+from evaluation.inspection import Calibrated, Inspector, Judged, Progress
+from evaluation.metrics import ImageMetrics, PixelMetrics, Rate, image_metrics, pixel_metrics, rate
+
+Stage = Callable[[str, int], Progress]
+"""Shows the beginning of something that takes a while, and how many images of how many are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What the calibrated threshold does, by the score alone and by the whole verdict."""
+
+    by_score: Rate
+    by_verdict: Rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One line of the report."""
+
+    data: str
+    model: dict[str, Any]
+    fit: dict[str, Any]
+    calibration: Calibrated
+    image: ImageMetrics
+    pixel: PixelMetrics | None
+    false_alarms: Rates
+    misses: Rates
+    misses_by_type: dict[str, Rates]
+    judged: Sequence[Judged]
+    heatmap_max: float
+
+
+async def evaluate(
+    inspector: Inspector,
+    data: DataSet,
+    *,
+    coreset_rates: Sequence[float | None] = (None,),
+    seeds: Sequence[int | None] = (None,),
+    p_scores: Sequence[float | None] = (None,),
+    stage: Stage,
+    on_run: Callable[[Run], Any] | None = None,
+) -> list[Run]:
+    """Evaluate a model on a data set: each coreset rate with each seed is fitted, and judged at each percentile.
+
+    Args:
+        inspector: started.
+        data: what to learn and to inspect.
+        coreset_rates: to fit with; None takes the gateway's.
+        seeds: to fit with; None takes the gateway's.
+        p_scores: percentiles of the score; None takes the gateway's.
+        stage: shows progress.
+        on_run: awaited after each run, while the inspector still holds its memory bank.
+    """
+    runs = []
+    for coreset_rate, seed in itertools.product(coreset_rates, seeds):
+        progress = stage(f"{data.name}: fit", len(data.train))
+        fit = await inspector.fit(data.train, coreset_rate, seed, progress)
+        # Maps do not depend on the percentile.
+        pixel = await _pixel_metrics(inspector, data, stage) if data.has_masks else None
+        for p_score in p_scores:
+            calibration = await inspector.calibrate(p_score)
+            label = f"{data.name}: inspect at p{calibration.score_percentile:g}"
+            judged = await inspector.inspect(data.test, stage(label, len(data.test)))
+            run = _run(inspector, data, fit, calibration, pixel, judged)
+            runs.append(run)
+            if on_run is not None:
+                await on_run(run)
+    return runs
+
+
+async def _pixel_metrics(inspector: Inspector, data: DataSet, stage: Stage) -> PixelMetrics:
+    progress = stage(f"{data.name}: maps", len(data.test))
+    maps, truths = [], []
+    for sample in data.test:
+        found = await inspector.map_of(sample)
+        truth = sample.truth((found.shape[1], found.shape[0]))
+        assert truth is not None
+        maps.append(found)
+        truths.append(truth)
+        progress(1)
+    return pixel_metrics(maps, truths)
+
+
+def _run(
+    inspector: Inspector,
+    data: DataSet,
+    fit: dict[str, Any],
+    calibration: Calibrated,
+    pixel: PixelMetrics | None,
+    judged: Sequence[Judged],
+) -> Run:
+    threshold = calibration.threshold
+    bad = [j for j in judged if j.sample.is_ng]
+    types = [kind for kind in data.counts() if kind != GOOD]
+    return Run(
+        data=data.name,
+        model=inspector.describe(),
+        fit=fit,
+        calibration=calibration,
+        image=image_metrics([j.score for j in judged], [j.sample.is_ng for j in judged]),
+        pixel=pixel,
+        false_alarms=_rates([j for j in judged if not j.sample.is_ng], threshold, rejected_is_wrong=True),
+        misses=_rates(bad, threshold, rejected_is_wrong=False),
+        misses_by_type={
+            kind: _rates([j for j in bad if j.sample.kind == kind], threshold, rejected_is_wrong=False)
+            for kind in types
+        },
+        judged=judged,
+        heatmap_max=inspector.heatmap_max,
+    )
+
+
+def _rates(judged: Iterable[Judged], threshold: float, *, rejected_is_wrong: bool) -> Rates:
+    judged = list(judged)
+    return Rates(
+        by_score=rate([(j.score > threshold) is rejected_is_wrong for j in judged]),
+        by_verdict=rate([j.is_rejected is rejected_is_wrong for j in judged]),
+    )
+
+
+def worst_misses(run: Run) -> list[Judged]:
+    """Bad images that the verdict let pass, the lowest score first."""
+    return sorted((j for j in run.judged if j.sample.is_ng and not j.is_rejected), key=lambda j: j.score)
+
+
+def worst_false_alarms(run: Run) -> list[Judged]:
+    """Good images that the verdict rejected, the highest score first."""
+    return sorted((j for j in run.judged if not j.sample.is_ng and j.is_rejected), key=lambda j: -j.score)

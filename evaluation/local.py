@@ -1,0 +1,180 @@
+"""The service's own fit, calibration and inspection in this process, on a models folder of its own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from anyio import to_thread
+from numpy.typing import NDArray
+
+from evaluation.data import Sample
+from evaluation.inspection import Calibrated, Judged, Progress
+from evaluation.tokens import RememberingEngine
+from gateway.calibrating import CalibrationRequest, calibrate
+from gateway.engines import TokenEngine
+from gateway.errors import EngineUnavailableError, GatewayError
+from gateway.fitting import FitRequest, FitService
+from gateway.images import Limits, decode, read_header, to_model_input
+from gateway.patchcore.memory_bank import patch_distances
+from gateway.pipeline import InferRequest, InspectionPipeline
+from gateway.roi_key import RoiKey
+from gateway.services import create_services
+from gateway.settings import Settings
+from postprocess.anomaly_map import anomaly_map, blur, upsample
+
+_BATCH = 8
+
+
+class LocalInspector:
+    """The gateway's services, with tokens that are remembered."""
+
+    maps = "anomaly maps in float32, after the blur"
+
+    def __init__(self, settings: Settings, mm_per_px: float, cache: Path, engine: TokenEngine | None = None) -> None:
+        """Wire; `start` loads the network.
+
+        Args:
+            settings: as the service has them, but for the folder of models.
+            mm_per_px: of all images.
+            cache: folder where tokens are kept.
+            engine: in place of the one that the settings name.
+        """
+        self._folder = TemporaryDirectory(prefix="evaluate-")
+        models = Path(self._folder.name)
+        self.settings = settings.model_copy(update={"models_dir": models / "models", "cache_dir": models / "cache"})
+        services = create_services(self.settings)
+        inner = engine or create_services(settings).engine
+        self.engine = RememberingEngine(inner, cache)
+        self._services = replace(
+            services,
+            engine=self.engine,
+            pipeline=InspectionPipeline(self.engine, services.banks, services.weighting, self.settings),
+            fitting=FitService(self.engine, services.store, services.weighting, self.settings),
+        )
+        self._mm_per_px = mm_per_px
+        self._n_fits = 0
+        self._key = RoiKey("evaluation", "0")
+        self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        self.heatmap_max = 1.0
+
+    async def start(self) -> None:
+        """Load the network.
+
+        Raises:
+            EngineUnavailableError: says why not.
+        """
+        await self.engine.start()
+        status = self.engine.status
+        if not status.ready:
+            raise EngineUnavailableError(f"no tokens: {status.reason}", retry_after_s=0)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Inspector.describe`."""
+        model, s = self.engine.model, self.settings
+        return {
+            "extractor": model.extractor,
+            "weights": model.weights.model_dump(),
+            "fingerprint": model.fingerprint,
+            "layers": list(model.layers),
+            "scales": list(model.scales),
+            "input_size": model.input_size,
+            "token_hw": list(model.token_hw),
+            "runtime": self.engine.status.runtime,
+            "k": s.k,
+            "blur_sigma": s.blur_sigma,
+            "threshold_margin": s.threshold_margin,
+            "mm_per_px": self._mm_per_px,
+            "how": "in process",
+        }
+
+    async def fit(
+        self, images: Sequence[Path], coreset_rate: float | None, seed: int | None, progress: Progress
+    ) -> dict[str, Any]:
+        """See `Inspector.fit`."""
+        self._key = RoiKey("evaluation", str(self._n_fits))
+        self._n_fits += 1
+        files = [(path.name, path.read_bytes()) for path in images]
+        self.engine.on_tokens = progress
+        result = await self._services.fitting.fit(
+            FitRequest(self._key, files, self._mm_per_px, coreset_rate=coreset_rate, seed=seed)
+        )
+        self.engine.on_tokens = _nobody
+        manifest = result.manifest
+        self.heatmap_max = manifest.heatmap_max
+        return {
+            "coreset_rate": manifest.coreset_rate,
+            "seed": manifest.seed,
+            "n_ok": len(manifest.images),
+            "n_duplicates": result.duplicates,
+            "n_embeddings": manifest.n_embeddings,
+            "covering_radius": manifest.covering_radius,
+            "spatial_weights": manifest.spatial_weights.kind,
+            "suspects": [suspect.image.file_name for suspect in result.suspects],
+            "warnings": result.warnings,
+        }
+
+    async def calibrate(self, p_score: float | None) -> Calibrated:
+        """See `Inspector.calibrate`."""
+        request = CalibrationRequest(mm_per_px=self._mm_per_px, score_percentile=p_score)
+        _, made, warnings = await to_thread.run_sync(calibrate, self._services.store, self.settings, self._key, request)
+        assert made.expected_false_alarm_rate is not None
+        assert made.expected_false_alarm_interval is not None
+        return Calibrated(
+            threshold=made.threshold,
+            pixel_threshold=made.pixel_threshold,
+            method=f"{made.method}, {made.ok_source}",
+            n_ok=made.n_ok,
+            stated_rate=made.expected_false_alarm_rate,
+            stated_interval=made.expected_false_alarm_interval,
+            stated_verdict_rate=made.verdict_false_alarm_rate,
+            stated_verdict_interval=made.verdict_false_alarm_interval,
+            score_percentile=made.score_percentile,
+            area_mm2_thr=made.area_mm2_thr,
+            warnings=warnings,
+        )
+
+    async def inspect(self, samples: Sequence[Sample], progress: Progress) -> list[Judged]:
+        """See `Inspector.inspect`."""
+        judged = []
+        for start in range(0, len(samples), _BATCH):
+            batch = samples[start : start + _BATCH]
+            requests = [
+                InferRequest(self._key, s.path.read_bytes(), s.path.name, self._mm_per_px, heatmap="none")
+                for s in batch
+            ]
+            answers = await self._services.pipeline.infer_batch(requests)
+            for sample, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, GatewayError):
+                    raise answer
+                contours = [region.contour for region in answer.regions]
+                judged.append(Judged(sample, answer.score, answer.verdict, answer.verdict_reason, contours))
+            progress(len(batch))
+        return judged
+
+    async def map_of(self, sample: Sample) -> NDArray[np.float32]:
+        """See `Inspector.map_of`."""
+        roi = await self._services.banks.get(self._key)
+        model = self.engine.model
+        data = sample.path.read_bytes()
+        header = read_header(data, sample.path.name, self._limits)
+        image = to_model_input(decode(data, sample.path.name, header), model.input_size)
+        (tokens,) = await self.engine.tokens(image[None], model=model)
+
+        def full() -> NDArray[np.float32]:
+            distances = patch_distances(roi.bank.search, tokens, min(self.settings.k, len(roi.bank.bank)))
+            grid = anomaly_map(distances, model.token_hw, roi.bank.weights)
+            return blur(upsample(grid, header.upright_size), self.settings.blur_sigma)
+
+        return await to_thread.run_sync(full)
+
+    async def close(self) -> None:
+        """See `Inspector.close`."""
+        await self.engine.close()
+        self._folder.cleanup()
+
+
+def _nobody(n: int) -> None:
+    pass

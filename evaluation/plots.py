@@ -1,0 +1,129 @@
+"""Pictures of an evaluation: histogram, ROC, and galleries of what went wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from evaluation.data import GOOD
+from evaluation.evaluate import Run
+from evaluation.inspection import Inspector, Judged
+from gateway.images import Limits, decode, read_header
+from postprocess.heatmap import overlay
+
+_OK, _NG = "#4878a8", "#d1605e"
+_COLUMNS = 4
+_NO_LIMITS = Limits(2**62, 2**62)
+
+
+def draw_histogram(run: Run, path: Path) -> None:
+    """Scores of good and bad images, stacked by type of defect, with the calibrated threshold."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(run.misses_by_type)
+    scores = [np.array([j.score for j in run.judged if j.sample.kind == kind]) for kind in (GOOD, *kinds)]
+    every = np.concatenate(scores)
+    middle = float(every.mean())
+    low, high = (float(every.min()), float(every.max())) if np.ptp(every) > 0 else (middle - 0.5, middle + 0.5)
+    edges = np.linspace(low, high, 36).tolist()
+    warm = mpl.colormaps["autumn"](np.linspace(0, 0.85, len(kinds)))
+    labels = [f"{kind} ({len(own)})" for kind, own in zip((GOOD, *kinds), scores, strict=True)]
+    axes.hist(scores[1:], edges, stacked=True, color=list(warm), label=labels[1:], alpha=0.85)
+    axes.hist(scores[0], edges, histtype="stepfilled", color=_OK, edgecolor="black", alpha=0.6, label=labels[0])
+    threshold = run.calibration.threshold
+    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
+    axes.set(xlabel=f"score (p{run.calibration.score_percentile:g} of the anomaly map)", ylabel="images")
+    axes.set_title(f"{run.data}: scores of {len(run.judged)} unseen images")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def draw_roc(run: Run, path: Path) -> None:
+    """ROC of the score, with the calibrated threshold as a point and each type of defect as a thin line."""
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    good = [j.score for j in run.judged if not j.sample.is_ng]
+    for kind in run.misses_by_type:
+        own = [j.score for j in run.judged if j.sample.kind == kind]
+        fpr, tpr, _ = roc_curve([0] * len(good) + [1] * len(own), good + own)
+        axes.plot(fpr, tpr, linewidth=1, alpha=0.6, label=f"{kind} ({len(own)})")
+    fpr, tpr, _ = roc_curve([j.sample.is_ng for j in run.judged], [j.score for j in run.judged])
+    axes.plot(fpr, tpr, color="black", linewidth=2, label=f"all, AUROC {run.image.auroc:.3f}")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    for name, false_alarms, misses, marker in (
+        ("score", run.false_alarms.by_score, run.misses.by_score, "o"),
+        ("verdict", run.false_alarms.by_verdict, run.misses.by_verdict, "X"),
+    ):
+        x, y = false_alarms.share, 1 - misses.share
+        axes.plot(x, y, marker, color=_NG, markersize=9, clip_on=False, label=f"calibrated, by {name}")
+    axes.set(xlabel="share of good images rejected", ylabel="share of bad images rejected", xlim=(0, 1), ylim=(0, 1.01))
+    axes.set_aspect("equal")
+    axes.set_title(f"{run.data}: ROC")
+    axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+async def draw_gallery(
+    inspector: Inspector, run: Run, judged: Sequence[Judged], title: str, path: Path, n: int = 8
+) -> None:
+    """The first few images beside their overlay; regions white, a drawn defect outlined in green.
+
+    Args:
+        inspector: still holds the memory bank of the run.
+        run: that they are of.
+        judged: worst first; more than `n` are cut.
+        title: of the picture.
+        path: of the PNG.
+        n: images at most.
+    """
+    shown = list(judged[:n])
+    rows = max(1, -(-len(shown) // _COLUMNS))
+    figure = Figure(figsize=(3.6 * _COLUMNS, 2.6 * rows + 0.7), layout="constrained")
+    figure.suptitle(f"{title}: {len(shown)} of {len(judged)}" if len(judged) > n else f"{title}: {len(judged)}")
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, j in zip(grid, shown, strict=False):
+        image = read_rgb(j.sample.path)
+        heat = await inspector.map_of(j.sample)
+        draw_pair(axes, image, heat, inspector.heatmap_max, j)
+    figure.savefig(path, dpi=100)
+
+
+def draw_pair(axes: Axes, image: NDArray[np.uint8], heat: NDArray[np.float32], heatmap_max: float, j: Judged) -> None:
+    """An image and, to its right, the same with overlay, regions and drawn defect.
+
+    Args:
+        axes: to draw into.
+        image: uint8 [H, W, 3] RGB.
+        heat: float32 [H, W].
+        heatmap_max: distance drawn hottest.
+        j: what was said of it.
+    """
+    levels = np.rint(np.clip(heat / heatmap_max, 0, 1) * 255).astype(np.uint8)
+    over = overlay(image, levels, j.contours)
+    plain = image.copy()
+    truth = j.sample.truth((image.shape[1], image.shape[0]))
+    if truth is not None and truth.any():
+        outlines, _ = cv2.findContours(truth.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for picture in (plain, over):
+            cv2.polylines(picture, outlines, isClosed=True, color=(0, 255, 0), thickness=1)
+    # Side by side, or one above the other, whichever fills the place better.
+    axis = 1 if image.shape[0] >= 0.75 * image.shape[1] else 0
+    gap = np.full((image.shape[0], 4, 3) if axis == 1 else (4, image.shape[1], 3), 255, np.uint8)
+    axes.imshow(np.concatenate([plain, gap, over], axis=axis))
+    said = f"NG by {j.reason}" if j.is_rejected else "OK"
+    axes.set_title(f"{j.sample.kind}/{j.sample.path.stem}\nscore {j.score:.3f}, said {said}", fontsize=8)
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Uint8 [H, W, 3], decoded as the gateway does."""
+    data = path.read_bytes()
+    image = decode(data, path.name, read_header(data, path.name, _NO_LIMITS))
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

@@ -1,0 +1,244 @@
+"""`report.json`, with everything, and `report.md`, to read."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from evaluation.data import DataSet
+from evaluation.evaluate import Rates, Run
+from evaluation.metrics import Rate
+from evaluation.models import weights_in_words
+from gateway.settings import HOME
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "openvino", "faiss-cpu")
+_AUPRO = (
+    "AUPRO is this project's own function after Bergmann et al. (IJCV 2021): mean overlap of each connected defect "
+    "region over the share of false pixels, up to 30 %. Its tests compare it with a count over every threshold. "
+    "The other measures are scikit-learn's."
+)
+
+
+def as_json(
+    runs: Sequence[Run], data: Sequence[DataSet], options: dict[str, Any], plots: Sequence[str], maps: str
+) -> dict[str, Any]:
+    """Everything that was measured, and with what."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "options": options,
+        "maps": maps,
+        "data": [
+            {
+                "name": d.name,
+                "n_train": len(d.train),
+                "test": d.counts(),
+                "has_masks": d.has_masks,
+                "ignored": d.ignored,
+                "sha256": d.checksum(),
+            }
+            for d in data
+        ],
+        "plots": list(plots),
+        "runs": [_run_as_json(run) for run in runs],
+    }
+
+
+def _run_as_json(run: Run) -> dict[str, Any]:
+    def rates(found: Rates) -> dict[str, Any]:
+        return {
+            name: {**asdict(r), "share": r.share}
+            for name, r in (("by_score", found.by_score), ("by_verdict", found.by_verdict))
+        }
+
+    return {
+        "data": run.data,
+        "model": run.model,
+        "fit": run.fit,
+        "calibration": asdict(run.calibration),
+        "image": asdict(run.image),
+        "pixel": None if run.pixel is None else asdict(run.pixel),
+        "false_alarms": rates(run.false_alarms),
+        "misses": rates(run.misses),
+        "misses_by_type": {kind: rates(found) for kind, found in run.misses_by_type.items()},
+        "images": [
+            {
+                "image": j.sample.name,
+                "kind": j.sample.kind,
+                "score": j.score,
+                "verdict": j.verdict,
+                "reason": j.reason,
+                "n_regions": len(j.contours),
+            }
+            for j in run.judged
+        ],
+    }
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report to read, from `as_json`'s."""
+    runs, first = report["runs"], report["runs"][0]
+    parts = ["# Evaluation", "", *_made_with(report), ""]
+    if len(runs) > 1:
+        parts += ["## All runs", "", *_table_of_runs(runs), ""]
+    shown = [run for i, run in enumerate(runs) if run["data"] not in {r["data"] for r in runs[:i]}]
+    for run in shown:
+        title = f"## {run['data']}" + (f": {_label(run)}" if len(runs) > 1 else "")
+        own_plots = [p for p in report["plots"] if p.startswith(f"{plot_prefix(run['data'])}-")]
+        parts += [title, "", *_details(run), *_pictures(own_plots), ""]
+    if first["pixel"] is not None:
+        parts += [f"Pixel figures are of {report['maps']}, good images included. {_AUPRO}", ""]
+    return "\n".join(parts)
+
+
+def plot_prefix(name: str) -> str:
+    """What the files of a data set's plots begin with."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+
+
+def _made_with(report: dict[str, Any]) -> list[str]:
+    run = report["runs"][0]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines = [f"- **Date**: {report['date']}"]
+    for d in report["data"]:
+        test = ", ".join(f"{n} {kind}" for kind, n in d["test"].items())
+        ignored = ", ".join(f"{n} {label}" for label, n in d["ignored"].items())
+        lines.append(
+            f"- **Data**: {d['name']}, learned from {d['n_train']} OK images, inspected {test}"
+            f"{f'; left out: {ignored}' if ignored else ''} (SHA-256 {d['sha256'][:16]})"
+        )
+    lines.append(f"- **Weights**: {weights_in_words(run['model']['weights'])}")
+    lines.append(f"- **Model**: {_pairs(run['model'], leave_out=('weights',))}")
+    lines.append(f"- **Options**: {_pairs(report['options'])}")
+    lines.append(f"- **Versions**: {versions}")
+    return lines
+
+
+def _pairs(values: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
+    return ", ".join(
+        f"{name} {_plain(value)}" for name, value in values.items() if name not in leave_out and value is not None
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(_plain(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _label(run: dict[str, Any]) -> str:
+    layers = run["model"].get("layers")
+    shown = f"layers {_plain(layers).replace('/', ',')}, " if layers else ""
+    return f"{shown}p{run['calibration']['score_percentile']:g}"
+
+
+def _table_of_runs(runs: Sequence[dict[str, Any]]) -> list[str]:
+    columns = ["data", "layers", "input", "coreset", "seed", "p_score", "AUROC", "AP", "F1-max", "pixel AUROC"]
+    columns += [
+        "AUPRO",
+        "threshold",
+        "false alarms, score",
+        "misses, score",
+        "false alarms, verdict",
+        "misses, verdict",
+    ]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for run in runs:
+        pixel, image, c = run["pixel"], run["image"], run["calibration"]
+        layers, size = run["model"].get("layers"), run["model"].get("input_size")
+        cells = [
+            run["data"],
+            "–" if layers is None else _plain(layers).replace("/", ","),
+            "–" if size is None else str(size),
+            f"{run['fit']['coreset_rate']:g}",
+            str(run["fit"]["seed"]),
+            f"{c['score_percentile']:g}",
+            *(f"{image[name]:.3f}" for name in ("auroc", "ap", "f1_max")),
+            *("–" if pixel is None else f"{pixel[name]:.3f}" for name in ("auroc", "aupro")),
+            f"{c['threshold']:.3f}",
+            *(_share(run[what][by]) for by in ("by_score", "by_verdict") for what in ("false_alarms", "misses")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _share(found: dict[str, Any]) -> str:
+    return f"{found['share']:.1%} ({found['count']}/{found['n']})"
+
+
+def _with_interval(found: dict[str, Any]) -> str:
+    return f"{_share(found)}, {found['low']:.1%} to {found['high']:.1%}"
+
+
+def _details(run: dict[str, Any]) -> list[str]:
+    image, pixel, c, fit = run["image"], run["pixel"], run["calibration"], run["fit"]
+    lines = ["| measure | value |", "| --- | --- |", f"| image AUROC | {image['auroc']:.4f} |"]
+    lines += [f"| image AP | {image['ap']:.4f} |"]
+    lines += [f"| image F1-max | {image['f1_max']:.4f}, at {image['f1_threshold']:.3f} |"]
+    if pixel is not None:
+        lines += [f"| pixel AUROC | {pixel['auroc']:.4f} |"]
+        lines += [f"| AUPRO (30 % FPR) | {pixel['aupro']:.4f}, {pixel['n_regions']} regions |"]
+    low, high = c["stated_interval"]
+    lines += [
+        "",
+        f"Fit: {_pairs(fit, leave_out=('suspects', 'warnings'))}"
+        f"{'; suspects: ' + ', '.join(fit['suspects']) if fit['suspects'] else ''}.",
+        "",
+        f"Threshold {c['threshold']:.4f} (regions {c['pixel_threshold']:.4f}, of {c['area_mm2_thr']:g} mm² and more) "
+        f"by {c['method']} over {c['n_ok']} OK scores at p{c['score_percentile']:g}. The calibration states that the "
+        f"score rejects {c['stated_rate']:.1%} of unseen OK images, {low:.1%} to {high:.1%}"
+        + (
+            f", and the verdict {c['stated_verdict_rate']:.1%}, "
+            f"{c['stated_verdict_interval'][0]:.1%} to {c['stated_verdict_interval'][1]:.1%}."
+            if c["stated_verdict_interval"] is not None
+            else "."
+        ),
+        "",
+        *(f"> {warning}\n" for warning in (*fit["warnings"], *c["warnings"])),
+        "| at this threshold | by the score | by the verdict (score or region) |",
+        "| --- | --- | --- |",
+        f"| false alarms | {_both(run['false_alarms'])} |",
+        f"| misses | {_both(run['misses'])} |",
+        *(f"| misses, {kind} | {_both(found)} |" for kind, found in run["misses_by_type"].items()),
+        "",
+        "Shares with 95 % confidence intervals (Clopper and Pearson).",
+        "",
+    ]
+    return lines
+
+
+def _both(found: dict[str, Any]) -> str:
+    return f"{_with_interval(found['by_score'])} | {_with_interval(found['by_verdict'])}"
+
+
+def _pictures(plots: Sequence[str]) -> list[str]:
+    return [line for plot in plots for line in (f"![{plot.removesuffix('.png')}]({plot})", "")]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"patchcore-gateway": importlib.metadata.version("patchcore-gateway")}
+    commit = _commit()
+    if commit is not None:
+        versions["commit"] = commit
+    versions["python"] = platform.python_version()
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        done = subprocess.run(command, cwd=HOME, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+__all__ = ["Rate", "as_json", "as_markdown", "plot_prefix"]
