@@ -121,7 +121,13 @@ def test_two_exports_into_one_folder_do_not_meet(options):
 
 def test_an_interrupted_export_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", str(tmp_path), *SMALL]
-    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in a shell's background ignores them
+
+    with subprocess.Popen(
+        command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
         assert process.stderr is not None
         said = ""
         for line in process.stderr:
