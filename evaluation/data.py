@@ -46,7 +46,7 @@ class Sample:
         return f"{self.path.parent.name}/{self.path.name}"
 
     def truth(self, size_wh: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """Bool [H, W] of the defect: nothing on a good image, None for a defect that nobody drew.
+        """Bool [H, W] of the defect: nothing on a good image, None where nobody drew it: no mask, or an empty one.
 
         Raises:
             DataError: the mask cannot be read, or is of another size than the image.
@@ -61,7 +61,7 @@ class Sample:
         height, width = drawn.shape
         if (width, height) != size_wh:
             raise DataError(f"{self.mask} is {width} × {height}, its image {size_wh[0]} × {size_wh[1]}")
-        return np.asarray(drawn > 0, np.bool_)
+        return np.asarray(drawn > 0, np.bool_) if drawn.any() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,8 @@ class DataSet:
 
     @property
     def has_masks(self) -> bool:
-        """Whether pixel metrics can be had: every defect is drawn."""
-        defects = [sample for sample in self.test if sample.is_ng]
-        return bool(defects) and all(sample.mask is not None for sample in defects)
+        """Whether pixel metrics can be had: some defect is drawn."""
+        return any(sample.mask is not None for sample in self.test)
 
     def counts(self) -> dict[str, int]:
         """Images to inspect, by kind, good ones first."""

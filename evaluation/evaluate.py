@@ -35,7 +35,6 @@ class Run:
     misses: Rates
     misses_by_type: dict[str, Rates]
     judged: Sequence[Judged]
-    heatmap_max: float
 
 
 async def evaluate(
@@ -78,15 +77,17 @@ async def evaluate(
 
 async def _pixel_metrics(inspector: Inspector, data: DataSet, stage: Stage) -> PixelMetrics:
     progress = stage(f"{data.name}: maps", len(data.test))
-    maps, truths = [], []
+    maps, truths, left_out = [], [], []
     for sample in data.test:
         found = await inspector.map_of(sample)
         truth = sample.truth((found.shape[1], found.shape[0]))
-        assert truth is not None
-        maps.append(found)
-        truths.append(truth)
+        if truth is None:
+            left_out.append(sample.name)
+        else:
+            maps.append(found)
+            truths.append(truth)
         progress(1)
-    return pixel_metrics(maps, truths)
+    return pixel_metrics(maps, truths, left_out)
 
 
 def _run(
@@ -114,7 +115,6 @@ def _run(
             for kind in types
         },
         judged=judged,
-        heatmap_max=inspector.heatmap_max,
     )
 
 

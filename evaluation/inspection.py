@@ -53,8 +53,6 @@ class Inspector(Protocol):
 
     maps: str
     """What its maps are, for the report."""
-    heatmap_max: float
-    """Distance that an overlay shows as hottest; known after a fit."""
 
     def describe(self) -> dict[str, Any]:
         """Model, runtime and settings, for the report."""

@@ -46,6 +46,7 @@ class LocalInspector:
         models = Path(self._folder.name)
         self.settings = settings.model_copy(update={"models_dir": models / "models", "cache_dir": models / "cache"})
         services = create_services(self.settings)
+        # Its own services, so that compiled networks stay where the service keeps them.
         inner = engine or create_services(settings).engine
         self.engine = RememberingEngine(inner, cache)
         self._services = replace(
@@ -58,7 +59,6 @@ class LocalInspector:
         self._n_fits = 0
         self._key = RoiKey("evaluation", "0")
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        self.heatmap_max = 1.0
 
     async def start(self) -> None:
         """Load the network.
@@ -103,7 +103,6 @@ class LocalInspector:
         )
         self.engine.on_tokens = _nobody
         manifest = result.manifest
-        self.heatmap_max = manifest.heatmap_max
         return {
             "coreset_rate": manifest.coreset_rate,
             "seed": manifest.seed,

@@ -37,6 +37,8 @@ class PixelMetrics:
     aupro: float
     """Up to 30 % false pixels."""
     n_regions: int
+    left_out: Sequence[str] = ()
+    """Bad images without a drawn defect, of which no pixel counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,20 @@ def image_metrics(scores: Sequence[float], is_ng: Sequence[bool]) -> ImageMetric
     )
 
 
-def pixel_metrics(maps: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[np.bool_]]) -> PixelMetrics:
+def pixel_metrics(
+    maps: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[np.bool_]], left_out: Sequence[str] = ()
+) -> PixelMetrics:
     """Measure how maps tell defect pixels from others, good images included.
 
     Args:
         maps: float32 [H, W] each.
         truths: bool [H, W] each, all False for a good image.
+        left_out: names of images that are in neither.
     """
     values = np.concatenate([m.ravel() for m in maps])
     defect = np.concatenate([t.ravel() for t in truths])
     aupro, n_regions = area_under_pro(maps, truths)
-    return PixelMetrics(float(roc_auc_score(defect, values)), aupro, n_regions)
+    return PixelMetrics(float(roc_auc_score(defect, values)), aupro, n_regions, left_out)
 
 
 def area_under_pro(

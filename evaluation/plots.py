@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -24,23 +25,26 @@ _NO_LIMITS = Limits(2**62, 2**62)
 
 def draw_histogram(run: Run, path: Path) -> None:
     """Scores of good and bad images, stacked by type of defect, with the calibrated threshold."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
     kinds = list(run.misses_by_type)
     scores = [np.array([j.score for j in run.judged if j.sample.kind == kind]) for kind in (GOOD, *kinds)]
     every = np.concatenate(scores)
     middle = float(every.mean())
     low, high = (float(every.min()), float(every.max())) if np.ptp(every) > 0 else (middle - 0.5, middle + 0.5)
     edges = np.linspace(low, high, 36).tolist()
-    warm = mpl.colormaps["autumn"](np.linspace(0, 0.85, len(kinds)))
+    colours = mpl.colormaps["Set2"](np.arange(len(kinds)) % 8)
     labels = [f"{kind} ({len(own)})" for kind, own in zip((GOOD, *kinds), scores, strict=True)]
-    axes.hist(scores[1:], edges, stacked=True, color=list(warm), label=labels[1:], alpha=0.85)
-    axes.hist(scores[0], edges, histtype="stepfilled", color=_OK, edgecolor="black", alpha=0.6, label=labels[0])
+    above.hist(scores[0], edges, color=_OK, label=labels[0])
+    below.hist(scores[1:], edges, stacked=True, color=list(colours), label=labels[1:])
     threshold = run.calibration.threshold
-    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
-    axes.set(xlabel=f"score (p{run.calibration.score_percentile:g} of the anomaly map)", ylabel="images")
-    axes.set_title(f"{run.data}: scores of {len(run.judged)} unseen images")
-    axes.legend(fontsize="small")
+    for axes, kind in ((above, "good"), (below, "bad")):
+        axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
+        axes.set_ylabel(f"{kind} images")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize="small", loc="upper right")
+    below.set_xlabel(f"score (p{run.calibration.score_percentile:g} of the anomaly map)")
+    above.set_title(f"{run.data}: scores of {len(run.judged)} unseen images")
     figure.savefig(path, dpi=110)
 
 
@@ -72,7 +76,7 @@ def draw_roc(run: Run, path: Path) -> None:
 async def draw_gallery(
     inspector: Inspector, run: Run, judged: Sequence[Judged], title: str, path: Path, n: int = 8
 ) -> None:
-    """The first few images beside their overlay; regions white, a drawn defect outlined in green.
+    """The first few images beside their overlay; regions white, a drawn defect outlined in magenta.
 
     Args:
         inspector: still holds the memory bank of the run.
@@ -83,37 +87,54 @@ async def draw_gallery(
         n: images at most.
     """
     shown = list(judged[:n])
-    rows = max(1, -(-len(shown) // _COLUMNS))
-    figure = Figure(figsize=(3.6 * _COLUMNS, 2.6 * rows + 0.7), layout="constrained")
-    figure.suptitle(f"{title}: {len(shown)} of {len(judged)}" if len(judged) > n else f"{title}: {len(judged)}")
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    columns = min(_COLUMNS, max(2, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
+    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.9), layout="constrained")
+    count = f"{len(shown)} of {len(judged)}" if len(judged) > n else str(len(judged))
+    cold, hot = _scale(run)
+    figure.suptitle(
+        f"{title}: {count}\ncolours from {cold:.2f} to {hot:.2f}, green at the threshold; regions white, truth magenta",
+        fontsize=11,
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, j in zip(grid, shown, strict=False):
         image = read_rgb(j.sample.path)
         heat = await inspector.map_of(j.sample)
-        draw_pair(axes, image, heat, inspector.heatmap_max, j)
+        draw_pair(axes, image, heat, (cold, hot), j)
     figure.savefig(path, dpi=100)
 
 
-def draw_pair(axes: Axes, image: NDArray[np.uint8], heat: NDArray[np.float32], heatmap_max: float, j: Judged) -> None:
+def _scale(run: Run) -> tuple[float, float]:
+    """Distances drawn coldest and hottest: around the threshold of regions, where good and bad part.
+
+    A served heatmap begins at 0 and ends at the distance of unrelated tokens, where all good images look alike.
+    """
+    return 0.5 * run.calibration.pixel_threshold, 1.5 * run.calibration.pixel_threshold
+
+
+def draw_pair(
+    axes: Axes, image: NDArray[np.uint8], heat: NDArray[np.float32], scale: tuple[float, float], j: Judged
+) -> None:
     """An image and, to its right, the same with overlay, regions and drawn defect.
 
     Args:
         axes: to draw into.
         image: uint8 [H, W, 3] RGB.
         heat: float32 [H, W].
-        heatmap_max: distance drawn hottest.
+        scale: distances drawn coldest and hottest.
         j: what was said of it.
     """
-    levels = np.rint(np.clip(heat / heatmap_max, 0, 1) * 255).astype(np.uint8)
+    cold, hot = scale
+    levels = np.rint(np.clip((heat - cold) / max(hot - cold, 1e-9), 0, 1) * 255).astype(np.uint8)
     over = overlay(image, levels, j.contours)
     plain = image.copy()
     truth = j.sample.truth((image.shape[1], image.shape[0]))
     if truth is not None and truth.any():
         outlines, _ = cv2.findContours(truth.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for picture in (plain, over):
-            cv2.polylines(picture, outlines, isClosed=True, color=(0, 255, 0), thickness=1)
+            cv2.polylines(picture, outlines, isClosed=True, color=(255, 0, 255), thickness=2)
     # Side by side, or one above the other, whichever fills the place better.
     axis = 1 if image.shape[0] >= 0.75 * image.shape[1] else 0
     gap = np.full((image.shape[0], 4, 3) if axis == 1 else (4, image.shape[1], 3), 255, np.uint8)

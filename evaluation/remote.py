@@ -34,7 +34,6 @@ class RemoteInspector:
         self._roi_id: str | None = None
         self._health: dict[str, Any] = {}
         self._params: dict[str, Any] = {}
-        self.heatmap_max = 1.0
 
     async def start(self) -> None:
         """Ask who is there.
@@ -107,7 +106,6 @@ class RemoteInspector:
             answer = await self._infer(sample, "none")
             contours = [np.asarray(region["contour"], np.int32) for region in answer["regions"]]
             judged.append(Judged(sample, answer["score"], answer["verdict"], answer["verdict_reason"], contours))
-            self.heatmap_max = answer["heatmap_max"]
             self._params = answer["params"]
             progress(1)
         return judged

@@ -181,6 +181,11 @@ def _details(run: dict[str, Any]) -> list[str]:
     if pixel is not None:
         lines += [f"| pixel AUROC | {pixel['auroc']:.4f} |"]
         lines += [f"| AUPRO (30 % FPR) | {pixel['aupro']:.4f}, {pixel['n_regions']} regions |"]
+        if pixel["left_out"]:
+            shown = ", ".join(pixel["left_out"][:5]) + (", …" if len(pixel["left_out"]) > 5 else "")
+            lines += [
+                f"| bad images without a drawn defect, not in the pixel figures | {len(pixel['left_out'])}: {shown} |"
+            ]
     low, high = c["stated_interval"]
     lines += [
         "",

@@ -40,7 +40,7 @@ def test_a_folder_in_mvtec_layout(tmp_path):
     assert by_kind["hole"].truth((10, 12)).all()
     assert not by_kind["good"].truth((10, 12)).any()
     assert by_kind["crack"].truth((10, 12)) is None
-    assert not data.has_masks
+    assert data.has_masks
     with pytest.raises(DataError, match="10 × 12, its image 12 × 10"):
         by_kind["hole"].truth((12, 10))
 

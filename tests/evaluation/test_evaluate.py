@@ -1,0 +1,234 @@
+"""A small data set from images to report, in process and over HTTP."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from evaluation import __main__ as command
+from evaluation.data import read_folder
+from evaluation.evaluate import evaluate, worst_false_alarms, worst_misses
+from evaluation.local import LocalInspector
+from evaluation.models import ExportFailedError, Variant, repository_of, weights_in_words
+from evaluation.remote import RemoteError, RemoteInspector
+from evaluation.tokens import RememberingEngine
+from gateway.app import create_app
+from gateway.fitting import FitService
+from gateway.model_description import newest_version, read_description
+from gateway.pipeline import InspectionPipeline
+from gateway.settings import Settings
+from postprocess.anomaly_map import score
+from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set
+from tests.gateway.brightness_engine import BrightnessEngine
+
+MM_PER_PX = 1.0
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return data_set(tmp_path / "tiny")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(_env_file=None, models_dir=tmp_path / "models", cache_dir=tmp_path / "cache", coreset_rate=0.5)
+
+
+def silent(label, total):
+    return lambda n: None
+
+
+async def run(inspector, data, **sweep):
+    await inspector.start()
+    try:
+        return await evaluate(inspector, data, stage=silent, **sweep)
+    finally:
+        await inspector.close()
+
+
+class CountingEngine(BrightnessEngine):
+    n = 0
+
+    async def tokens(self, images, **rest):
+        self.n += len(images)
+        return await super().tokens(images, **rest)
+
+
+def test_spots_are_found_and_good_images_pass(tiny, settings, tmp_path):
+    inspector = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine())
+    (found,) = asyncio.run(run(inspector, read_folder(tiny)))
+    assert found.image.auroc == found.image.ap == found.image.f1_max == 1.0
+    assert found.false_alarms.by_verdict.n == N_GOOD
+    assert found.misses.by_score.count == found.misses.by_verdict.count == 0
+    assert list(found.misses_by_type) == ["pale", "spot"]
+    assert found.pixel.auroc > 0.95
+    assert found.pixel.n_regions == 3
+    assert found.pixel.left_out == ["pale/0.png"]
+    assert found.fit["n_ok"] == N_TRAIN
+    assert found.calibration.method == "p99_ok+margin, leave-one-out"
+    assert worst_misses(found) == []
+    assert len(worst_false_alarms(found)) == found.false_alarms.by_verdict.count
+
+
+def test_worst_come_first(tiny, settings, tmp_path):
+    inspector = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine())
+    (found,) = asyncio.run(run(inspector, read_folder(tiny)))
+    turned = [replace(j, verdict="ok" if j.sample.is_ng else "ng") for j in found.judged]
+    found = replace(found, judged=turned)
+    misses, alarms = worst_misses(found), worst_false_alarms(found)
+    assert [len(misses), len(alarms)] == [4, N_GOOD]
+    assert [j.score for j in misses] == sorted(j.score for j in misses)
+    assert [j.score for j in alarms] == sorted((j.score for j in alarms), reverse=True)
+
+
+def test_a_sweep_asks_the_network_once_for_each_image(tiny, settings, tmp_path):
+    engine = CountingEngine()
+    inspector = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", engine)
+    data = read_folder(tiny)
+    runs = asyncio.run(run(inspector, data, coreset_rates=[0.2, 0.5], seeds=[0, 1], p_scores=[95, 99]))
+    assert len(runs) == 8
+    assert {(r.fit["coreset_rate"], r.fit["seed"], r.calibration.score_percentile) for r in runs} == {
+        (rate, seed, p) for rate in (0.2, 0.5) for seed in (0, 1) for p in (95, 99)
+    }
+    unique = {path.read_bytes() for path in (*data.train, *(sample.path for sample in data.test))}
+    assert engine.n == len(unique)
+
+
+def test_remembered_tokens_are_those_of_the_engine(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), np.uint8)
+    plain, remembering = BrightnessEngine(), RememberingEngine(CountingEngine(), tmp_path)
+
+    async def both():
+        first = await remembering.tokens(images[:2], model=plain.model)
+        again = await remembering.tokens(images[::-1], model=plain.model)
+        return first, again, await plain.tokens(images, model=plain.model)
+
+    first, again, expected = asyncio.run(both())
+    np.testing.assert_array_equal(first, expected[:2])
+    np.testing.assert_array_equal(again, expected[::-1])
+
+
+def test_the_map_is_the_one_that_the_service_scores(tiny, settings, tmp_path):
+    settings = settings.model_copy(update={"blur_sigma": 0.0})
+    inspector = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine())
+    data = read_folder(tiny)
+
+    async def compare():
+        await inspector.start()
+        await inspector.fit(data.train, None, None, lambda n: None)
+        await inspector.calibrate(None)
+        judged = await inspector.inspect(data.test, lambda n: None)
+        maps = [await inspector.map_of(sample) for sample in data.test]
+        await inspector.close()
+        return judged, maps
+
+    judged, maps = asyncio.run(compare())
+    assert [score(m, settings.p_score) for m in maps] == [j.score for j in judged]
+
+
+@asynccontextmanager
+async def serving(settings):
+    """The application with the brightness engine; what a client sends goes through its routes."""
+    app = create_app(settings)
+    services, engine = app.state.services, BrightnessEngine()
+    app.state.services = replace(
+        services,
+        engine=engine,
+        pipeline=InspectionPipeline(engine, services.banks, services.weighting, settings),
+        fitting=FitService(engine, services.store, services.weighting, settings),
+    )
+    yield app, httpx.ASGITransport(app)
+
+
+def test_over_http_it_is_the_same_but_for_the_steps_of_the_heatmap(tiny, settings, tmp_path):
+    data = read_folder(tiny)
+    local = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine())
+    (here,) = asyncio.run(run(local, data, coreset_rates=[0.3]))
+
+    async def remotely():
+        async with serving(settings) as (app, transport):
+            found = await run(RemoteInspector("http://gateway", MM_PER_PX, transport), data, coreset_rates=[0.3])
+            return found, app.state.services.store.rois()
+
+    (there,), left = asyncio.run(remotely())
+    assert left == []
+    assert [j.score for j in there.judged] == pytest.approx([j.score for j in here.judged], rel=1e-6)
+    assert [j.verdict for j in there.judged] == [j.verdict for j in here.judged]
+    assert there.image == here.image
+    assert there.calibration == here.calibration
+    assert there.pixel.auroc == pytest.approx(here.pixel.auroc, abs=0.02)
+    assert there.fit == here.fit
+
+
+def test_a_gateway_that_refuses_is_quoted(settings):
+    async def ask():
+        transport = httpx.MockTransport(lambda request: httpx.Response(503, text="not ready: no model"))
+        await RemoteInspector("http://gateway", MM_PER_PX, transport).start()
+
+    with pytest.raises(RemoteError, match=r"GET /ready: 503 not ready: no model"):
+        asyncio.run(ask())
+
+
+@pytest.fixture
+def seeded(model_repository, tmp_path, monkeypatch):
+    """The command with the seeded model, and folders of its own."""
+    monkeypatch.setenv("GATEWAY_MODEL_REPOSITORY", str(model_repository))
+    monkeypatch.setenv("GATEWAY_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.delenv("DINOV2_WEIGHTS", raising=False)
+    monkeypatch.setattr(command, "_CACHE", tmp_path / "cache")
+    return tmp_path / "report"
+
+
+def test_the_command_writes_report_and_plots(tiny, seeded, capsys):
+    done = command.main([str(tiny), "--out", str(seeded), "--p-score", "99", "95", "--coreset-rate", "0.1"])
+    assert done == 0
+    assert capsys.readouterr().out.strip() == str(seeded / "report.md")
+    report = json.loads((seeded / "report.json").read_text())
+    assert [run["calibration"]["score_percentile"] for run in report["runs"]] == [99, 95]
+    assert len(report["runs"][0]["images"]) == 8
+    assert report["data"][0]["test"] == {"good": 4, "pale": 1, "spot": 3}
+    assert {"tiny-histogram.png", "tiny-roc.png"} <= set(report["plots"])
+    for plot in report["plots"]:
+        assert cv2.imread(str(seeded / plot)).std() > 1
+    text = (seeded / "report.md").read_text()
+    for said in ("RANDOM", "## All runs", "AUPRO", "| misses, spot |", "tiny-histogram.png", "numpy", "seed"):
+        assert said in text
+    assert str(tiny) not in text + json.dumps(report)
+
+
+def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
+    assert command.main([str(tmp_path)]) == 1
+    assert "no good image to learn from" in capsys.readouterr().err
+    for wrong in ([], [str(tmp_path), "--csv", "x.csv"], [str(tmp_path), "--url", "http://x", "--layers", "6,8"]):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(wrong)
+        assert "error:" in capsys.readouterr().err
+
+
+def test_the_served_model_is_taken_where_the_sweep_names_it(model_repository, tmp_path):
+    settings = Settings(_env_file=None, model_repository=model_repository)
+    for variant in (Variant(), Variant((9, 11), 384)):
+        assert repository_of(variant, settings, None, tmp_path) == model_repository
+
+
+def test_another_export_of_a_file_needs_the_file(model_repository, tmp_path, monkeypatch):
+    served = read_description(newest_version(model_repository / "dinov2_vits14"))
+    of_a_file = served.model_copy(update={"weights": served.weights.model_copy(update={"kind": "file"})})
+    monkeypatch.setattr("evaluation.models.read_description", lambda folder: of_a_file)
+    settings = Settings(_env_file=None, model_repository=model_repository)
+    with pytest.raises(ExportFailedError, match="--weights"):
+        repository_of(Variant((6, 8)), settings, None, tmp_path)
+
+
+def test_weights_of_a_file_are_never_called_the_stock_checkpoint():
+    sha256 = "892c56ac04dd17fee7b313a73adbf72e9ab0ae7b67a5050aab5c50f5907ab76b"
+    assert "FINE-TUNED" in weights_in_words({"kind": "file", "detail": "/somewhere/w.safetensors", "sha256": sha256})
+    other = weights_in_words({"kind": "file", "detail": "/somewhere/w.safetensors", "sha256": "0"})
+    assert "not the stock" in other
+    assert "somewhere" not in other
+    assert "RANDOM" in weights_in_words({"kind": "seed", "detail": "0", "sha256": "0"})
