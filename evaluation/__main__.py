@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--p-score", nargs="+", type=float, metavar="PERCENTILE")
     parser.add_argument("--coreset-rate", nargs="+", type=float, metavar="SHARE")
     parser.add_argument("--seed", nargs="+", type=int, metavar="N")
+    parser.add_argument("--exclude-suspects", action="store_true", help="fit without the OK images that stand out")
     parser.add_argument(
         "--weights",
         default=os.environ.get("DINOV2_WEIGHTS") or None,
@@ -113,6 +114,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
                         coreset_rates=args.coreset_rate or (None,),
                         seeds=args.seed or (None,),
                         p_scores=args.p_score or (None,),
+                        exclude_suspects=args.exclude_suspects,
                         stage=stage,
                         on_run=draw,
                     )
@@ -187,7 +189,7 @@ def _progress() -> Iterator[Any]:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """As given, without this machine's folders."""
     shown: dict[str, Any] = {"source": (args.csv or args.folder).resolve().name}
-    names = ["layers", "input_size", "coreset_rate", "seed", "p_score", "mm_per_px"]
+    names = ["layers", "input_size", "coreset_rate", "seed", "p_score", "exclude_suspects", "mm_per_px"]
     names += ["ko_labels", "connector", "test_share", "split_seed"] if args.csv is not None else []
     for name in names:
         value = getattr(args, name)

@@ -152,18 +152,20 @@ def draw(comparison: Comparison, figure: Figure) -> None:
         grid[row, 0].imshow(normalised(shown))
         grid[row, 0].set_ylabel(name, fontsize=14, fontweight="bold")
         height, width = own.image.shape[:2]
-        grid[row, 0].set_title(f"image, {width} × {height}", fontsize=10)
+        grid[row, 0].set_title(f"image\n{width} × {height}", fontsize=10)
         for column, (title, values, value) in enumerate(
             (("raw map", own.raw, own.raw_score), ("masked map", own.masked, own.masked_score)), start=1
         ):
             axes = grid[row, column]
             picture = axes.imshow(normalised(values), cmap="turbo", vmin=0, vmax=1)
-            axes.set_title(f"{title}: score {value:.3f}, {values.min():.3f} to {values.max():.3f}", fontsize=10)
+            axes.set_title(f"{title}: score {value:.3f}\nfrom {values.min():.3f} to {values.max():.3f}", fontsize=10)
     for axes in grid.ravel():
         axes.set_xticks([])
         axes.set_yticks([])
     assert picture is not None
-    figure.colorbar(picture, ax=list(grid[:, 2]), label="each map from its smallest (0) to its largest (1)", shrink=0.8)
+    figure.colorbar(
+        picture, ax=grid, label="each map from its smallest (0) to its largest (1)", shrink=0.8, panchor=False
+    )
     if comparison.weights is None:
         said = "no spatial weights: raw and masked are the same"
     else:

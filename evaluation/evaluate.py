@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.data import GOOD, DataSet
-from evaluation.inspection import Calibrated, Inspector, Judged, Progress
+from evaluation.inspection import Calibrated, FitRecipe, Inspector, Judged, Progress
 from evaluation.metrics import ImageMetrics, PixelMetrics, Rate, image_metrics, pixel_metrics, rate
 
 Stage = Callable[[str, int], Progress]
@@ -44,6 +44,7 @@ async def evaluate(
     coreset_rates: Sequence[float | None] = (None,),
     seeds: Sequence[int | None] = (None,),
     p_scores: Sequence[float | None] = (None,),
+    exclude_suspects: bool = False,
     stage: Stage,
     on_run: Callable[[Run], Any] | None = None,
 ) -> list[Run]:
@@ -55,13 +56,15 @@ async def evaluate(
         coreset_rates: to fit with; None takes the gateway's.
         seeds: to fit with; None takes the gateway's.
         p_scores: percentiles of the score; None takes the gateway's.
+        exclude_suspects: keep images out of the bank that look unlike the other OK ones.
         stage: shows progress.
         on_run: awaited after each run, while the inspector still holds its memory bank.
     """
     runs = []
     for coreset_rate, seed in itertools.product(coreset_rates, seeds):
         progress = stage(f"{data.name}: fit", len(data.train))
-        fit = await inspector.fit(data.train, coreset_rate, seed, progress)
+        recipe = FitRecipe(coreset_rate, seed, exclude_suspects)
+        fit = await inspector.fit(data.train, recipe, progress)
         # Maps do not depend on the percentile.
         pixel = await _pixel_metrics(inspector, data, stage) if data.has_masks else None
         for p_score in p_scores:

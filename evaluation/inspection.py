@@ -48,6 +48,15 @@ class Calibrated:
     warnings: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FitRecipe:
+    """How to fit; what is None comes from the gateway's settings."""
+
+    coreset_rate: float | None = None
+    seed: int | None = None
+    exclude_suspects: bool = False
+
+
 class Inspector(Protocol):
     """The gateway with one ROI to fit, calibrate and inspect."""
 
@@ -57,10 +66,8 @@ class Inspector(Protocol):
     def describe(self) -> dict[str, Any]:
         """Model, runtime and settings, for the report."""
 
-    async def fit(
-        self, images: Sequence[Path], coreset_rate: float | None, seed: int | None, progress: Progress
-    ) -> dict[str, Any]:
-        """Learn OK images as a new ROI, with the gateway's defaults for what is None.
+    async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
+        """Learn OK images as a new ROI.
 
         Returns:
             What was learned, for the report.

@@ -11,7 +11,7 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
-from evaluation.inspection import Calibrated, Judged, Progress
+from evaluation.inspection import Calibrated, FitRecipe, Judged, Progress
 from evaluation.tokens import RememberingEngine
 from gateway.calibrating import CalibrationRequest, calibrate
 from gateway.engines import TokenEngine
@@ -90,16 +90,21 @@ class LocalInspector:
             "how": "in process",
         }
 
-    async def fit(
-        self, images: Sequence[Path], coreset_rate: float | None, seed: int | None, progress: Progress
-    ) -> dict[str, Any]:
+    async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
         """See `Inspector.fit`."""
         self._key = RoiKey("evaluation", str(self._n_fits))
         self._n_fits += 1
         files = [(path.name, path.read_bytes()) for path in images]
         self.engine.on_tokens = progress
         result = await self._services.fitting.fit(
-            FitRequest(self._key, files, self._mm_per_px, coreset_rate=coreset_rate, seed=seed)
+            FitRequest(
+                self._key,
+                files,
+                self._mm_per_px,
+                coreset_rate=recipe.coreset_rate,
+                seed=recipe.seed,
+                exclude_suspects=recipe.exclude_suspects,
+            )
         )
         self.engine.on_tokens = _nobody
         manifest = result.manifest
@@ -107,6 +112,7 @@ class LocalInspector:
             "coreset_rate": manifest.coreset_rate,
             "seed": manifest.seed,
             "n_ok": len(manifest.images),
+            "n_excluded": len(manifest.excluded),
             "n_duplicates": result.duplicates,
             "n_embeddings": manifest.n_embeddings,
             "covering_radius": manifest.covering_radius,

@@ -129,16 +129,14 @@ def draw_pair(
     cold, hot = scale
     levels = np.rint(np.clip((heat - cold) / max(hot - cold, 1e-9), 0, 1) * 255).astype(np.uint8)
     over = overlay(image, levels, j.contours)
-    plain = image.copy()
     truth = j.sample.truth((image.shape[1], image.shape[0]))
     if truth is not None and truth.any():
         outlines, _ = cv2.findContours(truth.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        for picture in (plain, over):
-            cv2.polylines(picture, outlines, isClosed=True, color=(255, 0, 255), thickness=2)
+        cv2.polylines(over, outlines, isClosed=True, color=(255, 0, 255), thickness=1)
     # Side by side, or one above the other, whichever fills the place better.
     axis = 1 if image.shape[0] >= 0.75 * image.shape[1] else 0
     gap = np.full((image.shape[0], 4, 3) if axis == 1 else (4, image.shape[1], 3), 255, np.uint8)
-    axes.imshow(np.concatenate([plain, gap, over], axis=axis))
+    axes.imshow(np.concatenate([image, gap, over], axis=axis))
     said = f"NG by {j.reason}" if j.is_rejected else "OK"
     axes.set_title(f"{j.sample.kind}/{j.sample.path.stem}\nscore {j.score:.3f}, said {said}", fontsize=8)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
-from evaluation.inspection import Calibrated, Judged, Progress
+from evaluation.inspection import Calibrated, FitRecipe, Judged, Progress
 
 _ROLE = "evaluation"
 _FIT_TIMEOUT_S = 3600.0
@@ -58,13 +58,12 @@ class RemoteInspector:
             "how": "over HTTP",
         }
 
-    async def fit(
-        self, images: Sequence[Path], coreset_rate: float | None, seed: int | None, progress: Progress
-    ) -> dict[str, Any]:
+    async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
         """See `Inspector.fit`."""
         await self._forget()
         self._roi_id = uuid.uuid4().hex
-        data = self._form() | _given(coreset_rate=coreset_rate, seed=seed)
+        data = self._form() | _given(coreset_rate=recipe.coreset_rate, seed=recipe.seed)
+        data["exclude_suspects"] = str(recipe.exclude_suspects).lower()
         files = [("images", (path.name, path.read_bytes())) for path in images]
         answer = await self._json("POST", "/fit_ok", data=data, files=files, timeout=_FIT_TIMEOUT_S)
         progress(len(images))
@@ -72,6 +71,7 @@ class RemoteInspector:
             "coreset_rate": answer["coreset_rate"],
             "seed": answer["seed"],
             "n_ok": answer["n_ok_total"],
+            "n_excluded": answer["n_ok_excluded"],
             "n_duplicates": answer["duplicates"],
             "n_embeddings": answer["n_embeddings"],
             "covering_radius": answer["covering_radius"],

@@ -13,6 +13,7 @@ import pytest
 from evaluation import __main__ as command
 from evaluation.data import read_folder
 from evaluation.evaluate import evaluate, worst_false_alarms, worst_misses
+from evaluation.inspection import FitRecipe
 from evaluation.local import LocalInspector
 from evaluation.models import ExportFailedError, Variant, repository_of, weights_in_words
 from evaluation.remote import RemoteError, RemoteInspector
@@ -120,7 +121,7 @@ def test_the_map_is_the_one_that_the_service_scores(tiny, settings, tmp_path):
 
     async def compare():
         await inspector.start()
-        await inspector.fit(data.train, None, None, lambda n: None)
+        await inspector.fit(data.train, FitRecipe(), lambda n: None)
         await inspector.calibrate(None)
         judged = await inspector.inspect(data.test, lambda n: None)
         maps = [await inspector.map_of(sample) for sample in data.test]
