@@ -3,9 +3,10 @@
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from evaluation.local import LocalInspector
 from evaluation.models import ExportFailedError, Variant, repository_of
 from evaluation.plots import draw_gallery, draw_histogram, draw_roc
 from evaluation.remote import RemoteError, RemoteInspector
-from evaluation.report import as_json, as_markdown, plot_prefix
+from evaluation.report import as_json, as_markdown
 from gateway.errors import GatewayError
 from gateway.settings import HOME, Settings
+from gateway.spatial import RoiConfigError
 
 _CACHE = HOME / ".cache" / "evaluate"
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         asyncio.run(_evaluate(args))
-    except (DataError, ExportFailedError, RemoteError) as error:
+    except (DataError, ExportFailedError, RemoteError, RoiConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except GatewayError as error:
@@ -73,11 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("evaluation-report"), metavar="DIR", help="(default: %(default)s)"
     )
     parser.add_argument("--url", help="of a running gateway, instead of in this process")
-    parser.add_argument("--mm-per-px", type=float, default=0.2, help="of all images (default: %(default)s)")
+    parser.add_argument("--mm-per-px", type=_positive, default=0.2, help="of all images (default: %(default)s)")
     parser.add_argument("--layers", nargs="+", type=_numbers, metavar="BLOCK,…", help="such as 9,11 6,8: other exports")
     parser.add_argument("--input-size", nargs="+", type=int, metavar="PIXELS", help="other exports")
-    parser.add_argument("--p-score", nargs="+", type=float, metavar="PERCENTILE")
-    parser.add_argument("--coreset-rate", nargs="+", type=float, metavar="SHARE")
+    parser.add_argument("--p-score", nargs="+", type=_percentile, metavar="PERCENTILE")
+    parser.add_argument("--coreset-rate", nargs="+", type=_rate, metavar="SHARE")
     parser.add_argument("--seed", nargs="+", type=int, metavar="N")
     parser.add_argument("--exclude-suspects", action="store_true", help="fit without the OK images that stand out")
     parser.add_argument(
@@ -93,7 +95,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
     sets = [read_folder(args.folder)] if args.csv is None else _from_csv(args)
     args.out.mkdir(parents=True, exist_ok=True)
     runs: list[Run] = []
-    plots: list[str] = []
+    plots: dict[str, list[str]] = {}
     maps = ""
     variants = [Variant(layers, size) for layers in args.layers or (None,) for size in args.input_size or (None,)]
     with _progress() as stage:
@@ -104,8 +106,9 @@ async def _evaluate(args: argparse.Namespace) -> None:
                 for data in sets:
 
                     async def draw(run: Run, own: Inspector = inspector) -> None:
-                        if run.data not in {before.data for before in runs}:
-                            plots.extend(await _draw(own, run, args.out))
+                        if run.data not in plots:
+                            number = f"{len(plots) + 1}-" if len(sets) > 1 else ""
+                            plots[run.data] = await _draw(own, run, args.out, f"{number}{_as_file_name(run.data)}")
                         runs.append(run)
 
                     await evaluate(
@@ -148,8 +151,8 @@ async def _inspector(args: argparse.Namespace, variant: Variant) -> LocalInspect
     return local
 
 
-async def _draw(inspector: Inspector, run: Run, out: Path) -> list[str]:
-    names = {part: f"{plot_prefix(run.data)}-{part}.png" for part in ("histogram", "roc", "misses", "false-alarms")}
+async def _draw(inspector: Inspector, run: Run, out: Path, prefix: str) -> list[str]:
+    names = {part: f"{prefix}-{part}.png" for part in ("histogram", "roc", "misses", "false-alarms")}
     draw_histogram(run, out / names["histogram"])
     draw_roc(run, out / names["roc"])
     for part, judged, title in (
@@ -199,6 +202,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return shown
 
 
+def _as_file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -206,11 +213,30 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between them") from None
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+def _number(text: str, is_valid: Callable[[float], bool], expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not is_valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
     return value
+
+
+def _share(text: str) -> float:
+    return _number(text, lambda value: 0 < value < 1, "between 0 and 1")
+
+
+def _rate(text: str) -> float:
+    return _number(text, lambda value: 0 < value <= 1, "above 0 and at most 1")
+
+
+def _percentile(text: str) -> float:
+    return _number(text, lambda value: 95 <= value <= 100, "a percentile from 95 to 100, as the gateway takes them")
+
+
+def _positive(text: str) -> float:
+    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from gateway.pipeline import mask_of, require_same_model
 from gateway.roi_key import RoiKey
 from gateway.services import create_services
 from gateway.settings import Settings
+from gateway.spatial import RoiConfigError
 from postprocess.anomaly_map import anomaly_map, score, upsample
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
 
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GatewayError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1
-    except (DataError, ShapeError, OSError) as error:
+    except (DataError, RoiConfigError, ShapeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"OK image {ok}\nKO image {ko}\n{in_words(comparison)}")

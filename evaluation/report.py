@@ -3,14 +3,13 @@
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from evaluation.data import DataSet
 from evaluation.evaluate import Rates, Run
-from evaluation.metrics import Rate
 from evaluation.models import weights_in_words
 from gateway.settings import HOME
 
@@ -23,7 +22,7 @@ _AUPRO = (
 
 
 def as_json(
-    runs: Sequence[Run], data: Sequence[DataSet], options: dict[str, Any], plots: Sequence[str], maps: str
+    runs: Sequence[Run], data: Sequence[DataSet], options: dict[str, Any], plots: Mapping[str, Sequence[str]], maps: str
 ) -> dict[str, Any]:
     """Everything that was measured, and with what."""
     return {
@@ -42,7 +41,7 @@ def as_json(
             }
             for d in data
         ],
-        "plots": list(plots),
+        "plots": {name: list(files) for name, files in plots.items()},
         "runs": [_run_as_json(run) for run in runs],
     }
 
@@ -87,16 +86,10 @@ def as_markdown(report: dict[str, Any]) -> str:
     shown = [run for i, run in enumerate(runs) if run["data"] not in {r["data"] for r in runs[:i]}]
     for run in shown:
         title = f"## {run['data']}" + (f": {_label(run)}" if len(runs) > 1 else "")
-        own_plots = [p for p in report["plots"] if p.startswith(f"{plot_prefix(run['data'])}-")]
-        parts += [title, "", *_details(run), *_pictures(own_plots), ""]
+        parts += [title, "", *_details(run), *_pictures(report["plots"].get(run["data"], ())), ""]
     if first["pixel"] is not None:
         parts += [f"Pixel figures are of {report['maps']}, good images included. {_AUPRO}", ""]
     return "\n".join(parts)
-
-
-def plot_prefix(name: str) -> str:
-    """What the files of a data set's plots begin with."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 
 
 def _made_with(report: dict[str, Any]) -> list[str]:
@@ -244,6 +237,3 @@ def _commit() -> str | None:
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-__all__ = ["Rate", "as_json", "as_markdown", "plot_prefix"]

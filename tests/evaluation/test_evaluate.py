@@ -24,7 +24,7 @@ from gateway.model_description import newest_version, read_description
 from gateway.pipeline import InspectionPipeline
 from gateway.settings import Settings
 from postprocess.anomaly_map import score
-from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set
+from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set, tile, write
 from tests.gateway.brightness_engine import BrightnessEngine
 
 MM_PER_PX = 1.0
@@ -193,8 +193,8 @@ def test_the_command_writes_report_and_plots(tiny, seeded, capsys):
     assert [run["calibration"]["score_percentile"] for run in report["runs"]] == [99, 95]
     assert len(report["runs"][0]["images"]) == 8
     assert report["data"][0]["test"] == {"good": 4, "pale": 1, "spot": 3}
-    assert {"tiny-histogram.png", "tiny-roc.png"} <= set(report["plots"])
-    for plot in report["plots"]:
+    assert {"tiny-histogram.png", "tiny-roc.png"} <= set(report["plots"]["tiny"])
+    for plot in report["plots"]["tiny"]:
         assert cv2.imread(str(seeded / plot)).std() > 1
     text = (seeded / "report.md").read_text()
     for said in ("RANDOM", "## All runs", "AUPRO", "| misses, spot |", "tiny-histogram.png", "numpy", "seed"):
@@ -202,10 +202,46 @@ def test_the_command_writes_report_and_plots(tiny, seeded, capsys):
     assert str(tiny) not in text + json.dumps(report)
 
 
+def test_a_csv_is_a_row_and_pictures_for_each_connector(tmp_path, settings, monkeypatch):
+    lines = ["image path,connector,label"]
+    for connector in ("a", "a/b"):
+        for i in range(8):
+            write(tmp_path / connector / f"{i}.png", tile(100 + i))
+            lines.append(f"{connector}/{i}.png,{connector},OK")
+        write(tmp_path / connector / "bad.png", tile(101, (2, 2)))
+        lines += [f"{connector}/bad.png,{connector},Scratch", f"{connector}/7.png,{connector},occlusion"]
+    file = tmp_path / "dataset.csv"
+    file.write_text("\n".join(lines) + "\n")
+
+    async def inspector(args, variant):
+        local = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine())
+        await local.start()
+        return local
+
+    monkeypatch.setattr(command, "_inspector", inspector)
+    out = tmp_path / "report"
+    assert command.main(["--csv", str(file), "--ko-labels", "scratch", "--out", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert [run["data"] for run in report["runs"]] == ["a", "a/b"]
+    assert report["data"][0]["ignored"] == {"occlusion": 1}
+    assert report["runs"][0]["pixel"] is None
+    assert report["plots"]["a"][0] == "1-a-histogram.png"
+    assert report["plots"]["a/b"][0] == "2-a_b-histogram.png"
+    assert all((out / plot).is_file() for plots in report["plots"].values() for plot in plots)
+    text = (out / "report.md").read_text()
+    assert "| a/b | 0 | " in text
+    assert "left out: 1 occlusion" in text
+
+
 def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
     assert command.main([str(tmp_path)]) == 1
     assert "no good image to learn from" in capsys.readouterr().err
-    for wrong in ([], [str(tmp_path), "--csv", "x.csv"], [str(tmp_path), "--url", "http://x", "--layers", "6,8"]):
+    for wrong in (
+        [],
+        [str(tmp_path), "--csv", "x.csv"],
+        [str(tmp_path), "--url", "http://x", "--layers", "6,8"],
+        ["x", "--p-score", "90"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             command.main(wrong)
         assert "error:" in capsys.readouterr().err
