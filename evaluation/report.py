@@ -129,7 +129,19 @@ def _label(run: dict[str, Any]) -> str:
 
 
 def _table_of_runs(runs: Sequence[dict[str, Any]]) -> list[str]:
-    columns = ["data", "layers", "input", "coreset", "seed", "p_score", "AUROC", "AP", "F1-max", "pixel AUROC"]
+    columns = [
+        "data",
+        "layers",
+        "input",
+        "runtime",
+        "coreset",
+        "seed",
+        "p_score",
+        "AUROC",
+        "AP",
+        "F1-max",
+        "pixel AUROC",
+    ]
     columns += [
         "AUPRO",
         "threshold",
@@ -146,6 +158,7 @@ def _table_of_runs(runs: Sequence[dict[str, Any]]) -> list[str]:
             run["data"],
             "–" if layers is None else _plain(layers).replace("/", ","),
             "–" if size is None else str(size),
+            run["model"]["runtime"],
             f"{run['fit']['coreset_rate']:g}",
             str(run["fit"]["seed"]),
             f"{c['score_percentile']:g}",
