@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except RoiConfigError as error:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
         return 2
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None)
+    # A line sends an image every few seconds: its connection should still be there.
+    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, timeout_keep_alive=75)
     return 0
 
 
