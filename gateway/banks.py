@@ -4,20 +4,23 @@ Which ROIs were used last is noted in a file, so that a gateway that starts agai
 """
 
 import asyncio
+import itertools
 import json
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from gateway.durable import replace_file
-from gateway.errors import GatewayError
+from gateway.errors import ArtifactCorruptError, GatewayError
 from gateway.roi_key import RoiKey
 from gateway.storage import ArtifactStore, Calibration, LoadedBank, VersionRef
 
 log = logging.getLogger(__name__)
+
+_READS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class BankCache:
         """
         self._store = store
         self._notes = notes
+        # Threads of their own: an inspection does not wait behind whatever else blocks.
+        self._threads = CapacityLimiter(8)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._banks: OrderedDict[RoiKey, LoadedBank] = OrderedDict()
@@ -54,7 +59,18 @@ class BankCache:
             UnknownRoiError: never fitted.
             ArtifactCorruptError: nothing whole is stored.
         """
-        ref, calibration = await to_thread.run_sync(self._on_disk, key)
+        for attempt in itertools.count(1):
+            ref, calibration = await to_thread.run_sync(self._on_disk, key, limiter=self._threads)
+            try:
+                return FittedRoi(await self._bank(key, ref), calibration)
+            except ArtifactCorruptError:
+                # A fit or a deletion may have come between the two reads: then there is another version, or none.
+                now, _ = await to_thread.run_sync(self._on_disk, key, limiter=self._threads)
+                if now == ref or attempt == _READS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _bank(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
         bank = self._cached(key, ref)
         if bank is None:
             lock = self._loading.setdefault(key, asyncio.Lock())
@@ -62,13 +78,13 @@ class BankCache:
                 async with lock:
                     bank = self._cached(key, ref)
                     if bank is None:
-                        bank = await to_thread.run_sync(self._store.load, key, ref)
+                        bank = await to_thread.run_sync(self._store.load, key, ref, limiter=self._threads)
                         self._keep(key, bank)
                         await to_thread.run_sync(self._note, list(self._banks))
             finally:
                 if not lock.locked():
                     self._loading.pop(key, None)
-        return FittedRoi(bank, calibration)
+        return bank
 
     async def warm(self) -> None:
         """Load the banks that were used last before the process ended, the latest last; quietly skips what is gone."""

@@ -50,8 +50,9 @@ def calibrate(
     """
     store.current(key)
     with store.lock(key, settings.fit_lock_timeout_s):
-        manifest = store.manifest(key, store.current(key))
+        manifest, damaged = store.served_manifest(key)
         calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request)
+        warnings += [f"damaged: {each}; calibrated for version {manifest.version}" for each in damaged]
         calibration = calibration.bound_to(manifest)
         store.set_calibration(key, calibration)
     return manifest, calibration, warnings
@@ -170,8 +171,8 @@ def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str
 def _leave_one_out_scores(manifest: Manifest, ok_maps: OkMaps | None, percentile: float) -> Sequence[float]:
     if not manifest.ok_scores:
         raise InvalidRequestError(
-            f"ok_scores: none was given, and {manifest.role_id}/{manifest.roi_id} has learned from one OK image only, "
-            "which leaves none to score",
+            f"ok_scores: none was given, and {manifest.role_id}/{manifest.roi_id} has none of its own: "
+            "its memory bank holds tokens of one OK image only",
             "Fit more OK images, or give the scores that /infer answers for OK images.",
         )
     if percentile == manifest.p_score:

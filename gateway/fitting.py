@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import CapacityLimiter, from_thread
 from numpy.typing import NDArray
 
 from gateway.calibrating import redone
@@ -32,6 +32,7 @@ from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting, WeightsMode
 from gateway.storage import ArtifactStore, Calibration, ExcludedImage, Manifest, OkImage
 from gateway.timing import StageTimes
+from gateway.workers import in_thread
 from postprocess.roi_mask import Shape
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class FitService:
         self._settings = settings
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = CapacityLimiter(settings.max_queued_fits)
+        self._decoders = CapacityLimiter(settings.max_queued_fits)
 
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build its bank anew over all of them.
@@ -135,7 +137,7 @@ class FitService:
             )
         new = await self._extract(request, model, times)
         duplicates = len(request.images) - len(new)
-        return await to_thread.run_sync(self._learn, request, model, new, duplicates, times, limiter=self._threads)
+        return await in_thread(self._learn, request, model, new, duplicates, times, limiter=self._threads)
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
         """Take one OK image out of an ROI, learned or excluded, and build its bank anew over the others.
@@ -150,7 +152,7 @@ class FitService:
         """
         times = StageTimes()
         model = self._engine.model
-        return await to_thread.run_sync(self._remove, key, sha256, model, times, limiter=self._threads)
+        return await in_thread(self._remove, key, sha256, model, times, limiter=self._threads)
 
     async def _extract(self, request: FitRequest, model: ModelDescription, times: StageTimes) -> list[_NewImage]:
         """Decode and tokenise each image once, however often it was sent."""
@@ -184,7 +186,7 @@ class FitService:
         times: StageTimes,
     ) -> list[_Prepared]:
         with times.stage("decode"):
-            return await to_thread.run_sync(self._prepare, request, items, model)
+            return await in_thread(self._prepare, request, items, model, limiter=self._decoders)
 
     async def _tokens(self, pixels: Sequence[NDArray[np.uint8]], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(np.stack(pixels), model=model, priority=Priority.FIT)
@@ -230,7 +232,7 @@ class FitService:
         )
         warnings = list(request.warnings)
         with self._store.lock(key, self._settings.fit_lock_timeout_s):
-            before = self._latest(key, warnings)
+            before, is_whole = self._latest(key, warnings)
             version = self._store.next_version(key)
             known = _known(before)
             added = [n for n in new if n.image.sha256 not in known]
@@ -245,7 +247,7 @@ class FitService:
                 warnings += _changes(request, recipe, before)
                 warnings += _kept_out(new, before)
                 same_images = not added and tuple(kept) == before.images
-                unchanged = same_images and _same_recipe(before, model, recipe, request.mm_per_px)
+                unchanged = is_whole and same_images and _same_recipe(before, model, recipe, request.mm_per_px)
                 suspects = _suspects(before, find_suspects(before.ok_scores))
                 if unchanged and not (request.exclude_suspects and suspects):
                     state = self._recalibrate_unless_done(key, before, warnings)
@@ -274,7 +276,7 @@ class FitService:
         self._store.current(key)
         warnings: list[str] = []
         with self._store.lock(key, self._settings.fit_lock_timeout_s):
-            before = self._latest(key, warnings)
+            before, _ = self._latest(key, warnings)
             if before is None or sha256 not in _known(before):
                 raise UnknownImageError(f"{key} has no OK image {sha256[:80]}")
             images = [image for image in before.images if image.sha256 != sha256]
@@ -304,17 +306,18 @@ class FitService:
                 times=times,
             )
 
-    def _latest(self, key: RoiKey, warnings: list[str]) -> Manifest | None:
+    def _latest(self, key: RoiKey, warnings: list[str]) -> tuple[Manifest | None, bool]:
+        """What to build on, and whether that version is the current one and whole."""
         latest = self._store.latest_manifest(key)
         if latest is None:
-            return None
+            return None, False
         manifest, damaged = latest
         if damaged:
             warnings.append(
                 f"damaged: {'; '.join(damaged)}; built on version {manifest.version} instead, "
                 "OK images added since then must be sent again"
             )
-        return manifest
+        return manifest, not damaged and self._store.is_whole(key, manifest)
 
     def _build(
         self,
@@ -411,7 +414,11 @@ class FitService:
 
     def _recalibrate_unless_done(self, key: RoiKey, manifest: Manifest, warnings: list[str]) -> CalibrationState:
         """For a version that stays: make up for a redo that a crash cut off."""
-        before = self._store.calibration(key)
+        try:
+            before = self._store.calibration(key)
+        except ArtifactCorruptError as error:
+            warnings.append(f"{error.message}: calibrate again")
+            return "none"
         if before is None or not before.is_stale(manifest):
             return "none" if before is None else "current"
         after = redone(manifest, self._store.ok_maps(key, manifest), self._settings, before)
@@ -452,6 +459,10 @@ def _changes(request: FitRequest, recipe: Recipe, before: Manifest) -> list[str]
     found = []
     if abs(request.mm_per_px / before.mm_per_px - 1) > 0.01:
         found.append(f"mm_per_px: {request.mm_per_px:g} here, {before.mm_per_px:g} at the fit before")
+    if recipe.coreset_rate != before.coreset_rate:
+        found.append(f"coreset_rate: {recipe.coreset_rate:g} here, {before.coreset_rate:g} at the fit before")
+    if recipe.seed != before.seed:
+        found.append(f"seed: {recipe.seed} here, {before.seed} at the fit before")
     now, then = recipe.spatial_weights.kind, before.spatial_weights.kind
     if now != then:
         found.append(f"spatial_weights: {now} here, {then} at the fit before")

@@ -138,7 +138,9 @@ class InspectionPipeline:
         Returns:
             For each request, in order, its answer or what was wrong with it; one does not fail the others.
         """
-        prepared = await asyncio.gather(*(_settled(self._prepare(request)) for request in requests))
+        # One model for all of them, whatever is reloaded meanwhile.
+        model = self._model()
+        prepared = await asyncio.gather(*(_settled(self._prepare(request, model)) for request in requests))
         ready = [p for p in prepared if isinstance(p, _Prepared)]
         finished = iter(await self._finish_all(ready) if ready else ())
         return [next(finished) if isinstance(p, _Prepared) else p for p in prepared]
@@ -153,7 +155,13 @@ class InspectionPipeline:
             p.times.add("engine", time.perf_counter() - start)
         return await asyncio.gather(*(_settled(self._finish(p, own)) for p, own in zip(prepared, tokens, strict=True)))
 
-    async def _prepare(self, request: InferRequest) -> "_Prepared":
+    def _model(self) -> ModelDescription | GatewayError:
+        try:
+            return self._engine.model
+        except GatewayError as error:
+            return error
+
+    async def _prepare(self, request: InferRequest, model: ModelDescription | GatewayError) -> "_Prepared":
         times = StageTimes()
         if request.heatmap == "path" and self._settings.heatmap_dir is None:
             raise InvalidRequestError(
@@ -161,7 +169,8 @@ class InspectionPipeline:
                 "Set GATEWAY_HEATMAP_DIR, or ask for base64 or none.",
             )
         roi = await self._banks.get(request.key)
-        model = self._engine.model
+        if isinstance(model, GatewayError):
+            raise model
         require_same_model(roi.bank, model)
         image, size_wh = await to_thread.run_sync(self._decode, request, model.input_size, times, limiter=self._threads)
         return _Prepared(request, roi, model, image[None], size_wh, times)
@@ -192,7 +201,7 @@ class InspectionPipeline:
         calibration = roi.calibration
         stored_p_score = None if calibration is None else calibration.score_percentile
         stored_area = None if calibration is None else calibration.area_mm2_thr
-        k_asked = request.k if request.k is not None else self._settings.k
+        k_asked = request.k if request.k is not None else manifest.k
         params = InferParams(
             extractor=model.extractor,
             coreset_rate=manifest.coreset_rate,
@@ -298,6 +307,8 @@ def _first(*values: float | None) -> float:
 def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription, params: InferParams) -> list[str]:
     manifest, calibration = roi.bank.manifest, roi.calibration
     found = []
+    if params.k != min(manifest.k, len(roi.bank.bank)):
+        found.append(f"k: {params.k} here, {manifest.k} at the fit, whose scores and thresholds are of those")
     if model.has_random_weights:
         found.append("the model has random weights: scores mean nothing")
     if roi.bank.damaged:

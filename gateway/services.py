@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import cv2
+from anyio import CapacityLimiter
 
 from gateway.admission import Admission
 from gateway.banks import BankCache
@@ -22,6 +23,8 @@ from gateway.storage import ArtifactStore
 
 log = logging.getLogger(__name__)
 
+_MAX_CHANGES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -36,6 +39,9 @@ class Services:
     fitting: FitService
     inspections: Admission
     fits: Admission
+    changes: Admission
+    """Calibrations and deletions, which wait for the lock of their ROI in threads of their own."""
+    writers: CapacityLimiter
 
 
 def create_services(settings: Settings) -> Services:
@@ -66,6 +72,8 @@ def create_services(settings: Settings) -> Services:
         fitting=FitService(engine, store, weighting, settings),
         inspections=Admission("inspect", settings.max_queued_inspections),
         fits=Admission("fit", settings.max_queued_fits),
+        changes=Admission("calibrate or delete", _MAX_CHANGES),
+        writers=CapacityLimiter(_MAX_CHANGES),
     )
 
 

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
 
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of the OK tokens kept in a memory bank")
     seed: int = Field(0, ge=0, lt=2**32, description="of the coreset's first centre")
-    k: int = Field(1, ge=1, le=100, description="neighbours whose mean distance is a patch distance")
+    k: int = Field(1, ge=1, le=100, description="neighbours whose mean distance is a patch distance; kept by the fit")
     p_score: Percentile = Field(99.0, description="percentile of the anomaly map that is the score")
     blur_sigma: float = Field(1.0, ge=0, le=20, description="of the map that regions are cut from, in pixels")
     area_mm2_thr: float = Field(1.0, ge=0, description="smaller regions are dropped, in mm²")

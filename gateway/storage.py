@@ -10,7 +10,6 @@ checksums, so that whoever reads between the two writes of a fit sees a stale ca
 import hashlib
 import io
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -228,6 +227,8 @@ class VersionRef:
 
     number: int
     manifest_sha256: str
+    damaged: str | None = None
+    """What is wrong with ``current``, where the version had to be found without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,18 +278,42 @@ class ArtifactStore:
 
         Raises:
             UnknownRoiError: never fitted.
-            ArtifactCorruptError: ``current`` is not what a fit writes.
+            ArtifactCorruptError: ``current`` is not what a fit writes, and no version is whole.
         """
         try:
             text = (self._folder(key) / "current").read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UnknownRoiError(f"{key} was never fitted") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArtifactCorruptError(f"{key}: 'current' cannot be read") from error
+        except (OSError, UnicodeDecodeError):
+            return self._newest_whole(key, "'current' cannot be read")
         number, _, sha256 = text.strip().partition(" ")
         if not (number.isdecimal() and len(sha256) == 64):
-            raise ArtifactCorruptError(f"{key}: 'current' is damaged")
+            return self._newest_whole(key, "'current' is damaged")
         return VersionRef(int(number), sha256)
+
+    def is_fitted(self, key: RoiKey) -> bool:
+        """Whether there is anything of it, whole or not."""
+        return (self._folder(key) / "current").exists()
+
+    def is_whole(self, key: RoiKey, manifest: Manifest) -> bool:
+        """Whether every file of a version is what its manifest says."""
+        folder = self._version_folder(key, manifest.version)
+        try:
+            for name in manifest.files:
+                self._verified(folder, manifest, name)
+        except _DamagedError:
+            return False
+        return True
+
+    def _newest_whole(self, key: RoiKey, damaged: str) -> VersionRef:
+        for number in sorted(self._versions(key), reverse=True):
+            folder = self._version_folder(key, number)
+            try:
+                self._manifest(folder, None)
+                return VersionRef(number, _sha256((folder / MANIFEST).read_bytes()), damaged)
+            except (_DamagedError, OSError):
+                continue
+        raise ArtifactCorruptError(f"{key}: {damaged}; no version is whole")
 
     def manifest(self, key: RoiKey, ref: VersionRef) -> Manifest:
         """Read a version's manifest.
@@ -314,7 +339,7 @@ class ArtifactStore:
             ref = self.current(key)
         except UnknownRoiError:
             return None
-        damaged: list[str] = []
+        damaged = [ref.damaged] if ref.damaged else []
         for number, folder in self._folders_from(key, ref):
             try:
                 return self._manifest(folder, ref.manifest_sha256 if number == ref.number else None), damaged
@@ -322,13 +347,25 @@ class ArtifactStore:
                 damaged.append(f"version {number}: {error}")
         raise ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")
 
+    def served_manifest(self, key: RoiKey) -> tuple[Manifest, list[str]]:
+        """As `latest_manifest`, of an ROI that was fitted.
+
+        Raises:
+            UnknownRoiError: never fitted.
+            ArtifactCorruptError: no manifest is whole.
+        """
+        latest = self.latest_manifest(key)
+        if latest is None:
+            raise UnknownRoiError(f"{key} was never fitted")
+        return latest
+
     def load(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
         """Load and verify a version; where it is damaged, the newest whole one before it.
 
         Raises:
             ArtifactCorruptError: none is whole.
         """
-        damaged: list[str] = []
+        damaged = [ref.damaged] if ref.damaged else []
         for number, folder in self._folders_from(key, ref):
             try:
                 expected = ref.manifest_sha256 if number == ref.number else None
@@ -497,7 +534,8 @@ class ArtifactStore:
                 if not self._is_current(key, ref):
                     shutil.rmtree(final, ignore_errors=True)
                 raise
-        for old in sorted(self._versions(key))[: -self._keep]:
+        # The one before stays in any case: somebody may be reading it.
+        for old in sorted(self._versions(key))[: -max(2, self._keep)]:
             shutil.rmtree(self._version_folder(key, old), ignore_errors=True)
         return ref, manifest
 
@@ -531,9 +569,9 @@ class ArtifactStore:
         """
         with storage_errors():
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe.{os.getpid()}"
+            probe = self.root / f".probe.{uuid.uuid4().hex}"
             write_file(probe, b"ok")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
 
     # --- inside --------------------------------------------------------------------------------------------------
 

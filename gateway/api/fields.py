@@ -64,7 +64,7 @@ MmPerPx = Annotated[Number, Field(gt=0, le=1000, description="millimetres per pi
 AreaMm2 = Annotated[Number, Field(ge=0, le=1e9, description="regions smaller than this many mm² are dropped")]
 Percentile = Annotated[Number, Field(ge=95, le=100)]
 Score = Annotated[Number, Field(ge=0, le=1000)]
-FalseAlarmRate = Annotated[Number, Field(gt=0, lt=1)]
+FalseAlarmRate = Annotated[Number, Field(ge=1e-6, lt=1)]
 RoleId = Annotated[str, Field(description=f"part or station: {ID_RULE}", examples=["disc-front"])]
 RoiId = Annotated[str, Field(description=f"region of it: {ID_RULE}", examples=["pad-1"])]
 

@@ -140,12 +140,13 @@ class CalibrateRequest(BaseModel):
     roi_id: RoiId
     mm_per_px: MmPerPx
     ok_scores: Annotated[
-        list[Score],
+        list[Score] | None,
         Field(max_length=100_000, description="of unseen OK images; none: the fit's leave-one-out scores are used"),
-    ] = []
+    ] = None
     ng_scores: Annotated[
-        list[Score], Field(max_length=3, description="with any, the threshold lies between p99 of OK and p5 of these")
-    ] = []
+        list[Score] | None,
+        Field(max_length=3, description="with any, the threshold lies between p99 of OK and p5 of these"),
+    ] = None
     area_mm2_thr: AreaMm2 | None = None
     score_percentile: Percentile | None = None
     false_alarm_rate: FalseAlarmRate | None = Field(

@@ -104,24 +104,27 @@ def _list(services: Services) -> dict[str, Any]:
     summaries, unreadable = [], []
     for key in services.store.rois():
         try:
-            manifest, calibration = _read(services.store, key)
+            manifest, calibration, damaged = _read(services.store, key)
         except UnknownRoiError:
             continue  # deleted since it was listed
         except ArtifactCorruptError as error:
             unreadable.append(error.message)
         else:
-            summaries.append(_summary(services, key, manifest, calibration).model_dump())
+            summaries.append(_summary(services, key, manifest, calibration, damaged).model_dump())
     return {"rois": summaries, "unreadable": unreadable}
 
 
-def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | None]:
-    return store.manifest(key, store.current(key)), store.calibration(key)
+def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | None, list[str]]:
+    manifest, damaged = store.served_manifest(key)
+    return manifest, store.calibration(key), damaged
 
 
-def _summary(services: Services, key: RoiKey, manifest: Manifest, calibration: Calibration | None) -> RoiSummary:
+def _summary(
+    services: Services, key: RoiKey, manifest: Manifest, calibration: Calibration | None, damaged: list[str]
+) -> RoiSummary:
     stale = calibration is not None and calibration.is_stale(manifest)
     weights_stale = services.weighting.is_stale(key, manifest.spatial_weights)
-    warnings = []
+    warnings = [f"damaged: {each}" for each in damaged]
     if calibration is not None:
         warnings += blind_area_warning(manifest, calibration)
         if stale:
@@ -155,12 +158,12 @@ def _summary(services: Services, key: RoiKey, manifest: Manifest, calibration: C
 
 
 def _detail(services: Services, key: RoiKey) -> dict[str, Any]:
-    manifest, calibration = _read(services.store, key)
+    manifest, calibration, damaged = _read(services.store, key)
     scores = manifest.ok_scores or (None,) * len(manifest.images)
     z = robust_z(manifest.ok_scores).tolist() if manifest.ok_scores else [None] * len(manifest.images)
     suspects = {suspect.index for suspect in find_suspects(manifest.ok_scores)}
     return {
-        **_summary(services, key, manifest, calibration).model_dump(),
+        **_summary(services, key, manifest, calibration, damaged).model_dump(),
         "covering_radius": manifest.covering_radius,
         "seed": manifest.seed,
         "heatmap_max": manifest.heatmap_max,

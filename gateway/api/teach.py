@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
@@ -30,6 +29,7 @@ from gateway.fitting import FitRequest, FitResult
 from gateway.roi_key import RoiKey
 from gateway.spatial import WeightsMode
 from gateway.storage import ScoreSummary
+from gateway.workers import in_thread
 
 router = APIRouter(tags=["teach"])
 
@@ -157,8 +157,8 @@ async def calibrate_ng(services: ServicesDep, body: CalibrateRequest) -> Respons
     key = RoiKey(body.role_id, body.roi_id)
     request = CalibrationRequest(
         mm_per_px=body.mm_per_px,
-        ok_scores=body.ok_scores,
-        ng_scores=body.ng_scores,
+        ok_scores=body.ok_scores or (),
+        ng_scores=body.ng_scores or (),
         area_mm2_thr=body.area_mm2_thr,
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
@@ -175,7 +175,8 @@ async def calibrate_ng(services: ServicesDep, body: CalibrateRequest) -> Respons
             "warnings": warnings,
         }
 
-    return JsonResponse(await to_thread.run_sync(work))
+    with services.changes.admit():
+        return JsonResponse(await in_thread(work, limiter=services.writers))
 
 
 @router.delete(
@@ -189,11 +190,13 @@ async def delete_roi(services: ServicesDep, role_id: str, roi_id: str) -> Respon
     key = RoiKey(role_id, roi_id)
 
     def delete() -> None:
-        services.store.current(key)
+        if not services.store.is_fitted(key):
+            raise UnknownRoiError(f"{key} was never fitted")
         with services.store.lock(key, services.settings.fit_lock_timeout_s):
             services.store.delete(key)
 
-    await to_thread.run_sync(delete)
+    with services.changes.admit():
+        await in_thread(delete, limiter=services.writers)
     return JsonResponse({**asdict(key), "deleted": True})
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gateway.engines.base import EngineStatus, Priority
 from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
 from gateway.errors import EngineUnavailableError, ModelMismatchError
-from gateway.model_description import DescriptionError, ModelDescription, newest_version, read_description
+from gateway.model_description import ModelDescription, newest_version, read_description
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class EmbeddedEngine:
         """Load the newest exported version and run it once, so that the first request does not pay for it."""
         try:
             model, network = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
-        except (DescriptionError, RuntimeError, OSError, ImportError) as error:
+        except Exception as error:  # noqa: BLE001 - runtimes raise kinds of their own; /ready tells whatever it is
             self._reason = f"{error}; export a model with `python -m export`, or see the README on GATEWAY_DEVICE"
             log.error("embedded engine: %s", self._reason)
             return
@@ -130,6 +130,11 @@ class EmbeddedEngine:
                 except asyncio.CancelledError:
                     await asyncio.wait([part])
                     raise
+                except Exception as error:
+                    log.exception("embedded engine")
+                    raise EngineUnavailableError(
+                        f"the network failed: {error}", retry_after_s=_RETRY_AFTER_S
+                    ) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def ready(self) -> EngineStatus:
@@ -152,8 +157,13 @@ def open_network(folder: Path, model: ModelDescription, settings: Settings) -> N
     Raises:
         RuntimeError: the device or precision that was asked for is not to be had.
     """
-    if settings.device == "cuda" or (settings.device == "auto" and _has_cuda()):
+    if settings.device == "cuda":
         return OnnxRuntimeNetwork(folder, model, device="cuda")
+    if settings.device == "auto" and _has_cuda():
+        try:
+            return OnnxRuntimeNetwork(folder, model, device="cuda")
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises kinds of its own
+            log.warning("there is a GPU, but ONNX Runtime cannot use it, so the CPU computes: %s", error)
     return OpenVinoNetwork(
         folder,
         model,

@@ -114,3 +114,27 @@ def test_notes_that_are_gone_or_damaged_stop_no_start(store: CountingStore, tmp_
     notes.write_text(text)
     asyncio.run(BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes).warm())
     assert store.loads == []
+
+
+@pytest.mark.parametrize("change", ["fit", "delete"])
+def test_a_change_between_two_reads_is_not_taken_for_damage(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    publish(store, 1)
+    banks = BankCache(store, max_entries=2, max_bytes=1 << 30)
+    load = store.load
+
+    def load_too_late(key: RoiKey, ref: VersionRef) -> LoadedBank:
+        monkeypatch.setattr(store, "load", load)
+        store.delete(KEY)
+        if change == "fit":
+            publish(store, 2)
+        return load(key, ref)
+
+    monkeypatch.setattr(store, "load", load_too_late)
+    if change == "delete":
+        with pytest.raises(UnknownRoiError):
+            asyncio.run(banks.get(KEY))
+    else:
+        bank = asyncio.run(banks.get(KEY)).bank
+        assert bank.bank.tokens.tobytes() == bank_of(2).tokens.tobytes()

@@ -149,11 +149,32 @@ def test_nothing_is_served_where_no_version_is_whole(store: ArtifactStore) -> No
 
 
 @pytest.mark.parametrize("text", ["", "x", "1", "1 abc", "../../etc 0", "-1 " + "0" * 64])
-def test_a_damaged_pointer_is_noticed(store: ArtifactStore, text: str) -> None:
-    publish(store, 1)
+def test_a_damaged_pointer_is_noticed_and_the_newest_whole_version_answers(store: ArtifactStore, text: str) -> None:
+    whole = publish(store, 1)
     (store.root / "role/roi/current").write_text(text)
+    found = store.current(KEY)
+    assert (found.number, found.manifest_sha256) == (whole.number, whole.manifest_sha256)
+    assert "current" in store.load(KEY, found).damaged[0]
+    latest = store.latest_manifest(KEY)
+    assert latest is not None
+    assert "current" in latest[1][0]
+    publish(store, 2)
+    assert store.load(KEY, store.current(KEY)).damaged == ()
+    (store.root / "role/roi/current").write_text(text)
+    for manifest in store.root.glob("role/roi/versions/*/manifest.json"):
+        manifest.write_bytes(b"{}")
     with pytest.raises(ArtifactCorruptError, match="current"):
         store.current(KEY)
+    store.delete(KEY)
+    assert not store.is_fitted(KEY)
+
+
+def test_a_version_with_any_damaged_file_is_not_whole(store: ArtifactStore) -> None:
+    ref = publish(store, 1)
+    manifest = store.manifest(KEY, ref)
+    assert store.is_whole(KEY, manifest)
+    (store.root / "role/roi/versions/1/memory.npz").write_bytes(b"x")
+    assert not store.is_whole(KEY, manifest)
 
 
 def test_a_fit_builds_on_the_newest_whole_manifest(store: ArtifactStore) -> None:
