@@ -431,3 +431,31 @@ def test_an_ok_image_sent_again_with_a_shape_is_scored_inside_it_from_now_on(gat
     assert again["checksum"] == whole["checksum"]  # the bank learns the whole image, as before
     assert again["ok_scores"] != whole["ok_scores"]
     assert gateway.fit("reshaped", images)["version"] == again["version"]
+
+
+def test_scores_that_a_client_leaves_null_are_as_good_as_none(gateway):
+    gateway.fit("null scores", [png(steel(seed)) for seed in (90, 91, 92)])
+    answer = gateway.calibrate("null scores", ok_scores=None, ng_scores=None)
+    assert (answer["ok_source"], answer["n_ok"], answer["n_ng"]) == ("leave-one-out", 3, 0)
+    kept = gateway.client.get("/rois/steel/null scores").json()["calibration"]["threshold"]
+    refused = gateway.client.post(
+        "/calibrate_ng",
+        json={"role_id": "steel", "roi_id": "null scores", "mm_per_px": 0.2, "false_alarm_rate": 1e-30},
+    )
+    assert refused.status_code == 422
+    assert gateway.client.get("/rois/steel/null scores").json()["calibration"]["threshold"] == kept
+
+
+def test_a_fit_of_the_same_images_repairs_a_damaged_bank(gateway):
+    images = [png(steel(seed)) for seed in (93, 94)]
+    first = gateway.fit("repaired", images)
+    (gateway.models_dir / "steel" / "repaired" / "versions" / "1" / "memory.npz").write_bytes(b"x")
+    again = gateway.fit("repaired", images)
+    assert again["version"] == 2
+    assert again["checksum"] == first["checksum"]
+    assert gateway.infer("repaired", png(steel(95)))["version"] == 2
+    (gateway.models_dir / "steel" / "repaired" / "current").write_text("")
+    damaged = gateway.infer("repaired", png(steel(95)))
+    assert any("current" in warning for warning in damaged["warnings"])
+    assert gateway.fit("repaired", images)["version"] == 3
+    assert not any("current" in warning for warning in gateway.infer("repaired", png(steel(95)))["warnings"])

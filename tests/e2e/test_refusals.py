@@ -316,7 +316,7 @@ GOOD_BODY = {"role_id": "steel", "roi_id": "small", "mm_per_px": 0.2, "ok_scores
         ({"ok_scores": [None]}, ["ok_scores.0"]),
         ({"ok_scores": [[0.5]]}, ["ok_scores.0"]),
         ({"ok_scores": 0.5}, ["ok_scores", "0.5"]),
-        ({"ok_scores": None}, ["ok_scores"]),
+        ({"ok_scores": {}}, ["ok_scores"]),
         ({"ok_scores": {"0": 0.5}}, ["ok_scores"]),
         ({"ok_scores": "0.5"}, ["ok_scores"]),
         ({"ng_scores": [0.7, 0.8, 0.9, 1.0]}, ["ng_scores", "3"]),
