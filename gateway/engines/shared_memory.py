@@ -4,12 +4,16 @@ A region is a file under ``/dev/shm`` that both map. It is unlinked as soon as T
 leaves no file behind; what a crashed gateway left registered, the next one on the host unregisters.
 """
 
+import asyncio
+import errno
 import itertools
 import logging
 import mmap
 import os
 import re
+import secrets
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +25,28 @@ log = logging.getLogger(__name__)
 _FOLDER = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lives there, not temporary files
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
 _PREFIX = "patchcore"
-_NAME = re.compile(rf"{_PREFIX}-{_HOST}-(\d+)-\d+")
+_TOKEN = secrets.token_hex(4)
+"""Tells this process from an earlier one of the same number: in a container, every gateway may be process 1."""
+_NAME = re.compile(rf"{_PREFIX}-{_HOST}-(\d+)-(?:([0-9a-f]{{8}})-)?\d+")
 _ALIGN = 4096
+_CALL_TIMEOUT_S = 2.0
+_UNREGISTER_ATTEMPTS = 60
+_UNREGISTER_FIRST_PAUSE_S = 0.1
+_UNREGISTER_LONGEST_PAUSE_S = 5.0
 _numbers = itertools.count()
 
 
 class Slot:
     """One region: room for a batch of images, and after it for their tokens."""
 
-    def __init__(self, name: str, batch: int, image_bytes: int, token_bytes: int) -> None:
+    def __init__(self, pool: "SharedMemoryPool", name: str, batch: int, image_bytes: int, token_bytes: int) -> None:
         """Create and map the region.
 
         Raises:
             OSError: there is no shared memory here, or no room in it.
         """
+        self.pool = pool
+        """Where it is given back: not always the pool in use by then."""
         self.name = name
         self.batch = batch
         self.offset = -(-batch * image_bytes // _ALIGN) * _ALIGN
@@ -68,16 +80,28 @@ class Slot:
 class SharedMemoryPool:
     """Slots registered with one Triton, as long as one connection to it lasts. Used on the event loop only."""
 
-    def __init__(self, client: Any, image_bytes: int, token_bytes: int, *, limit: int) -> None:
+    def __init__(
+        self, client: Any, image_bytes: int, token_bytes: int, *, limit: int, headers: dict[str, str] | None = None
+    ) -> None:
         self._client = client
         self._image_bytes = image_bytes
         self._token_bytes = token_bytes
         self._limit = limit
+        self._headers = headers
         self._free: dict[int, list[Slot]] = {}
-        self._count = 0
+        self._registered: dict[str, Slot] = {}
+        """Every slot that Triton may have mapped: free, in use, or being unregistered."""
+        self._retired = self._closed = False
+        self._said_full = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left that Triton may have mapped."""
+        return not self._registered and not self._tasks
 
     async def acquire(self, batch: int, capacity: int, timeout_s: float) -> Slot | None:
-        """A slot for `batch` images, or None where all are in use: the caller then sends the images by gRPC.
+        """A slot for `batch` images, or None where none can be had: the caller then sends the images by gRPC.
 
         Args:
             batch: images to send.
@@ -89,58 +113,115 @@ class SharedMemoryPool:
             InferenceServerException: Triton refuses it.
         """
         size = 1 if batch == 1 else capacity
-        free = self._free.setdefault(size, [])
+        free = self._free.get(size)
         if free:
             return free.pop()
-        if self._count >= self._limit:
+        if len(self._registered) >= self._limit:
             return None
-        self._count += 1
+        name = f"{_PREFIX}-{_HOST}-{os.getpid()}-{_TOKEN}-{next(_numbers)}"
         try:
-            slot = Slot(f"{_PREFIX}-{_HOST}-{os.getpid()}-{next(_numbers)}", size, self._image_bytes, self._token_bytes)
-            try:
-                await self._client.register_system_shared_memory(
-                    slot.name, f"/{slot.name}", slot.size, client_timeout=timeout_s
-                )
-            finally:
-                slot.unlink()
+            slot = Slot(self, name, size, self._image_bytes, self._token_bytes)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            if not self._said_full:
+                log.warning("%s is full: images that find no room there go by gRPC", _FOLDER)
+            self._said_full = True
+            return None
+        self._registered[name] = slot
+        try:
+            await self._client.register_system_shared_memory(
+                name, f"/{name}", slot.size, headers=self._headers, client_timeout=timeout_s
+            )
         except BaseException:
-            self._count -= 1
+            # Triton may have mapped it all the same. Once the name is unlinked, it no longer can.
+            slot.unlink()
+            self.discard(slot)
             raise
+        slot.unlink()
+        if self._retired:  # while Triton was asked
+            self.discard(slot)
+            return None
         return slot
 
     def release(self, slot: Slot) -> None:
         """Give a slot back after Triton has answered."""
-        self._free[slot.batch].append(slot)
+        if self._retired:
+            self.discard(slot)
+        else:
+            self._free.setdefault(slot.batch, []).append(slot)
 
-    async def discard(self, slot: Slot) -> None:
-        """Never use a slot again: its call was cut off, so Triton may still read or write it."""
-        self._count -= 1
-        await self._unregister(slot.name)
+    def discard(self, slot: Slot) -> None:
+        """Never use a slot again: its call was cut off, so Triton may still read or write it.
 
-    async def close(self) -> None:
-        """Unregister what is not in use."""
+        It counts until Triton has unmapped it, or memory that is in use there would have no limit.
+        """
+        if not self._closed:
+            self._spawn(self._unregister(slot.name))
+
+    def retire(self) -> None:
+        """Make no more slots and unregister all: at once those that are free, the others as they are given back."""
+        self._retired, self._limit = True, 0
         for slots in self._free.values():
             for slot in slots:
-                await self._unregister(slot.name)
+                self.discard(slot)
         self._free.clear()
+
+    async def close(self) -> None:
+        """End what runs in the background and unregister, as far as Triton allows it now, all that is left."""
+        self._retired = self._closed = True
+        self._limit = 0
+        self._free.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(self._unregister(name, attempts=1) for name in list(self._registered)))
 
     async def unregister_leftovers(self, timeout_s: float) -> None:
         """Have Triton unmap what gateways of this host registered that are no longer alive."""
-        status = await self._client.get_system_shared_memory_status(client_timeout=timeout_s)
+        status = await self._client.get_system_shared_memory_status(headers=self._headers, client_timeout=timeout_s)
+        tasks = []
         for name in status.regions:
             match = _NAME.fullmatch(name)
-            if match and not _is_alive(match[1]):
+            if match and not _is_alive(match[1], match[2]):
                 log.info("unregistering shared memory %s of a gateway that died", name)
-                await self._unregister(name)
+                tasks.append(self._spawn(self._unregister(name)))
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
 
-    async def _unregister(self, name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="triton shared memory")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _unregister(self, name: str, attempts: int = _UNREGISTER_ATTEMPTS) -> None:
+        """Ask until Triton agrees: it refuses while a call uses the region, and may be out of reach for a while."""
         from tritonclient.utils import InferenceServerException
 
-        try:
-            await self._client.unregister_system_shared_memory(name, client_timeout=2.0)
-        except InferenceServerException as error:  # a Triton that is gone has unmapped it already
-            log.debug("unregistering %s: %s", name, error)
+        pause_s = _UNREGISTER_FIRST_PAUSE_S
+        for attempt in range(1, attempts + 1):
+            try:
+                await self._client.unregister_system_shared_memory(
+                    name, headers=self._headers, client_timeout=_CALL_TIMEOUT_S
+                )
+            except InferenceServerException as error:
+                if not _is_not_found(error):
+                    log.debug("unregistering %s: %s", name, error)
+                    if attempt < attempts:
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(2 * pause_s, _UNREGISTER_LONGEST_PAUSE_S)
+                    continue
+            self._registered.pop(name, None)
+            return
+        log.warning("shared memory %s may still be registered with Triton", name)
 
 
-def _is_alive(pid: str) -> bool:
+def _is_not_found(error: Any) -> bool:
+    return "NOT_FOUND" in (error.status() or "") or "not found" in (error.message() or "").lower()
+
+
+def _is_alive(pid: str, token: str | None) -> bool:
+    if int(pid) == os.getpid():
+        return token == _TOKEN
     return Path(f"/proc/{pid}").exists()

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,13 @@ class TritonEngine:
         self._last: _Served | None = None
         self._reason: str | None = "not started"
         self._mismatch: ModelMismatchError | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[_Served] | None = None
         self._down = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._fits_in_flight = asyncio.Semaphore(settings.triton_fit_in_flight)
         self._memory: SharedMemoryPool | None = None
+        self._old_memory: list[SharedMemoryPool] = []
+        """Pools of earlier connections, of which Triton may still have something mapped."""
         self._memory_refused = settings.triton_shared_memory == "off" or (
             settings.triton_shared_memory == "auto" and not _is_local(settings.triton_url)
         )
@@ -120,11 +122,14 @@ class TritonEngine:
 
     async def close(self) -> None:
         """See `TokenEngine.close`."""
-        for task in self._tasks:
+        tasks: list[asyncio.Task[Any]] = [*self._tasks]
+        if self._asking is not None:
+            tasks.append(self._asking)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._memory is not None:
-            await self._memory.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        pools = [*self._old_memory, *([] if self._memory is None else [self._memory])]
+        await asyncio.gather(*(pool.close() for pool in pools))
         if self._client is not None:
             await self._client.close()
         self._served, self._reason = None, "closed"
@@ -133,36 +138,66 @@ class TritonEngine:
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
     ) -> NDArray[np.float32]:
         """See `TokenEngine.tokens`. Cut to the server's batch size; cancelled on the server when the caller is."""
-        served = self._served if self._is_current(self._served) else await self._ask()
-        assert served is not None
+        ends = time.monotonic() + self._timeout_s(priority)
+        if priority is Priority.INSPECT:
+            async with self._deadline(priority):
+                return await self._in_batches(images, model, priority, ends)
+        return await self._in_batches(images, model, priority, ends)
+
+    # --- one request ---------------------------------------------------------------------------------------------
+
+    def _timeout_s(self, priority: Priority) -> float:
+        settings = self._settings
+        return settings.triton_timeout_s if priority is Priority.INSPECT else settings.triton_fit_timeout_s
+
+    @asynccontextmanager
+    async def _deadline(self, priority: Priority) -> AsyncIterator[None]:
+        """Cut off what is in it, whatever it waits for, at the deadline of an inspection or of one batch of a fit."""
+        try:
+            async with asyncio.timeout(self._timeout_s(priority)):
+                yield
+        except TimeoutError as error:
+            raise self._timed_out(priority) from error
+
+    def _timed_out(self, priority: Priority) -> EngineTimeoutError:
+        return EngineTimeoutError(
+            f"Triton did not answer within {self._timeout_s(priority):g} s", retry_after_s=_RETRY_AFTER_S
+        )
+
+    async def _in_batches(
+        self, images: NDArray[np.uint8], model: ModelDescription, priority: Priority, ends: float
+    ) -> NDArray[np.float32]:
+        served = self._served
+        if served is None or not self._is_current(served):
+            async with self._deadline(priority):
+                served = await self._ask()
         if not served.model.same_model_as(model):
             raise _changed(model, served.model)
         parts = [images[start : start + served.max_batch] for start in range(0, len(images), served.max_batch)]
         if len(parts) == 1:
-            return await self._one_batch(parts[0], served, priority)
-        return np.concatenate(await _all_or_none([self._one_batch(part, served, priority) for part in parts]))
+            return await self._one_batch(parts[0], served, priority, ends)
+        return np.concatenate(await _all_or_none([self._one_batch(part, served, priority, ends) for part in parts]))
 
-    # --- one request ---------------------------------------------------------------------------------------------
-
-    async def _one_batch(self, images: NDArray[np.uint8], served: _Served, priority: Priority) -> NDArray[np.float32]:
+    async def _one_batch(
+        self, images: NDArray[np.uint8], served: _Served, priority: Priority, ends: float
+    ) -> NDArray[np.float32]:
         if priority is Priority.INSPECT:
-            return await self._call(images, served, priority, self._settings.triton_timeout_s)
-        async with self._fits_in_flight:
-            return await self._call(images, served, priority, self._settings.triton_fit_timeout_s)
+            return await self._call(images, served, priority, ends)
+        async with self._fits_in_flight, self._deadline(priority):
+            return await self._call(images, served, priority, time.monotonic() + self._timeout_s(priority))
 
     async def _call(
-        self, images: NDArray[np.uint8], served: _Served, priority: Priority, timeout_s: float
+        self, images: NDArray[np.uint8], served: _Served, priority: Priority, ends: float
     ) -> NDArray[np.float32]:
         """One request, tried once more where the server could not be reached."""
         from tritonclient.utils import InferenceServerException
 
-        deadline = time.monotonic() + timeout_s
         for attempt in (1, 2):
             try:
-                tokens, version = await self._attempt(images, served, priority, deadline - time.monotonic())
+                tokens, version = await self._attempt(images, served, priority, ends)
             except InferenceServerException as error:
-                failure = self._failure(error, timeout_s)
-                left = deadline - time.monotonic()
+                failure = self._failure(error, priority)
+                left = ends - time.monotonic()
                 if attempt == 2 or not _worth_retrying(error) or left < 2 * _RETRY_BACKOFF_S:
                     raise failure from error
                 await asyncio.sleep(_RETRY_BACKOFF_S)
@@ -179,7 +214,7 @@ class TritonEngine:
         raise AssertionError("unreachable")
 
     async def _attempt(
-        self, images: NDArray[np.uint8], served: _Served, priority: Priority, timeout_s: float
+        self, images: NDArray[np.uint8], served: _Served, priority: Priority, ends: float
     ) -> tuple[NDArray[np.float32], str]:
         """Tokens, and the version that computed them."""
         from tritonclient.grpc import InferInput, InferRequestedOutput
@@ -189,14 +224,15 @@ class TritonEngine:
         image = InferInput(model.input_name, list(images.shape), "UINT8")
         output = InferRequestedOutput(model.output_name)
         slot = await self._slot(len(images), served)
-        if slot is None:
-            image.set_data_from_numpy(images)
-        else:
-            slot.write(images)
-            image.set_shared_memory(slot.name, images.nbytes)
-            output.set_shared_memory(slot.name, int(np.prod(shape)) * served.dtype.itemsize, slot.offset)
         answered = False
         try:
+            if slot is None:
+                image.set_data_from_numpy(images)
+            else:
+                slot.write(images)
+                image.set_shared_memory(slot.name, images.nbytes)
+                output.set_shared_memory(slot.name, int(np.prod(shape)) * served.dtype.itemsize, slot.offset)
+            timeout_s = max(ends - time.monotonic(), 1e-3)
             result = await self._client.infer(
                 model_name=self._settings.model_name,
                 model_version=served.version,
@@ -204,7 +240,7 @@ class TritonEngine:
                 outputs=[output],
                 request_id=request_id.get(),
                 priority=int(priority),
-                timeout=max(1, int(timeout_s * 1e6)),
+                timeout=int(timeout_s * 1e6),
                 client_timeout=timeout_s,
                 headers=self._headers(),
             )
@@ -214,17 +250,20 @@ class TritonEngine:
             else:
                 tokens = slot.read(shape, served.dtype)
         finally:
-            if slot is not None:
-                self._give_back(slot, answered)
+            # To its own pool: the engine may have another by now.
+            if slot is not None and answered:
+                slot.pool.release(slot)
+            elif slot is not None:
+                slot.pool.discard(slot)
         return tokens, str(result.get_response().model_version)
 
-    def _failure(self, error: Any, timeout_s: float) -> GatewayError:
+    def _failure(self, error: Any, priority: Priority) -> GatewayError:
         """What a failed call means to the client of the gateway."""
         status, message = error.status() or "", error.message() or ""
         if "Exceeds maximum queue size" in message:
             return OverloadedError(f"Triton's queue is full: {message}", retry_after_s=_RETRY_AFTER_S)
         if "DEADLINE_EXCEEDED" in status or "timeout expired" in message:
-            return EngineTimeoutError(f"Triton did not answer within {timeout_s:g} s", retry_after_s=_RETRY_AFTER_S)
+            return self._timed_out(priority)
         said = f"{status.removeprefix('StatusCode.')}: {message}"
         if "UNAVAILABLE" in status or "NOT_FOUND" in status:
             self._lost(said)
@@ -241,37 +280,36 @@ class TritonEngine:
     async def _slot(self, batch: int, served: _Served) -> Slot | None:
         from tritonclient.utils import InferenceServerException
 
-        if self._memory_refused or not self._is_current(served):
+        if self._memory_refused or served != self._served or not self._is_current(served):
             return None
         try:
-            if self._memory is None:
+            memory = self._memory
+            if memory is None:
                 model = served.model
                 memory = SharedMemoryPool(
                     self._client,
                     model.input_size**2 * 3,
                     model.n_tokens * model.dim * served.dtype.itemsize,
                     limit=_SHARED_MEMORY_SLOTS,
+                    headers=self._headers(),
                 )
                 self._memory = memory
                 await memory.unregister_leftovers(_ASK_TIMEOUT_S)
-            return await self._memory.acquire(batch, served.max_batch, _ASK_TIMEOUT_S)
+            return await memory.acquire(batch, served.max_batch, _ASK_TIMEOUT_S)
         except (OSError, InferenceServerException) as error:
-            if _unreachable(error):
+            if _unreachable(error) or _out_of_time(error):
                 return None  # not a refusal: the call itself will tell
             self._memory_refused = True
             log.warning("no shared memory with Triton at %s, images go by gRPC: %s", self._settings.triton_url, error)
             return None
 
-    def _give_back(self, slot: Slot, answered: bool) -> None:
-        memory = self._memory
-        if memory is None:
-            return
-        if answered:
-            memory.release(slot)
-        else:
-            task = asyncio.ensure_future(memory.discard(slot))
-            self._tasks.append(task)
-            task.add_done_callback(self._tasks.remove)
+    def _retire_memory(self) -> None:
+        """Start a new pool at the next request, and have Triton unmap the old one where it is still there."""
+        self._old_memory = [pool for pool in self._old_memory if not pool.is_empty]
+        if self._memory is not None:
+            self._memory.retire()
+            self._old_memory.append(self._memory)
+            self._memory = None
 
     # --- what is served ------------------------------------------------------------------------------------------
 
@@ -302,37 +340,56 @@ class TritonEngine:
         )
 
     async def _ask(self) -> _Served:
-        """Ask the server what it serves.
+        """Ask the server what it serves; all who want to know at a time wait for one answer.
 
         Raises:
             EngineUnavailableError: it cannot be asked, or its model is not ready.
             ModelMismatchError: it serves a model that is not one of this gateway's.
         """
-        from tritonclient.utils import InferenceServerException
-
         if self._client is None:
             raise self._unavailable()
-        async with self._asking:
+        task = self._asking
+        if task is None or task.done():
+            task = self._asking = asyncio.create_task(self._ask_server(), name="triton ask")
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits any more
+        await asyncio.wait({task})  # unlike `await task`, leaves it to the others when this caller is cancelled
+        if task.cancelled():
+            raise self._unavailable()
+        return task.result()
+
+    async def _ask_server(self) -> _Served:
+        """See `_ask`. Asks again where the connection changed meanwhile: the answer may be of another server."""
+        from tritonclient.utils import InferenceServerException
+
+        for attempt in (1, 2):
             connection = self._connection
-            name, headers = self._settings.model_name, self._headers()
+            reason = ""
             try:
-                metadata = await self._client.get_model_metadata(name, headers=headers, client_timeout=_ASK_TIMEOUT_S)
-                answer = await self._client.get_model_config(name, headers=headers, client_timeout=_ASK_TIMEOUT_S)
-                served = _parse(metadata, answer.config, connection)
-                ready = await self._client.is_model_ready(
-                    name, served.version, headers=headers, client_timeout=_ASK_TIMEOUT_S
-                )
+                async with asyncio.timeout(_ASK_TIMEOUT_S):
+                    served = await self._ask_questions(connection)
             except InferenceServerException as error:
-                self._lost(f"{(error.status() or '').removeprefix('StatusCode.')}: {error.message()}")
-                raise self._unavailable() from error
+                reason = f"{(error.status() or '').removeprefix('StatusCode.')}: {error.message()}"
+            except TimeoutError:
+                reason = f"no answer within {_ASK_TIMEOUT_S:g} s"
             except DescriptionError as error:
-                self._lost(str(error))
-                raise self._unavailable() from error
-            if not ready:
-                self._lost(f"version {served.version} of {name} is not ready")
-                raise self._unavailable()
+                reason = str(error)
+            if connection != self._connection and attempt == 1:
+                continue
+            if reason:
+                self._lost(reason)
+                break
             self._accept(served)
             return served
+        raise self._unavailable()
+
+    async def _ask_questions(self, connection: int) -> _Served:
+        client, name, headers = self._client, self._settings.model_name, self._headers()
+        metadata = await client.get_model_metadata(name, headers=headers, client_timeout=_ASK_TIMEOUT_S)
+        answer = await client.get_model_config(name, headers=headers, client_timeout=_ASK_TIMEOUT_S)
+        served = _parse(metadata, answer.config, connection)
+        if not await client.is_model_ready(name, served.version, headers=headers, client_timeout=_ASK_TIMEOUT_S):
+            raise DescriptionError(f"version {served.version} of {name} is not ready")
+        return served
 
     def _accept(self, served: _Served) -> None:
         own = _own_fingerprints(self._settings)
@@ -354,8 +411,8 @@ class TritonEngine:
             )
             if served.model.has_random_weights:
                 log.warning("model has RANDOM weights (%s): scores mean nothing", served.model.weights.detail)
-        if self._memory is not None and (self._last is None or self._last.connection != served.connection):
-            self._memory = None  # what was registered, was registered with a server that is gone
+        if self._last != served:  # perhaps another server, or a model of another size
+            self._retire_memory()
         self._served = self._last = served
         self._reason = self._mismatch = None
 
@@ -459,6 +516,11 @@ def _worth_retrying(error: Any) -> bool:
 def _unreachable(error: Any) -> bool:
     status = getattr(error, "status", None)
     return status is not None and "UNAVAILABLE" in (status() or "")
+
+
+def _out_of_time(error: Any) -> bool:
+    status = getattr(error, "status", None)
+    return status is not None and "DEADLINE_EXCEEDED" in (status() or "")
 
 
 def _is_local(url: str) -> bool:
