@@ -12,10 +12,20 @@ from filelock import FileLock
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="hold the promises over their full numbers (an hour or more)")
+
+
 @pytest.fixture(scope="session")
 def model_repository() -> Path:
     """A model repository with `dinov2_vits14/1`, exported from seed:0 at full size; kept for the next run."""
     return exported("seed:0")
+
+
+@pytest.fixture(scope="session")
+def small_model_repository() -> Path:
+    """The same network over 8 × 8 tokens: a tenth of the time, for tests that ask thousands of times."""
+    return exported("seed:0", options=("--input-size", "112"))
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +38,8 @@ def real_model_repository() -> Path:
     return exported(str(weights.resolve()), weights.read_bytes())
 
 
-def exported(weights: str, content: bytes = b"") -> Path:
-    """Export once for these weights and this exporter, kept under .cache."""
+def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) -> Path:
+    """Export once for these weights, options and this exporter, kept under .cache."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("no model to test with: it is exported here, which needs the export extra")
     # What writes Triton's configuration changes nothing in the graph.
@@ -37,6 +47,7 @@ def exported(weights: str, content: bytes = b"") -> Path:
     sources.append(PROJECT / "gateway" / "model_description.py")
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     key.update(content or weights.encode())
+    key.update(" ".join(options).encode())
     for package in ("torch", "timm", "onnx", "onnxscript"):
         key.update(importlib.metadata.version(package).encode())
     repository = PROJECT / ".cache" / "test-model" / key.hexdigest()[:16]
@@ -45,7 +56,7 @@ def exported(weights: str, content: bytes = b"") -> Path:
         if not (repository / "dinov2_vits14" / "1" / "model.json").is_file():
             # In a process of its own: torch stays out of the tests of a torch-free gateway.
             subprocess.run(
-                [sys.executable, "-m", "export", "--weights", weights, "--repository", repository],
+                [sys.executable, "-m", "export", "--weights", weights, "--repository", repository, *options],
                 cwd=PROJECT,
                 check=True,
             )
