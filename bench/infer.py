@@ -18,9 +18,10 @@ from bench.service import Answer, Client, body_of, gateway, multipart, roi_png, 
 from bench.tokens import Tokens
 from gateway.engines.embedded import open_network
 from gateway.images import to_model_input
+from gateway.manifest import Manifest, OkImage
 from gateway.patchcore.memory_bank import MemoryBank
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, Manifest, OkImage
+from gateway.storage import ArtifactStore
 
 HELP = "/infer over a socket, by stage, clients and bank, against the bare network (or a bare gRPC client of Triton)"
 _IMAGES = 16

@@ -15,8 +15,9 @@ from anyio import CapacityLimiter, to_thread
 
 from gateway.durable import replace_file
 from gateway.errors import ArtifactCorruptError, GatewayError
+from gateway.manifest import Calibration, VersionRef
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, Calibration, LoadedBank, VersionRef
+from gateway.storage import ArtifactStore, LoadedBank
 
 log = logging.getLogger(__name__)
 

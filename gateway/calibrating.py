@@ -10,10 +10,11 @@ import numpy as np
 
 from gateway.calibration import Threshold, choose_threshold, false_alarms
 from gateway.errors import InvalidRequestError
+from gateway.manifest import Calibration, Manifest
 from gateway.ok_maps import OkMaps, blind_area_mm2
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
-from gateway.storage import ArtifactStore, Calibration, Manifest
+from gateway.storage import ArtifactStore
 
 PixelThreshold = Literal["score", "ok_pixels"] | float
 """Of regions: the score's threshold, from the OK maps' own pixels, or a number."""

@@ -24,13 +24,14 @@ from gateway.errors import (
 )
 from gateway.images import Limits, decode, read_header, to_model_input
 from gateway.learning import Learned, Recipe, learn
+from gateway.manifest import Calibration, ExcludedImage, Manifest, OkImage
 from gateway.model_description import ModelDescription
 from gateway.ok_maps import OkMaps
 from gateway.pipeline import mask_of
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting, WeightsMode
-from gateway.storage import ArtifactStore, Calibration, ExcludedImage, Manifest, OkImage
+from gateway.storage import ArtifactStore
 from gateway.timing import StageTimes
 from gateway.workers import in_thread
 from postprocess.roi_mask import Shape

@@ -8,7 +8,6 @@ checksums, so that whoever reads between the two writes of a fit sees a stale ca
 """
 
 import hashlib
-import io
 import logging
 import shutil
 import uuid
@@ -16,219 +15,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError
 
-from gateway.calibration import Method
+from gateway.array_files import npy_bytes, npz_bytes, read_npz, read_weights
 from gateway.durable import replace_file, storage_errors, sync_folder, write_file
 from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError
-from gateway.ok_maps import Frame, OkMaps
+from gateway.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, MEMORY, WEIGHTS, Calibration, Manifest, OkImage, VersionRef
+from gateway.ok_maps import OkMaps
 from gateway.patchcore.memory_bank import MemoryBank
 from gateway.patchcore.neighbours import FaissSearch, NeighbourSearch, SearchBackend, build_search, faiss_available
 from gateway.roi_key import RoiKey, is_valid_id
-from gateway.spatial import WeightsRecipe
-from postprocess.roi_mask import parse_shape
 
 log = logging.getLogger(__name__)
 
 _LOCKS = ".locks"
 _TRASH = ".trash"
-MANIFEST = "manifest.json"
-MEMORY = "memory.npz"
-INDEX = "index.faiss"
-LEAVE_ONE_OUT = "leave_one_out.npz"
-WEIGHTS = "spatial_mask.npy"
-
-
-class OkImage(BaseModel):
-    """One OK image of an ROI, known by the SHA-256 of its bytes."""
-
-    model_config = ConfigDict(frozen=True)
-
-    sha256: str
-    file_name: str
-    extension: str
-    width: int
-    height: int
-    shape: str | None = None
-    """The shape that it was sent with, as JSON, for its leave-one-out score."""
-    added_in: int
-    """Version of the memory bank that learned it first."""
-
-    @property
-    def frame(self) -> Frame:
-        """Its pixel grid and where the part is."""
-        return Frame((self.width, self.height), None if self.shape is None else parse_shape(self.shape)[0])
-
-
-class ExcludedImage(OkImage):
-    """An image that was sent as OK and is kept out of the bank until somebody deletes it."""
-
-    reason: Literal["suspect"] = "suspect"
-    score: float
-    """Against the bank of all the others, when it was excluded."""
-    robust_z: float
-    excluded_in: int
-    """Version of the memory bank that is the first without it."""
-
-
-class ScoreSummary(BaseModel):
-    """Scores of the OK images of a version, each against the bank without it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    mean: float
-    p50: float
-    p95: float
-    p99: float
-    max: float
-
-    @classmethod
-    def of(cls, scores: list[float]) -> "ScoreSummary | None":
-        """Summarise, or None where there is nothing to summarise."""
-        if not scores:
-            return None
-        p50, p95, p99 = (float(p) for p in np.percentile(scores, (50, 95, 99)))
-        return cls(n=len(scores), mean=float(np.mean(scores)), p50=p50, p95=p95, p99=p99, max=max(scores))
-
-
-class Manifest(BaseModel):
-    """What a version is made of and how."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = 1
-    role_id: str
-    roi_id: str
-    version: int
-    created_at: str
-    model_fingerprint: str
-    extractor: str
-    token_hw: tuple[int, int]
-    dim: int
-    coreset_rate: float
-    coreset_rate_applied: float
-    seed: int
-    k: int
-    p_score: float
-    """Of the leave-one-out scores."""
-    mm_per_px: float
-    n_embeddings: int
-    n_tokens_total: int
-    covering_radius: float
-    images: tuple[OkImage, ...]
-    """Learned, in the order of the memory bank's `image_index`."""
-    excluded: tuple[ExcludedImage, ...] = ()
-    """Sent as OK, but kept out."""
-    spatial_weights: WeightsRecipe = WeightsRecipe()
-    ok_scores: tuple[float, ...]
-    """Leave-one-out scores, in the order of `images`; empty where the bank has one image only."""
-    heatmap_max: float
-    files: dict[str, str] = {}
-    """SHA-256 of every other file of the version."""
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the memory bank: the same images, order and seed give the same."""
-        return self.files[MEMORY]
-
-    @property
-    def weights_checksum(self) -> str | None:
-        """SHA-256 of the spatial weights, where there are any."""
-        return self.files.get(WEIGHTS)
-
-
-class Calibration(BaseModel):
-    """Contents of ``calib.json``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = 1
-    threshold: float
-    pixel_threshold: float
-    """Of the blurred map, for regions."""
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"] = "score"
-    p99_ok: float
-    p5_ng: float | None
-    mm_per_px: float
-    area_mm2_thr: float
-    score_percentile: float
-    blur_sigma: float | None = None
-    """That the OK maps were blurred with, for `pixel_threshold` and the verdict's false alarms."""
-    method: Method
-    false_alarm_rate: float | None = None
-    """Asked for."""
-    guaranteed: bool | None = None
-    n_ok_needed: int | None = None
-    expected_false_alarm_rate: float | None = None
-    """Of the score; None in what was written before it was told."""
-    expected_false_alarm_interval: tuple[float, float] | None = None
-    verdict_false_alarm_rate: float | None = None
-    """Of score and regions together, on the leave-one-out maps; None where there are none."""
-    verdict_false_alarm_interval: tuple[float, float] | None = None
-    ng_scores: tuple[float, ...] = ()
-    n_ok: int
-    n_ng: int
-    ok_above: int
-    ng_below: int
-    separable: bool | None
-    ok_source: Literal["given", "leave-one-out"]
-    margin: float
-    version: int
-    """Of the memory bank that it was made for."""
-    bank_checksum: str = ""
-    weights_checksum: str | None = None
-    """Of the spatial weights that it was made for."""
-    created_at: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_threshold(cls, given: Any) -> Any:
-        """What was written before there were two has one for both."""
-        if isinstance(given, dict) and "pixel_threshold" not in given and "threshold" in given:
-            return {**given, "pixel_threshold": given["threshold"]}
-        return given
-
-    @property
-    def rests_on_the_fit_alone(self) -> bool:
-        """Whether a new fit can redo it: nothing in it was measured by a client against the bank of then."""
-        return (
-            self.ok_source == "leave-one-out"
-            and self.n_ng == 0
-            and self.pixel_threshold_source in ("score", "ok_pixels")
-        )
-
-    def bound_to(self, manifest: Manifest) -> "Calibration":
-        """The same, said to be made for a published version."""
-        return self.model_copy(
-            update={
-                "version": manifest.version,
-                "bank_checksum": manifest.checksum,
-                "weights_checksum": manifest.weights_checksum,
-            }
-        )
-
-    def is_stale(self, manifest: Manifest) -> bool:
-        """Whether it was made for another memory bank, other spatial weights or other OK scores than a version has."""
-        if self.bank_checksum != manifest.checksum or self.weights_checksum != manifest.weights_checksum:
-            return True
-        # The same bank may come with other scores: an image that was sent again with another shape.
-        return self.ok_source == "leave-one-out" and self.version != manifest.version
-
-
-@dataclass(frozen=True, slots=True)
-class VersionRef:
-    """A version by number and by the SHA-256 of its manifest: a number may come again after a delete, this does not."""
-
-    number: int
-    manifest_sha256: str
-    damaged: str | None = None
-    """What is wrong with ``current``, where the version had to be found without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,10 +193,10 @@ class ArtifactStore:
             return None
         folder = self._version_folder(key, manifest.version)
         try:
-            distances = _read_npz(self._verified(folder, manifest, LEAVE_ONE_OUT))["distances"]
+            distances = read_npz(self._verified(folder, manifest, LEAVE_ONE_OUT))["distances"]
             weights = None
             if WEIGHTS in manifest.files:
-                weights = _read_weights(self._verified(folder, manifest, WEIGHTS), manifest.token_hw)
+                weights = read_weights(self._verified(folder, manifest, WEIGHTS), manifest.token_hw)
         except (_DamagedError, KeyError, ValueError) as error:
             raise ArtifactCorruptError(f"{key}: version {manifest.version}: {error}") from error
         return OkMaps(distances, manifest.token_hw, tuple(image.frame for image in manifest.images), weights)
@@ -427,7 +232,7 @@ class ArtifactStore:
     def ok_tokens(self, key: RoiKey, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
         """Tokens of an OK image, float16 [N, D], or None where they are absent, damaged or another model's."""
         try:
-            arrays = _read_npz((self._folder(key) / "ok" / f"{sha256}.npz").read_bytes())
+            arrays = read_npz((self._folder(key) / "ok" / f"{sha256}.npz").read_bytes())
             tokens = arrays["tokens"]
             digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
             whole = str(arrays["fingerprint"]) == fingerprint and str(arrays["sha256"]) == digest
@@ -471,7 +276,7 @@ class ArtifactStore:
     def add_ok_tokens(self, key: RoiKey, sha256: str, fingerprint: str, tokens: NDArray[np.float16]) -> None:
         """Keep the tokens of an OK image, so that the next fit need not compute them."""
         digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
-        data = _npz(tokens=tokens, fingerprint=np.array(fingerprint), sha256=np.array(digest))
+        data = npz_bytes(tokens=tokens, fingerprint=np.array(fingerprint), sha256=np.array(digest))
         with storage_errors():
             replace_file(self._folder(key) / "ok" / f"{sha256}.npz", data)
 
@@ -500,7 +305,7 @@ class ArtifactStore:
             StorageFullError: what was there before is untouched.
         """
         files = {
-            MEMORY: _npz(
+            MEMORY: npz_bytes(
                 tokens=bank.tokens,
                 image_index=bank.image_index,
                 token_index=bank.token_index,
@@ -511,9 +316,9 @@ class ArtifactStore:
         if faiss_available():
             files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
         if weights is not None:
-            files[WEIGHTS] = _npy(weights)
+            files[WEIGHTS] = npy_bytes(weights)
         if ok_maps is not None:
-            files[LEAVE_ONE_OUT] = _npz(distances=ok_maps.distances, mean=ok_maps.mean(), std=ok_maps.spread())
+            files[LEAVE_ONE_OUT] = npz_bytes(distances=ok_maps.distances, mean=ok_maps.mean(), std=ok_maps.spread())
         manifest = manifest.model_copy(update={"files": {name: _sha256(data) for name, data in files.items()}})
         files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
         ref = VersionRef(manifest.version, _sha256(files[MANIFEST]))
@@ -619,14 +424,14 @@ class ArtifactStore:
     def _bank(self, folder: Path, manifest: Manifest) -> tuple[MemoryBank, NeighbourSearch, NDArray[np.float32] | None]:
         files = {name: self._verified(folder, manifest, name) for name in manifest.files}
         try:
-            arrays = _read_npz(files[MEMORY])
+            arrays = read_npz(files[MEMORY])
             bank = MemoryBank(
                 tokens=arrays["tokens"],
                 image_index=arrays["image_index"],
                 token_index=arrays["token_index"],
                 covering_radius=manifest.covering_radius,
             )
-            weights = _read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
+            weights = read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
             return bank, build_search(bank.tokens, self._search), weights
         except (KeyError, ValueError) as error:
             raise _DamagedError(str(error)) from error
@@ -634,40 +439,3 @@ class ArtifactStore:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _npz(**arrays: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _read_weights(data: bytes, token_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Read spatial weights, float32 [h, w].
-
-    Raises:
-        ValueError: not such an array.
-    """
-    weights: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
-    if weights.dtype != np.float32 or weights.shape != token_hw:
-        raise ValueError(f"{WEIGHTS}: {weights.dtype} {weights.shape}; expected float32 {token_hw}")
-    return weights
-
-
-def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
-    """Read an ``.npz`` without unpickling.
-
-    Raises:
-        ValueError: not one.
-    """
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except Exception as error:  # a damaged zip raises whatever its bytes lead to
-        raise ValueError(f"not an array file: {error}") from error

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Number, Percentile, RoiId, RoleId, Score
 from gateway.calibration import Method, Verdict, VerdictReason
 from gateway.fitting import CalibrationState
+from gateway.manifest import ScoreSummary
 from gateway.spatial import WeightsRecipe
-from gateway.storage import ScoreSummary
 
 
 class ErrorBody(BaseModel):

@@ -20,12 +20,13 @@ from gateway.api.schemas import (
 from gateway.calibrating import blind_area, blind_area_warning
 from gateway.contamination import find_suspects, robust_z
 from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, UnknownRoiError
+from gateway.manifest import Calibration, Manifest, ScoreSummary
 from gateway.model_description import EXTRACTOR
 from gateway.patchcore.neighbours import search_name
 from gateway.pipeline import WEIGHTS_STALE
 from gateway.roi_key import RoiKey
 from gateway.services import Services
-from gateway.storage import ArtifactStore, Calibration, Manifest, ScoreSummary
+from gateway.storage import ArtifactStore
 
 router = APIRouter(tags=["status"])
 

@@ -26,9 +26,9 @@ from gateway.errors import (
     UnsupportedImageError,
 )
 from gateway.fitting import FitRequest, FitResult
+from gateway.manifest import ScoreSummary
 from gateway.roi_key import RoiKey
 from gateway.spatial import WeightsMode
-from gateway.storage import ScoreSummary
 from gateway.workers import in_thread
 
 router = APIRouter(tags=["teach"])

@@ -5,8 +5,9 @@ import pytest
 
 from gateway.banks import BankCache
 from gateway.errors import UnknownRoiError
+from gateway.manifest import VersionRef
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, LoadedBank, VersionRef
+from gateway.storage import ArtifactStore, LoadedBank
 from tests.gateway.test_storage import KEY, bank_of, calibration, manifest_of, publish
 
 

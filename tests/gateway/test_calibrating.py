@@ -8,9 +8,9 @@ import pytest
 
 from gateway.calibrating import CalibrationRequest, derive, redone
 from gateway.errors import InvalidRequestError
+from gateway.manifest import Calibration, Manifest, OkImage
 from gateway.ok_maps import OkMaps
 from gateway.settings import Settings
-from gateway.storage import Calibration, Manifest, OkImage
 
 SETTINGS = Settings(_env_file=None, blur_sigma=0.0, area_mm2_thr=1.0)
 

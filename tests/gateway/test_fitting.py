@@ -14,11 +14,12 @@ from gateway.banks import BankCache
 from gateway.calibrating import CalibrationRequest, calibrate
 from gateway.errors import InvalidRequestError, StorageFullError, UnknownImageError, UnknownRoiError
 from gateway.fitting import FitRequest, FitResult, FitService
+from gateway.manifest import Calibration, Manifest
 from gateway.pipeline import InferRequest, Inspection, InspectionPipeline
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting
-from gateway.storage import ArtifactStore, Calibration, Manifest
+from gateway.storage import ArtifactStore
 from postprocess.roi_mask import parse_shape
 from tests.gateway.brightness_engine import BrightnessEngine, distance, image, sha256
 

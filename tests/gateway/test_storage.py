@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from gateway.errors import ArtifactCorruptError, OverloadedError, StorageFullError, UnknownRoiError
+from gateway.manifest import Calibration, Manifest, OkImage, VersionRef
 from gateway.patchcore.memory_bank import MemoryBank, build_memory_bank
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, Calibration, Manifest, OkImage, VersionRef
+from gateway.storage import ArtifactStore
 
 KEY = RoiKey("role", "roi")
 
