@@ -13,13 +13,13 @@ _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 
 @contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn an operating system's refusal to write into `StorageFullError`."""
+def storage_errors(folder: str = "the models folder") -> Iterator[None]:
+    """Turn an operating system's refusal to write into a `StorageFullError` that names the folder."""
     try:
         yield
     except OSError as error:
         if error.errno in _CANNOT_WRITE:
-            raise StorageFullError(f"cannot write to the models folder: {error.strerror}") from error
+            raise StorageFullError(f"cannot write to {folder}: {error.strerror}") from error
         raise
 
 

@@ -119,7 +119,7 @@ class StorageFullError(GatewayError):
 
     status = 507
     code = "storage_full"
-    default_hint = "Free space in the gateway's models folder, or make it writable, then send the request again."
+    default_hint = "Free space in that folder of the gateway, or make it writable, then send the request again."
 
 
 ERRORS: tuple[type[GatewayError], ...] = (

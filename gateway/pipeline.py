@@ -260,9 +260,14 @@ class InspectionPipeline:
         folder = self._settings.heatmap_dir
         assert folder is not None
         relative = Path(key.role_id) / key.roi_id / time.strftime("%Y-%m-%d") / f"{uuid.uuid4().hex}.png"
-        with storage_errors():
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            (folder / relative).write_bytes(png)
+        path = folder / relative
+        with storage_errors("the heatmap folder"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.write_bytes(png)
+            except OSError:
+                path.unlink(missing_ok=True)  # nobody is told its name: half a picture would stay for ever
+                raise
         return relative.as_posix()
 
 

@@ -1,0 +1,152 @@
+"""What happens when nothing can be written: 507, everything answers as before, and again once there is space."""
+
+import itertools
+
+import pytest
+
+from gateway.roi_key import RoiKey
+from gateway.storage import ArtifactStore
+from tests.e2e.gateway_process import answered
+from tests.e2e.synthetic_images import decoded, png, steel
+from tests.promises.small_disk import SmallDisk, on_small_disk, skip_where_none_can_be_mounted
+
+SIZE = (120, 100)
+UNSEEN = png(steel(900, SIZE))
+KEY = RoiKey("steel", "kept")
+_NEW = itertools.count(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mountable(tmp_path_factory):
+    skip_where_none_can_be_mounted(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture(scope="module")
+def disk(launch, small_model_repository, tmp_path_factory):
+    """A gateway on its own disk of 8 MiB, with an ROI of two versions, calibrated."""
+    where = tmp_path_factory.mktemp("small") / "disk"
+    with on_small_disk(launch, "small disk", where, model_repository=small_model_repository) as disk:
+        disk.gateway.fit("kept", [png(steel(seed, SIZE)) for seed in (901, 902)])
+        disk.gateway.fit("kept", [png(steel(903, SIZE))])
+        disk.gateway.calibrate("kept", ok_scores=[0.2, 0.3])
+        yield disk
+
+
+def fit(disk: SmallDisk):
+    """An image that nobody sent before."""
+    return disk.gateway.post("/fit_ok", "kept", [png(steel(next(_NEW), SIZE))], "images")
+
+
+def calibrate(disk: SmallDisk):
+    body = {"role_id": "steel", "roi_id": "kept", "mm_per_px": 0.2, "ok_scores": [0.2, next(_NEW) / 1e4]}
+    return disk.gateway.client.post("/calibrate_ng", json=body)
+
+
+def roll_back(disk: SmallDisk):
+    version = state(disk)[0]["version"]
+    return disk.gateway.client.post("/rois/steel/kept/rollback", json={"version": version - 1})
+
+
+def remove_image(disk: SmallDisk):
+    sha256 = state(disk)[0]["images"][0]["sha256"]
+    return disk.gateway.client.delete(f"/rois/steel/kept/ok/{sha256}")
+
+
+def heatmap_by_path(disk: SmallDisk):
+    return disk.gateway.post("/infer", "kept", [UNSEEN], "image", fields={"heatmap": "path"})
+
+
+def delete(disk: SmallDisk):
+    return disk.gateway.client.delete("/rois/steel/kept")
+
+
+CHANGES = [fit, calibrate, remove_image, heatmap_by_path]
+
+
+def state(disk: SmallDisk):
+    """What the gateway answers for the ROI, and what a process that starts now finds on disk."""
+    detail = answered(disk.gateway.client.get("/rois/steel/kept"))
+    store = ArtifactStore(disk.models_dir, keep_versions=5)
+    loaded = store.load(KEY, store.current(KEY))
+    assert loaded.damaged == ()
+    return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY)
+
+
+def refused_or_done(disk: SmallDisk, change, before) -> bool:
+    """Whether it was refused: then with 507, and nothing is other than before, to the bit."""
+    reply = change(disk)
+    if reply.status_code == 200:
+        return False
+    assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full"), reply.text
+    assert "No space left" in reply.json()["error"]["message"]
+    assert state(disk) == before
+    files = [path for path in disk.folder.rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix == ".tmp" or path.name.startswith(".probe")] == []
+    assert all(decoded(path.read_bytes()).shape == SIZE[::-1] for path in files if "heatmaps" in path.parts)
+    return True
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_full_disk_is_507_and_all_answers_stay_and_it_recovers_with_space(disk, change, full):
+    """Full from the first byte, and at places in the midst of the write: each leaves the state of before."""
+    refused = []
+    places = range(0, 400_000, 4096) if full else (0, 4096, 20_480, 102_400, 126_976)
+    for but_for_bytes in places:
+        before = state(disk)
+        with disk.full(but_for_bytes=but_for_bytes):
+            refused.append(refused_or_done(disk, change, before))
+            assert disk.gateway.infer("kept", UNSEEN)["version"] > 0
+    assert refused[0]
+    assert answered(change(disk))
+    assert disk.gateway.client.get("/ready").json()["storage"] == "ready"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_disk_without_inodes_is_507_and_all_answers_stay_and_it_recovers(disk, change, full):
+    refused = []
+    for but_for in range(20) if full else (0, 1, 3, 8):
+        before = state(disk)
+        with disk.without_file_names(but_for=but_for):
+            refused.append(refused_or_done(disk, change, before))
+    assert refused[0]
+    assert answered(change(disk))
+
+
+@pytest.mark.parametrize("space", [SmallDisk.full, SmallDisk.without_file_names])
+def test_on_a_full_disk_an_roi_is_deleted_wholly_or_not_at_all(disk, space):
+    """To delete is how space is made: it may well succeed."""
+    for seed in (901, 902):
+        disk.gateway.fit("gone", [png(steel(seed, SIZE))])
+    with space(disk):
+        reply = disk.gateway.client.delete("/rois/steel/gone")
+        exists = disk.gateway.client.get("/rois/steel/gone").status_code == 200
+        assert (reply.status_code, exists) in [(200, False), (507, True)]
+    disk.gateway.fit("gone", [png(steel(903, SIZE))])
+    assert answered(disk.gateway.client.delete("/rois/steel/gone"))["deleted"]
+
+
+def test_a_folder_that_becomes_read_only_is_507_and_answers_as_before_until_it_can_be_written_again(disk):
+    before = state(disk)
+    with disk.read_only():
+        for change in (*CHANGES, delete):
+            reply = change(disk)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full"), reply.text
+            assert "Read-only" in reply.json()["error"]["message"]
+            assert state(disk) == before
+        ready = disk.gateway.client.get("/ready")
+        assert (ready.status_code, "Read-only" in ready.json()["storage"]) == (503, True)
+    assert answered(fit(disk))["version"] == before[0]["version"] + 1
+    assert disk.gateway.client.get("/ready").status_code == 200
+
+
+def test_a_gateway_on_a_read_only_folder_says_so_at_start_or_at_the_first_write(
+    launch, small_model_repository, tmp_path
+):
+    with on_small_disk(
+        launch, "read-only", tmp_path / "disk", read_only=True, model_repository=small_model_repository
+    ) as disk:
+        ready = disk.gateway.client.get("/ready")
+        assert ready.status_code == 503
+        assert "Read-only" in ready.json()["storage"]
+        reply = fit(disk)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full")
