@@ -1,13 +1,13 @@
 """``python -m gateway``: serve, or print the effective settings."""
 
 import argparse
-import logging
 import shlex
 import sys
 
 import uvicorn
 from pydantic import ValidationError
 
+from gateway import logs
 from gateway.settings import Settings
 
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             text = "" if value is None else str(value)
             print(f"{name}={shlex.quote(text) if given.shell else text}")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings)
     from gateway.spatial import RoiConfigError
 
     try:
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
         return 2
     # A line sends an image every few seconds: its connection should still be there.
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, timeout_keep_alive=75)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False, timeout_keep_alive=75)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Wiring only: `create_app(settings)`, and ``app`` for ``uvicorn gateway.app:app``."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +12,13 @@ if not __package__:  # started as `uvicorn app:app` from inside gateway/, with o
 
 from fastapi import FastAPI
 
-from gateway import __version__
-from gateway.api import inspect, status, teach
+from gateway import __version__, logs, metrics
+from gateway.api import inspect, scrape, status, teach
 from gateway.api.errors import install_error_handlers
 from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware
-from gateway.services import create_services
+from gateway.api.observe import ObserveMiddleware
+from gateway.errors import GatewayError
+from gateway.services import Services, create_services
 from gateway.settings import Settings
 
 _DESCRIPTION = """\
@@ -31,30 +34,55 @@ Every answer carries `X-Request-ID`, those of `/infer` and
 """
 
 
+_REPORT_S = 2.0
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application; the engine starts with it, not before."""
     services = create_services(settings or Settings())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not logging.getLogger().handlers:  # started by uvicorn alone
+            logs.configure(services.settings)
         await services.engine.start()
+        reporting = asyncio.create_task(_report(services), name="report")
         warming = asyncio.create_task(services.banks.warm(), name="warm banks")
         try:
             yield
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
+            for task in (warming, reporting):
+                task.cancel()
+            await asyncio.gather(warming, reporting, return_exceptions=True)
             await services.banks.close()
             await services.engine.close()
+            metrics.forget_worker()
 
     app = FastAPI(title="PatchCore gateway", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
     app.state.services = services
-    for api in (inspect, teach, status):
+    for api in (inspect, teach, status, scrape):
         app.include_router(api.router)
     install_error_handlers(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=services.settings.max_body_bytes)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(ObserveMiddleware)
     return app
+
+
+async def _report(services: Services) -> None:
+    """Keep the gauges that no request changes."""
+    while True:
+        status = services.engine.status
+        metrics.ENGINE_READY.set(float(status.ready))
+        try:
+            model = services.engine.model
+        except GatewayError:
+            fingerprint, weights = "none", "none"
+        else:
+            fingerprint, weights = model.fingerprint[:16], model.weights.kind
+        metrics.BUILD.clear()
+        metrics.BUILD.labels(__version__, services.settings.engine, status.runtime, fingerprint, weights).set(1)
+        await asyncio.sleep(_REPORT_S)
 
 
 app = create_app()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 
+from gateway import metrics
 from gateway.durable import replace_file
 from gateway.errors import ArtifactCorruptError, GatewayError
 from gateway.manifest import Calibration, VersionRef
@@ -73,12 +74,15 @@ class BankCache:
 
     async def _bank(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
         bank = self._cached(key, ref)
-        if bank is None:
+        if bank is not None:
+            metrics.BANK_HITS.inc()
+        else:
             lock = self._loading.setdefault(key, asyncio.Lock())
             try:
                 async with lock:
                     bank = self._cached(key, ref)
                     if bank is None:
+                        metrics.BANK_MISSES.inc()
                         bank = await to_thread.run_sync(self._store.load, key, ref, limiter=self._threads)
                         self._keep(key, bank)
                         await to_thread.run_sync(self._note, list(self._banks))
@@ -140,3 +144,5 @@ class BankCache:
             len(self._banks) > self._max_entries or sum(b.n_bytes for b in self._banks.values()) > self._max_bytes
         ):
             self._banks.popitem(last=False)
+        metrics.BANKS_LOADED.set(len(self._banks))
+        metrics.BANK_BYTES.set(sum(b.n_bytes for b in self._banks.values()))

@@ -24,6 +24,7 @@ from gateway.errors import (
 )
 from gateway.images import Limits, decode, read_header, to_model_input
 from gateway.learning import Learned, Recipe, learn
+from gateway.look import look
 from gateway.manifest import Calibration, ExcludedImage, Manifest, OkImage
 from gateway.model_description import ModelDescription
 from gateway.ok_maps import OkMaps
@@ -201,6 +202,9 @@ class FitService:
             if request.shape is not None:
                 mask_of(request.shape, header.upright_size)
             width, height = header.upright_size
+            stored = self._store.ok_tokens(request.key, sha256, model.fingerprint)
+            pixels = None if stored is not None else to_model_input(decode(data, name, header), model.input_size)
+            looks = None if pixels is None else look(pixels)
             image = OkImage(
                 sha256=sha256,
                 file_name=name[:255],
@@ -209,9 +213,9 @@ class FitService:
                 height=height,
                 shape=request.shape_json,
                 added_in=0,
+                brightness=None if looks is None else looks.brightness,
+                sharpness=None if looks is None else looks.sharpness,
             )
-            stored = self._store.ok_tokens(request.key, sha256, model.fingerprint)
-            pixels = None if stored is not None else to_model_input(decode(data, name, header), model.input_size)
             prepared.append(_Prepared(image, data, pixels, stored))
         return prepared
 

@@ -32,6 +32,9 @@ class OkImage(BaseModel):
     """The shape that it was sent with, as JSON, for its leave-one-out score."""
     added_in: int
     """Version of the memory bank that learned it first."""
+    brightness: float | None = None
+    sharpness: float | None = None
+    """As `gateway.look` measures them; None in what was learned before they were kept."""
 
     @property
     def frame(self) -> Frame:

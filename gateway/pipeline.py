@@ -20,6 +20,7 @@ from gateway.durable import storage_errors
 from gateway.engines import Priority, TokenEngine
 from gateway.errors import GatewayError, InvalidRequestError, ModelMismatchError
 from gateway.images import Limits, decode, read_header, to_model_input
+from gateway.look import Look, look
 from gateway.model_description import ModelDescription
 from gateway.patchcore.memory_bank import patch_distances
 from gateway.roi_key import RoiKey
@@ -27,6 +28,7 @@ from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting
 from gateway.storage import LoadedBank
 from gateway.timing import StageTimes
+from gateway.watch import Watch
 from postprocess.anomaly_map import anomaly_map, blur, score, upsample
 from postprocess.heatmap import encode_heatmap
 from postprocess.regions import Region, find_regions
@@ -107,16 +109,34 @@ class _Prepared:
     image: NDArray[np.uint8]
     """[1, S, S, 3] RGB."""
     size_wh: tuple[int, int]
+    looks: Look
     times: StageTimes
 
 
 class InspectionPipeline:
     """The way of an image. Computes in worker threads only."""
 
-    def __init__(self, engine: TokenEngine, banks: BankCache, weighting: SpatialWeighting, settings: Settings) -> None:
+    def __init__(
+        self,
+        engine: TokenEngine,
+        banks: BankCache,
+        weighting: SpatialWeighting,
+        settings: Settings,
+        watch: Watch | None = None,
+    ) -> None:
+        """Wire the parts together.
+
+        Args:
+            engine: makes tokens.
+            banks: loaded memory banks.
+            weighting: to tell stale spatial weights.
+            settings: defaults.
+            watch: is told of every inspection; None where nobody watches, as in an evaluation.
+        """
         self._engine = engine
         self._banks = banks
         self._weighting = weighting
+        self._watch = watch
         self._settings = settings
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = CapacityLimiter(8)
@@ -172,21 +192,32 @@ class InspectionPipeline:
         if isinstance(model, GatewayError):
             raise model
         require_same_model(roi.bank, model)
-        image, size_wh = await to_thread.run_sync(self._decode, request, model.input_size, times, limiter=self._threads)
-        return _Prepared(request, roi, model, image[None], size_wh, times)
+        image, size_wh, looks = await to_thread.run_sync(
+            self._decode, request, model.input_size, times, limiter=self._threads
+        )
+        return _Prepared(request, roi, model, image[None], size_wh, looks, times)
 
     async def _finish(self, prepared: "_Prepared", tokens: NDArray[np.float32]) -> Inspection:
         p = prepared
-        return await to_thread.run_sync(
-            self._answer, p.request, p.roi, p.model, tokens, p.size_wh, p.times, limiter=self._threads
-        )
+        return await to_thread.run_sync(self._answer_and_watch, p, tokens, limiter=self._threads)
 
-    def _decode(self, request: InferRequest, size: int, times: StageTimes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    def _answer_and_watch(self, p: "_Prepared", tokens: NDArray[np.float32]) -> Inspection:
+        answer = self._answer(p.request, p.roi, p.model, tokens, p.size_wh, p.times)
+        if self._watch is not None:
+            self._watch.inspected(
+                p.request.key, p.roi, score=answer.score, verdict=answer.verdict, looks=p.looks, times=p.times
+            )
+        return answer
+
+    def _decode(
+        self, request: InferRequest, size: int, times: StageTimes
+    ) -> tuple[NDArray[np.uint8], tuple[int, int], Look]:
         with times.stage("decode"):
             header = read_header(request.image, request.image_name, self._limits)
             if request.shape is not None:
                 mask_of(request.shape, header.upright_size)  # refused before the network is asked
-            return to_model_input(decode(request.image, request.image_name, header), size), header.upright_size
+            image = to_model_input(decode(request.image, request.image_name, header), size)
+            return image, header.upright_size, look(image)
 
     def _answer(
         self,

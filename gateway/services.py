@@ -10,16 +10,21 @@ from anyio import CapacityLimiter
 
 from gateway.admission import Admission
 from gateway.banks import BankCache
+from gateway.drift import DriftLog
 from gateway.engines import TokenEngine
 from gateway.engines.embedded import EmbeddedEngine
+from gateway.engines.observed import ObservedEngine
 from gateway.engines.triton import TritonEngine
 from gateway.fitting import FitService
+from gateway.metrics import RoiLabels
 from gateway.patchcore import threads as patchcore_threads
 from gateway.patchcore.neighbours import faiss_available, search_name
 from gateway.pipeline import InspectionPipeline
+from gateway.roi_metrics import RoiCollector
 from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting
 from gateway.storage import ArtifactStore
+from gateway.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,8 @@ class Services:
     changes: Admission
     """Calibrations and deletions, which wait for the lock of their ROI in threads of their own."""
     writers: CapacityLimiter
+    drift: DriftLog
+    roi_metrics: RoiCollector
 
 
 def create_services(settings: Settings) -> Services:
@@ -53,7 +60,7 @@ def create_services(settings: Settings) -> Services:
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    engine: TokenEngine = TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings)
+    engine = ObservedEngine(TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings))
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, search=settings.search)
     weighting = SpatialWeighting.from_settings(settings)
     banks = BankCache(
@@ -62,18 +69,22 @@ def create_services(settings: Settings) -> Services:
         max_bytes=settings.bank_cache_bytes,
         notes=settings.cache_dir / f"recent-rois-{crc32(str(settings.models_dir).encode()):08x}.json",
     )
+    drift = DriftLog(settings.state_dir / "drift", settings.drift_window)
+    labels = RoiLabels(settings.metrics_max_rois)
     return Services(
         settings=settings,
         engine=engine,
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engine, banks, weighting, settings),
+        pipeline=InspectionPipeline(engine, banks, weighting, settings, Watch(drift, labels)),
         fitting=FitService(engine, store, weighting, settings),
         inspections=Admission("inspect", settings.max_queued_inspections),
         fits=Admission("fit", settings.max_queued_fits),
         changes=Admission("calibrate or delete", _MAX_CHANGES),
         writers=CapacityLimiter(_MAX_CHANGES),
+        drift=drift,
+        roi_metrics=RoiCollector(store, labels, drift),
     )
 
 

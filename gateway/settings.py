@@ -99,7 +99,22 @@ class Settings(BaseSettings):
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
 
-    @field_validator("models_dir", "heatmap_dir", "cache_dir", "model_repository", "triton_ca_file", "roi_config")
+    state_dir: Path = Field(Path(".state"), description="recent scores of each ROI, for drift; of this host alone")
+    drift_window: int = Field(200, ge=50, le=100_000, description="recent inspections of an ROI that drift looks at")
+    metrics_max_rois: int = Field(
+        100, ge=0, le=10_000, description="ROIs with metrics of their own; the rest is `other`"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto is console on a terminal, else json"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    otlp_endpoint: str | None = Field(
+        None, description="where traces go by OTLP over gRPC, such as http://collector:4317"
+    )
+
+    @field_validator(
+        "models_dir", "heatmap_dir", "cache_dir", "state_dir", "model_repository", "triton_ca_file", "roi_config"
+    )
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else HOME / path

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.api.responses import JsonResponse, error_response
 from gateway.errors import GatewayError, InvalidRequestError, TooLargeError, envelope
+from gateway.request_context import tell
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,10 @@ async def _http(request: Request, error: Exception) -> Response:
         return error_response(kind(f"the body cannot be read: {error.detail}"))
     else:
         body = envelope("internal", str(error.detail), GatewayError.default_hint)
+    tell(code=body["error"]["code"])
     return JsonResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 async def _gone(request: Request, error: Exception) -> Response:
+    tell(code="client_gone")
     return Response(status_code=499)  # for the access log: nobody reads it

@@ -7,6 +7,7 @@ from fastapi import Response
 
 from gateway.api.schemas import ErrorEnvelope
 from gateway.errors import GatewayError, envelope
+from gateway.request_context import tell
 
 _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "invalid_request": (
@@ -38,6 +39,7 @@ class JsonResponse(Response):
 
 def error_response(error: GatewayError) -> JsonResponse:
     """The HTTP answer to a domain error."""
+    tell(code=error.code)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     return JsonResponse(error.envelope(), status_code=error.status, headers=headers)
 

@@ -1,0 +1,70 @@
+"""Around every request: its count, its time, its line in the log."""
+
+import logging
+import time
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import metrics
+from gateway.request_context import actor, client, facts, request_id
+
+log = structlog.stdlib.get_logger("gateway.request")
+
+_QUIET = {"/health", "/ready", "/metrics"}
+"""Asked every few seconds by machines: logged at level debug."""
+
+
+class ObserveMiddleware:
+    """Stands outside all others, so that what they refuse is counted too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        told: dict[str, Any] = {}
+        facts.set(told)
+        status = 0
+        start = time.perf_counter()
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_see)
+        finally:
+            seconds = time.perf_counter() - start
+            endpoint = getattr(scope.get("route"), "path", "unmatched")
+            code = told.pop("code", None) or ("ok" if 0 < status < 400 else f"http_{status}")
+            metrics.REQUESTS.labels(endpoint, code).inc()
+            metrics.REQUEST_SECONDS.labels(endpoint).observe(seconds)
+            _line(scope, told, status, code, seconds)
+
+
+def _line(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: float) -> None:
+    inspections = told.pop("inspections", [])
+    if len(inspections) == 1:
+        told |= inspections[0]
+    elif inspections:
+        told["inspections"] = inspections
+    level = logging.DEBUG if scope["path"] in _QUIET and status < 500 else logging.INFO
+    log.log(
+        level,
+        "request",
+        request_id=request_id.get(),
+        method=scope["method"],
+        path=scope["path"][:200],
+        status=status,
+        code=code,
+        ms=round(seconds * 1e3, 2),
+        client=client.get(),
+        actor=actor.get(),
+        **told,
+    )

@@ -1,0 +1,18 @@
+"""``GET /metrics``: for Prometheus."""
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from gateway import metrics
+from gateway.api.deps import ServicesDep
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/metrics", summary="For Prometheus", response_class=Response)
+async def scrape(request: Request, services: ServicesDep) -> Response:
+    """Metrics of every worker of this gateway, in Prometheus's text format or OpenMetrics, as the scraper asks."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    body = await to_thread.run_sync(lambda: encode(metrics.registry(services.roi_metrics)))
+    return Response(body, headers={"Content-Type": content_type})

@@ -1,0 +1,288 @@
+"""Whether what is inspected still looks like what was learned: recent inspections against the OK images of the fit.
+
+Recent inspections of an ROI are kept in a ring of fixed size, one file an ROI on this host, so that a restart forgets
+nothing and several worker processes see the same. A record belongs to a version of the memory bank: after a fit the
+window starts anew.
+"""
+
+import fcntl
+import hashlib
+import logging
+import math
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, ks_2samp
+
+from gateway.calibration import Verdict
+from gateway.look import Look
+from gateway.manifest import Manifest
+from gateway.roi_key import RoiKey
+
+log = logging.getLogger(__name__)
+
+_RECORD = np.dtype(
+    [
+        ("crc", "<u4"),
+        ("verdict", "<u4"),
+        ("time", "<f8"),
+        ("bank", "V8"),
+        ("score", "<f4"),
+        ("threshold", "<f4"),
+        ("brightness", "<f4"),
+        ("sharpness", "<f4"),
+    ]
+)
+_HEADER = np.dtype([("magic", "S8"), ("capacity", "<u8"), ("written", "<u8")])
+_MAGIC = b"drift-01"
+_VERDICTS: tuple[Verdict, ...] = ("uncalibrated", "ok", "ng")
+
+MIN_SAMPLES = 50
+"""Fewer say nothing: the answer is then that there are too few."""
+_P_VALUE = 1e-4
+_KS_UP, _KS_DOWN = 0.3, 0.7
+"""Leave-one-out scores run higher than those of unseen images (their own tokens leave a hole): a stream that is as ever
+lies below them, so a fall must be large to mean anything."""
+_SHIFT, _SHIFT_Z = 0.35, 3.5
+"""Of brightness and sharpness: standard deviations of the OK images, and of the difference of the means."""
+_REJECTS = 0.05
+"""A share of images above the threshold up to which nothing is said, where the calibration expects no more."""
+
+Signal = Literal["score", "rejects", "brightness", "sharpness"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The last inspections of an ROI with one version of its bank, oldest first. Arrays are [n]."""
+
+    time: NDArray[np.float64]
+    """Seconds since 1970."""
+    score: NDArray[np.float32]
+    threshold: NDArray[np.float32]
+    """NaN before calibration."""
+    brightness: NDArray[np.float32]
+    sharpness: NDArray[np.float32]
+    verdict: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @property
+    def judged_ok(self) -> NDArray[np.bool_]:
+        """Bool [n]: those judged OK; before calibration, all of them."""
+        return np.not_equal(self.verdict, _VERDICTS.index("ng"))
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A mean against that of the OK images."""
+
+    mean: float
+    ok_mean: float
+    shift: float
+    """In standard deviations of the OK images."""
+    z: float
+    """In standard deviations of the difference of the two means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What the window says. What is None cannot be said, and `reason` says why."""
+
+    n: int
+    n_ok: int
+    n_reference: int
+    ks: float | None = None
+    """Two-sample Kolmogorov–Smirnov statistic, recent scores judged OK against the leave-one-out scores of the bank."""
+    ks_up: float | None = None
+    """Its one-sided part: how much more often recent scores lie above."""
+    ks_down: float | None = None
+    p_value: float | None = None
+    """Of the two-sided statistic."""
+    above_threshold: float | None = None
+    """Share of all recent inspections whose score is above the threshold."""
+    brightness: Shift | None = None
+    sharpness: Shift | None = None
+    """Of its logarithm."""
+    alarms: tuple[Signal, ...] = ()
+    reason: str | None = None
+
+
+def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) -> Drift:
+    """Compare recent inspections with the OK images of a version.
+
+    Args:
+        recent: inspections with that version.
+        manifest: of the version.
+        expected_rejects: upper limit of the share that the calibration expects above the threshold.
+    """
+    reference = np.asarray(manifest.ok_scores, np.float64)
+    ok = recent.judged_ok
+    n, n_ok = len(recent), int(ok.sum())
+    if n < MIN_SAMPLES:
+        return Drift(n, n_ok, len(reference), reason=f"{n} inspections with this memory bank; {MIN_SAMPLES} are needed")
+    alarms: list[Signal] = []
+    reasons = []
+    ks = up = down = p = None
+    if len(reference) < 2:
+        reasons.append("the memory bank has no leave-one-out scores to compare with")
+    elif n_ok < MIN_SAMPLES:
+        reasons.append(f"{n_ok} inspections judged OK; {MIN_SAMPLES} are needed to compare scores")
+    else:
+        scores = recent.score[ok].astype(np.float64)
+        both = ks_2samp(scores, reference, method="asymp")
+        ks, p = float(both.statistic), float(both.pvalue)
+        # "less": the distribution function of the scores lies below, so the scores lie above.
+        rise = ks_2samp(scores, reference, alternative="less", method="asymp")
+        fall = ks_2samp(scores, reference, alternative="greater", method="asymp")
+        up, down = float(rise.statistic), float(fall.statistic)
+        if (up >= _KS_UP and rise.pvalue <= _P_VALUE) or (down >= _KS_DOWN and fall.pvalue <= _P_VALUE):
+            alarms.append("score")
+    above = None
+    calibrated = ~np.isnan(recent.threshold)
+    if calibrated.sum() >= MIN_SAMPLES:
+        rejected = recent.score[calibrated] > recent.threshold[calibrated]
+        above = float(rejected.mean())
+        if _at_least(int(rejected.sum()), len(rejected)) > max(_REJECTS, expected_rejects or 0.0):
+            alarms.append("rejects")
+    brightness = _shift(recent.brightness[ok], [i.brightness for i in manifest.images if i.brightness is not None])
+    sharpness = _shift(
+        np.log(recent.sharpness[ok] + _EPSILON),
+        [math.log(i.sharpness + _EPSILON) for i in manifest.images if i.sharpness is not None],
+    )
+    if brightness is None:
+        reasons.append("the fit kept no brightness to compare with: fit again")
+    for name, shift in (("brightness", brightness), ("sharpness", sharpness)):
+        if shift is not None and abs(shift.shift) >= _SHIFT and abs(shift.z) >= _SHIFT_Z:
+            alarms.append("brightness" if name == "brightness" else "sharpness")
+    return Drift(
+        n,
+        n_ok,
+        len(reference),
+        ks,
+        up,
+        down,
+        p,
+        above,
+        brightness,
+        sharpness,
+        tuple(alarms),
+        "; ".join(reasons) or None,
+    )
+
+
+_EPSILON = 1e-4
+
+
+def _at_least(k: int, n: int) -> float:
+    """Lower limit of a share after Clopper and Pearson, wrong once in 1/`_P_VALUE`."""
+    return 0.0 if k == 0 else float(beta.ppf(_P_VALUE, k, n - k + 1))
+
+
+def _shift(values: NDArray[np.floating[Any]], reference: Sequence[float]) -> Shift | None:
+    if len(reference) < 2 or len(values) < MIN_SAMPLES:
+        return None
+    spread = max(float(np.std(reference, ddof=1)), 1e-3 * (abs(float(np.mean(reference))) + _EPSILON))
+    mean, ok_mean = float(np.mean(values, dtype=np.float64)), float(np.mean(reference))
+    difference = (mean - ok_mean) / spread
+    return Shift(mean, ok_mean, difference, difference / math.sqrt(1 / len(values) + 1 / len(reference)))
+
+
+class DriftLog:
+    """Rings of recent inspections, one file an ROI. Blocks for tens of microseconds."""
+
+    def __init__(self, folder: Path, window: int) -> None:
+        self._folder = folder
+        self._window = window
+
+    def add(
+        self, key: RoiKey, manifest: Manifest, *, score: float, threshold: float | None, verdict: Verdict, looks: Look
+    ) -> None:
+        """Keep an inspection. What cannot be written is told to the log: statistics stop no line."""
+        record = np.zeros(1, _RECORD)
+        record["verdict"] = _VERDICTS.index(verdict)
+        record["time"] = time.time()
+        record["bank"] = np.void(_bank(manifest))
+        record["score"] = score
+        record["threshold"] = math.nan if threshold is None else threshold
+        record["brightness"], record["sharpness"] = looks.brightness, looks.sharpness
+        record["crc"] = _crc(record)
+        path = self._path(key)
+        try:
+            self._append(path, record.tobytes())
+        except FileNotFoundError:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._append(path, record.tobytes())
+            except OSError as error:
+                log.warning("%s: not kept for drift: %s", key, error)
+        except OSError as error:
+            log.warning("%s: not kept for drift: %s", key, error)
+
+    def recent(self, key: RoiKey, manifest: Manifest) -> Recent:
+        """The window of one version; empty where there is none, or the file is not ours."""
+        try:
+            data = self._path(key).read_bytes()
+        except OSError:
+            data = b""
+        records = _ordered(data)
+        whole = records["crc"] == _crcs(records)
+        records = records[whole & (records["bank"] == np.void(_bank(manifest)))][-self._window :]
+        return Recent(
+            **{
+                name: np.ascontiguousarray(records[name])
+                for name in ("time", "score", "threshold", "brightness", "sharpness", "verdict")
+            }
+        )
+
+    def _path(self, key: RoiKey) -> Path:
+        return self._folder / key.role_id / f"{key.roi_id}.ring"
+
+    def _append(self, path: Path, record: bytes) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # other workers of this host
+            header = np.frombuffer(os.pread(descriptor, _HEADER.itemsize, 0).ljust(_HEADER.itemsize, b"\0"), _HEADER)[0]
+            written = int(header["written"])
+            if header["magic"] != _MAGIC or header["capacity"] != self._window:
+                os.ftruncate(descriptor, 0)  # new, not ours, or of another length
+                written = 0
+            at = _HEADER.itemsize + written % self._window * _RECORD.itemsize
+            os.pwrite(descriptor, record, at)
+            header = np.array((_MAGIC, self._window, written + 1), _HEADER)
+            os.pwrite(descriptor, header.tobytes(), 0)
+        finally:
+            os.close(descriptor)
+
+
+def _bank(manifest: Manifest) -> bytes:
+    """Eight bytes for what scores depend on: the bank and its spatial weights."""
+    return hashlib.sha256(f"{manifest.checksum} {manifest.weights_checksum}".encode()).digest()[:8]
+
+
+def _ordered(data: bytes) -> NDArray[Any]:
+    """Records of a ring, oldest first."""
+    if len(data) < _HEADER.itemsize:
+        return np.zeros(0, _RECORD)
+    header = np.frombuffer(data, _HEADER, 1)[0]
+    n = (len(data) - _HEADER.itemsize) // _RECORD.itemsize
+    if header["magic"] != _MAGIC:
+        return np.zeros(0, _RECORD)
+    records = np.frombuffer(data, _RECORD, n, _HEADER.itemsize)
+    written, capacity = int(header["written"]), int(header["capacity"])
+    return records[:written] if written <= capacity else np.roll(records, -(written % capacity))
+
+
+def _crc(record: NDArray[Any]) -> int:
+    return zlib.crc32(record.tobytes()[4:])
+
+
+def _crcs(records: NDArray[Any]) -> NDArray[np.uint32]:
+    return np.array([_crc(record) for record in records.reshape(-1, 1)], np.uint32)

@@ -1,0 +1,57 @@
+"""Logs: a line of JSON an event, or columns on a terminal; each with the id of the request at hand."""
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from gateway.request_context import request_id
+from gateway.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Have everything that this process logs, by whichever library, go to stderr in one form."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=not console),
+        _with_request_id,
+    ]
+    if console:
+        last: list[Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        )
+    )
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # tells which builds of itself it did not find
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    at_hand = request_id.get()
+    if at_hand:
+        event.setdefault("request_id", at_hand)
+    return event
+
+
+def _json(event: dict[str, Any], **_: Any) -> str:
+    first = {name: event.pop(name) for name in ("timestamp", "level", "logger", "event") if name in event}
+    return orjson.dumps(first | event, default=str).decode()
