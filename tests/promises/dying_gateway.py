@@ -1,0 +1,59 @@
+"""A gateway that is killed in the midst of a write: ``python -m tests.promises.dying_gateway STEP [torn]``.
+
+A step is a system call that changes what is on disk. Just before the n-th of them the process gets SIGKILL, from
+itself, as it would from somebody else at that moment. ``torn`` is for the negative control: files are then replaced in
+place, half by half, and the steps are the moments between the halves.
+"""
+
+import functools
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+from gateway.__main__ import main
+
+_STEPS = ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")
+
+
+def _dying(step: int):
+    steps = itertools.count(1)
+
+    def die_in_time() -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die_in_time
+
+
+def _before(die_in_time, call):
+    @functools.wraps(call)
+    def wrapped(*args, **kwargs):
+        die_in_time()
+        return call(*args, **kwargs)
+
+    return wrapped
+
+
+def _torn_replace(die_in_time):
+    def replace(source, target):
+        data = Path(source).read_bytes()
+        with Path(target).open("wb") as file:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            die_in_time()
+            file.write(data[len(data) // 2 :])
+        Path(source).unlink()
+
+    return replace
+
+
+if __name__ == "__main__":
+    die = _dying(int(sys.argv[1]))
+    if "torn" in sys.argv[2:]:
+        os.replace = _torn_replace(die)
+    else:
+        for name in _STEPS:
+            setattr(os, name, _before(die, getattr(os, name)))
+    sys.exit(main(["serve"]))

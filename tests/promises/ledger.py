@@ -1,0 +1,176 @@
+"""What clients were told of their ROIs, and whether what is on disk agrees."""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+
+from gateway.errors import GatewayError, UnknownRoiError
+from gateway.roi_key import RoiKey
+from gateway.storage import ArtifactStore
+from tests.e2e.synthetic_images import png, steel
+
+_ROLE = "steel"
+_SIZE = (64, 48)
+_seeds = itertools.count(1)
+
+
+class BrokenPromiseError(AssertionError):
+    """Something acknowledged is not there, something is there by half, or an answer is none that may be given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An ROI as it is on disk, verified; `Seen()` where there is none."""
+
+    images: frozenset[str] = frozenset()
+    mark: float | None = None
+    """`area_mm2_thr` of the calibration: each one that a client asks for has another."""
+    checksum: str | None = field(default=None, compare=False)
+
+
+def seen(store: ArtifactStore, key: RoiKey) -> Seen:
+    """Load an ROI as a gateway would, with every checksum of what it is made of.
+
+    Raises:
+        BrokenPromiseError: anything of it is damaged.
+    """
+    try:
+        ref = store.current(key)
+        loaded = store.load(key, ref)
+        for image in loaded.manifest.images:
+            store.ok_image(key, image)
+            if store.ok_tokens(key, image.sha256, loaded.manifest.model_fingerprint) is None:
+                raise BrokenPromiseError(f"{key}: tokens of {image.sha256} are damaged")
+        calibration = store.calibration(key)
+    except UnknownRoiError:
+        return Seen()
+    except GatewayError as error:
+        raise BrokenPromiseError(f"{key}: {error.message}") from error
+    if loaded.damaged:
+        raise BrokenPromiseError(f"{key}: {loaded.damaged}")
+    images = frozenset(image.sha256 for image in loaded.manifest.images)
+    return Seen(images, None if calibration is None else calibration.area_mm2_thr, loaded.manifest.checksum)
+
+
+def _new_images(n: int) -> dict[str, bytes]:
+    images = [png(steel(next(_seeds), _SIZE)) for _ in range(n)]
+    return {hashlib.sha256(image).hexdigest(): image for image in images}
+
+
+def _fit(gateway, key: RoiKey, images: dict[str, bytes]) -> httpx.Response:
+    return gateway.post("/fit_ok", key.roi_id, list(images.values()), "images", role=key.role_id)
+
+
+def _is_done(reply: httpx.Response) -> bool:
+    """Whether a request was done; a 429 is not, and nothing else may be answered.
+
+    Raises:
+        BrokenPromiseError: it was.
+    """
+    if reply.status_code not in (200, 429):
+        raise BrokenPromiseError(f"{reply.request.method} {reply.request.url.path}: {reply.text}")
+    if reply.status_code == 200 and "damaged" in reply.text:
+        raise BrokenPromiseError(f"{reply.request.method} {reply.request.url.path}: {reply.text[:2000]}")
+    return reply.status_code == 200
+
+
+class OneClient:
+    """An ROI that one client fits, calibrates, rolls back and deletes."""
+
+    def __init__(self, roi_id: str, rng: random.Random) -> None:
+        self.key = RoiKey(_ROLE, roi_id)
+        self._rng = rng
+        self._is = Seen()
+        self._may_be: Seen | None = None
+        """What it is instead, if the request whose answer was lost had been done."""
+        self._versions: dict[int, Seen] = {}
+
+    def change(self, gateway) -> None:
+        """Ask for one change, and note what it makes of the ROI.
+
+        Raises:
+            httpx.TransportError: the answer was lost.
+            BrokenPromiseError: an answer is none that may be given.
+        """
+        ways = [self._fit, self._calibrate, self._roll_back, self._fit, self._calibrate, self._delete]
+        if not self._is.images:
+            self._fit(gateway)
+        else:
+            self._rng.choice(ways)(gateway)
+
+    def check(self, store: ArtifactStore) -> None:
+        """Raises BrokenPromiseError unless the ROI is as it was acknowledged, or as the lost answer would have said."""
+        now = seen(store, self.key)
+        if now not in (self._is, self._may_be):
+            raise BrokenPromiseError(f"{self.key} is {now}, acknowledged was {self._is}, asked for {self._may_be}")
+        if now == self._is and self._is.checksum not in (None, now.checksum):
+            raise BrokenPromiseError(f"{self.key}: another memory bank than was acknowledged")
+        self._is, self._may_be = now, None
+
+    def _fit(self, gateway) -> None:
+        images = _new_images(2)
+        answer = self._ask(
+            Seen(self._is.images | images.keys(), self._is.mark), lambda: _fit(gateway, self.key, images)
+        )
+        if answer is not None:
+            self._is = replace(self._is, checksum=answer["checksum"])
+            self._versions[answer["version"]] = self._is
+
+    def _calibrate(self, gateway) -> None:
+        mark = self._rng.uniform(0.1, 10)
+        body = {"role_id": self.key.role_id, "roi_id": self.key.roi_id, "mm_per_px": 0.2, "area_mm2_thr": mark}
+        if self._rng.random() < 0.5:
+            body["ok_scores"] = [0.4, 0.5]
+        self._ask(replace(self._is, mark=mark), lambda: gateway.client.post("/calibrate_ng", json=body))
+
+    def _roll_back(self, gateway) -> None: ...
+
+    def _delete(self, gateway) -> None:
+        if self._ask(Seen(), lambda: gateway.client.delete(f"/rois/{self.key}")) is not None:
+            self._versions.clear()
+
+    def _ask(self, would_be: Seen, send: Callable[[], httpx.Response]) -> dict[str, Any] | None:
+        """The answer, and the ROI is then what it would be; None where it was refused, and the ROI is what it was."""
+        self._may_be = would_be
+        reply = send()
+        if _is_done(reply):
+            self._is = would_be
+        self._may_be = None
+        return reply.json() if reply.status_code == 200 else None
+
+
+class ManyClients:
+    """An ROI that several clients fit at once: each request is wholly in, or wholly not where its answer was lost."""
+
+    def __init__(self, roi_id: str) -> None:
+        self.key = RoiKey(_ROLE, roi_id)
+        self._acknowledged: set[str] = set()
+        self._lost: list[frozenset[str]] = []
+
+    def change(self, gateway) -> None:
+        """As `OneClient.change`."""
+        images = _new_images(2)
+        try:
+            if _is_done(_fit(gateway, self.key, images)):
+                self._acknowledged |= images.keys()
+        except httpx.TransportError:
+            self._lost.append(frozenset(images))
+            raise
+
+    def check(self, store: ArtifactStore) -> None:
+        """As `OneClient.check`."""
+        now = seen(store, self.key).images
+        if missing := self._acknowledged - now:
+            raise BrokenPromiseError(f"{self.key}: acknowledged and lost: {sorted(missing)}")
+        for images in self._lost:
+            if len(images & now) not in (0, len(images)):
+                raise BrokenPromiseError(f"{self.key}: half of a request is there: {sorted(images & now)}")
+        if unknown := now - self._acknowledged.union(*self._lost):
+            raise BrokenPromiseError(f"{self.key}: never sent: {sorted(unknown)}")
+        self._acknowledged = set(now)
+        self._lost.clear()
