@@ -1,13 +1,25 @@
-"""``GET /metrics``: for Prometheus."""
+"""``GET /metrics`` for Prometheus, and ``GET /rois/{role}/{roi}/drift`` for whoever wants to know why it alarms."""
 
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
+from numpy.typing import ArrayLike, NDArray
 from prometheus_client.exposition import choose_encoder
 
 from gateway import metrics
 from gateway.api.deps import ServicesDep
+from gateway.api.responses import JsonResponse, documented
+from gateway.api.schemas import DriftAnswer
+from gateway.errors import ArtifactCorruptError, InvalidRequestError, UnknownRoiError
+from gateway.roi_key import RoiKey
+from gateway.services import Services
 
 router = APIRouter(tags=["status"])
+
+_BINS = 20
 
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
@@ -16,3 +28,48 @@ async def scrape(request: Request, services: ServicesDep) -> Response:
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     body = await to_thread.run_sync(lambda: encode(metrics.registry(services.roi_metrics)))
     return Response(body, headers={"Content-Type": content_type})
+
+
+@router.get(
+    "/rois/{role_id}/{roi_id}/drift",
+    response_model=DriftAnswer,
+    summary="Whether what is inspected still looks like what was learned",
+    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
+)
+async def drift(services: ServicesDep, role_id: str, roi_id: str) -> Response:
+    """Recent inspections of this gateway's host with the version in use, against the OK images that it learned.
+
+    Scores of images judged OK are compared with the fit's leave-one-out scores, which run a little higher than those
+    of unseen images: `ks_up` says that scores rose, `ks` counts a fall as well. Brightness and sharpness are compared
+    with those of the OK images, in their standard deviations. `alarms` names what chance does not explain. What cannot
+    be said from too few samples is null, and `reason` says so.
+    """
+    return JsonResponse(await to_thread.run_sync(_drift, services, RoiKey(role_id, roi_id)))
+
+
+def _drift(services: Services, key: RoiKey) -> dict[str, Any]:
+    manifest, _ = services.store.served_manifest(key)
+    calibration = services.store.calibration(key)
+    recent = services.drift.recent(key, manifest)
+    measured = services.roi_metrics.drift(key, manifest, calibration)
+    scores = recent.score[recent.judged_ok].astype(np.float64)
+    edges = _edges(manifest.ok_scores, scores)
+    return {
+        **asdict(key),
+        "version": manifest.version,
+        "window": services.settings.drift_window,
+        **asdict(measured),
+        "since": None if not len(recent) else float(recent.time[0]),
+        "until": None if not len(recent) else float(recent.time[-1]),
+        "histogram": {
+            "edges": edges,
+            "ok_images": np.histogram(manifest.ok_scores, edges)[0],
+            "recent": np.histogram(scores, edges)[0],
+        },
+    }
+
+
+def _edges(*samples: ArrayLike) -> NDArray[np.float64]:
+    """Edges of bins that hold both samples, [_BINS + 1]."""
+    both = np.concatenate([np.asarray(sample, np.float64) for sample in samples])
+    return np.histogram_bin_edges(both, _BINS) if len(both) else np.linspace(0, 1, _BINS + 1)
