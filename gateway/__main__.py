@@ -1,24 +1,23 @@
-"""``python -m gateway``: serve, or print the effective settings."""
+"""``python -m gateway``: serve, print the effective settings, or make an API key."""
 
 import argparse
 import shlex
+import ssl
 import sys
 
 import uvicorn
 from pydantic import ValidationError
 
 from gateway import logs
+from gateway.access import KeyListError, entry_text, new_key
 from gateway.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gateway", description="Visual inspection server.")
-    parser.add_argument(
-        "command", nargs="?", choices=("serve", "settings"), default="serve", help="serve (default), or print settings"
-    )
-    parser.add_argument("--shell", action="store_true", help="settings: quoted for a POSIX shell")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
+    if given.command == "key":
+        return _make_key(given.name, given.scope, given.allow or ["*"])
     try:
         settings = Settings()
     except ValidationError as error:
@@ -27,20 +26,87 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", file=sys.stderr)
         return 2
     if given.command == "settings":
-        for name, value in settings.effective().items():
-            text = "" if value is None else str(value)
-            print(f"{name}={shlex.quote(text) if given.shell else text}")
-        return 0
+        return _print_settings(settings, shell=given.shell)
+    return _serve(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Visual inspection server.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve (default)")
+    settings = commands.add_parser("settings", help="print the effective settings")
+    settings.add_argument("--shell", action="store_true", help="quoted for a POSIX shell, without secrets")
+    key = commands.add_parser("key", help="make an API key: prints it this once, then its entry for GATEWAY_API_KEYS")
+    key.add_argument("--name", required=True, help="of whoever gets it; stands in the audit trail")
+    key.add_argument("--scope", choices=("inspect", "teach"), required=True, help="teach includes inspect")
+    key.add_argument(
+        "--allow", action="append", metavar="ROLE/ROI", help="ROI that it is for; ROLE/* or * for more (default: *)"
+    )
+    return parser
+
+
+def _make_key(name: str, scope: str, allow: list[str]) -> int:
+    try:
+        key, entry = new_key(name, "teach" if scope == "teach" else "inspect", allow)
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"error: {problem['loc'][0]}: {problem['input']!r}: {problem['msg']}", file=sys.stderr)
+        return 2
+    print("The key, which is not kept anywhere, then its entry for the list of keys:", file=sys.stderr)
+    print(key)
+    print(entry_text(entry))
+    return 0
+
+
+def _print_settings(settings: Settings, *, shell: bool) -> int:
+    for name, value in settings.effective().items():
+        text = "" if value is None else str(value)
+        if not shell:
+            print(f"{name}={text}")
+        elif name not in Settings.secret_names():  # a shell that took over the mask would hand it on
+            print(f"{name}={shlex.quote(text)}")
+    return 0
+
+
+def _serve(settings: Settings) -> int:
     logs.configure(settings)
+    from gateway.api.access import is_loopback
     from gateway.spatial import RoiConfigError
 
+    has_keys = settings.api_keys is not None or settings.api_keys_file is not None
+    if not has_keys and not settings.allow_anonymous and not is_loopback(settings.host):
+        print(
+            f"error: GATEWAY_HOST={settings.host!r}: without API keys anybody there could teach and delete. Set "
+            "GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE, or GATEWAY_ALLOW_ANONYMOUS=true to let anybody in",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        if settings.tls_cert is not None:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        print(f"error: GATEWAY_TLS_CERT={str(settings.tls_cert)!r}, or its key: {error}", file=sys.stderr)
+        return 2
     try:
         from gateway.app import app
     except RoiConfigError as error:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
         return 2
+    except KeyListError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     # A line sends an image every few seconds: its connection should still be there.
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False, timeout_keep_alive=75)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=75,
+        server_header=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
     return 0
 
 

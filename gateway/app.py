@@ -6,16 +6,20 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # started as `uvicorn app:app` from inside gateway/, with or without the project installed
     sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__, logs, metrics
-from gateway.api import inspect, scrape, status, teach
+from gateway.access import read_keys
+from gateway.api import docs, inspect, scrape, status, teach
+from gateway.api.access import AccessMiddleware, document_access, mask_access_log
 from gateway.api.errors import install_error_handlers
-from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware
+from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
 from gateway.api.observe import ObserveMiddleware
 from gateway.errors import GatewayError
 from gateway.services import Services, create_services
@@ -29,6 +33,9 @@ Visual inspection by anomaly, learning from good parts only: PatchCore on DINOv2
 Every error is `{"error": {"code", "message", "hint"}}`. The codes stand with the endpoints; beside those there are
 `not_found` (404), `method_not_allowed` (405) and `internal` (500, a fault of the gateway's own).
 
+Where the gateway has API keys, all but `/health`, `/ready` and this document asks for one:
+`Authorization: Bearer <key>`.
+
 Every answer carries `X-Request-ID`, those of `/infer` and
 `/fit_ok` a `Server-Timing` header with milliseconds by stage.
 """
@@ -37,9 +44,23 @@ Every answer carries `X-Request-ID`, those of `/infer` and
 _REPORT_S = 2.0
 
 
+class _Gateway(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = document_access(super().openapi())
+        return self.openapi_schema
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; the engine starts with it, not before."""
-    services = create_services(settings or Settings())
+    """Build the application; the engine starts with it, not before.
+
+    Raises:
+        KeyListError: the API keys cannot be used.
+        RoiConfigError: the manual boxes cannot be used.
+    """
+    settings = settings or Settings()
+    keys = read_keys(settings.api_keys, settings.api_keys_file)
+    services = create_services(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,14 +79,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await services.engine.close()
             metrics.forget_worker()
 
-    app = FastAPI(title="PatchCore gateway", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
+    app = _Gateway(
+        title="PatchCore gateway",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.services = services
-    for api in (inspect, teach, status, scrape):
+    for api in (inspect, teach, status, scrape, docs):
         app.include_router(api.router)
     install_error_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=services.settings.max_body_bytes)
+    mask_access_log()
+    # The last one added is the first to see a request.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(AccessMiddleware, keys=keys, allow_anonymous=settings.allow_anonymous, origins=settings.origins)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Authorization", "X-Request-ID"),
+            expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
+        )
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(ObserveMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
     return app
 
 

@@ -2,6 +2,8 @@
 
 GatewayError
 ├── InvalidRequestError       422 invalid_request
+├── UnauthorizedError         401 unauthorized
+├── ForbiddenError            403 forbidden
 ├── UnknownRoiError           404 unknown_roi
 ├── UnknownImageError         404 unknown_image
 ├── ModelMismatchError        409 model_mismatch
@@ -41,6 +43,22 @@ class InvalidRequestError(GatewayError):
     status = 422
     code = "invalid_request"
     default_hint = "Correct the field named and send the request again."
+
+
+class UnauthorizedError(GatewayError):
+    """No API key, or none of this gateway's."""
+
+    status = 401
+    code = "unauthorized"
+    default_hint = "Send the header 'Authorization: Bearer <key>'; `python -m gateway key` makes one."
+
+
+class ForbiddenError(GatewayError):
+    """Not with this key: its scope or its ROIs do not cover it."""
+
+    status = 403
+    code = "forbidden"
+    default_hint = "Use a key of the scope teach, or one that is for this ROI; whoever runs the gateway makes them."
 
 
 class UnknownRoiError(GatewayError):
@@ -124,6 +142,8 @@ class StorageFullError(GatewayError):
 
 ERRORS: tuple[type[GatewayError], ...] = (
     InvalidRequestError,
+    UnauthorizedError,
+    ForbiddenError,
     UnknownRoiError,
     UnknownImageError,
     ModelMismatchError,

@@ -8,6 +8,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from gateway.access import masked
 from gateway.request_context import request_id
 from gateway.settings import Settings
 
@@ -28,7 +29,8 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, _without_keys],
         )
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
@@ -43,6 +45,11 @@ def configure(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _without_keys(_: WrappedLogger, __: str, line: Any) -> str:
+    """The last of all: a key that somebody put into a path stands in whatever tells of it."""
+    return masked(str(line))
 
 
 def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

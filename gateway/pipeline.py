@@ -18,7 +18,7 @@ from gateway.banks import BankCache, FittedRoi
 from gateway.calibration import Verdict, VerdictReason, judge
 from gateway.durable import storage_errors
 from gateway.engines import Priority, TokenEngine
-from gateway.errors import GatewayError, InvalidRequestError, ModelMismatchError
+from gateway.errors import GatewayError, InvalidRequestError, ModelMismatchError, StorageFullError
 from gateway.images import Limits, decode, read_header, to_model_input
 from gateway.look import Look, look
 from gateway.model_description import ModelDescription
@@ -293,6 +293,12 @@ class InspectionPipeline:
         relative = Path(key.role_id) / key.roi_id / time.strftime("%Y-%m-%d") / f"{uuid.uuid4().hex}.png"
         path = folder / relative
         with storage_errors("the heatmap folder"):
+            # A folder of an ROI may have become a link, by whoever tidies up.
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise StorageFullError(
+                    f"the heatmaps of {key} would be written outside GATEWAY_HEATMAP_DIR",
+                    f"Replace the link {key} in the folder for heatmaps by a folder.",
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 path.write_bytes(png)

@@ -27,6 +27,16 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    api_keys: SecretStr | None = Field(None, description="JSON list of entries that `python -m gateway key` prints")
+    api_keys_file: Path | None = Field(None, description="file with such a list")
+    allow_anonymous: bool = Field(False, description="without keys, answer at other addresses than loopback as well")
+    cors_origins: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/,*]+( *, *https?://[^\s/,*]+)*)?$",
+        description="of other sites whose pages may call, such as `https://mes.plant.example`, separated by commas",
+    )
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; with it the gateway speaks HTTPS")
+    tls_key: Path | None = Field(None, validate_default=True, description="PEM private key of the certificate")
     models_dir: Path = Field(Path("models"), description="where OK images, memory banks and calibrations are kept")
     heatmap_dir: Path | None = Field(None, description="where heatmaps go when a client asks for heatmap=path")
     cache_dir: Path = Field(Path(".cache"), description="compiled networks; may be deleted at any time")
@@ -113,7 +123,16 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "models_dir", "heatmap_dir", "cache_dir", "state_dir", "model_repository", "triton_ca_file", "roi_config"
+        "models_dir",
+        "heatmap_dir",
+        "cache_dir",
+        "state_dir",
+        "model_repository",
+        "triton_ca_file",
+        "roi_config",
+        "api_keys_file",
+        "tls_cert",
+        "tls_key",
     )
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
@@ -127,11 +146,29 @@ class Settings(BaseSettings):
             raise ValueError(f"below GATEWAY_MASK_MIN_WEIGHT, {smallest:g}")
         return largest
 
+    @field_validator("tls_key")
+    @classmethod
+    def _of_a_certificate(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if (key is None) != (info.data.get("tls_cert") is None):
+            raise ValueError("GATEWAY_TLS_CERT and GATEWAY_TLS_KEY go together; one of them is not set")
+        return key
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Of other sites whose pages may call."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
     @property
     def model_folder(self) -> Path:
         """Folder of the served model: numbered versions and ``config.pbtxt``."""
         return self.model_repository / self.model_name
 
     def effective(self) -> dict[str, Any]:
-        """Every setting by the name of its environment variable."""
+        """Every setting by the name of its environment variable; a secret is masked."""
         return {f"GATEWAY_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}
+
+    @classmethod
+    def secret_names(cls) -> set[str]:
+        """Environment variables that hold a secret."""
+        fields = cls.model_fields.items()
+        return {f"GATEWAY_{name.upper()}" for name, field in fields if field.annotation == SecretStr | None}

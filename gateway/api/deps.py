@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, UploadFile
 
+from gateway.access import Caller
 from gateway.errors import InvalidRequestError, TooLargeError
 from gateway.services import Services
 from gateway.settings import Settings
@@ -15,7 +16,14 @@ def _services(request: Request) -> Services:
     return services
 
 
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
+CallerDep = Annotated[Caller, Depends(_caller)]
+"""Who asks. Its `roi` is the one way from the ids of a request to an `RoiKey`."""
 
 
 def parsed_shape(text: str | None) -> tuple[Shape | None, list[str]]:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response, UploadFile
 from pydantic import Field, TypeAdapter, ValidationError
 
-from gateway.api.deps import ServicesDep, parsed_shape, read_image
+from gateway.access import Caller
+from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
 from gateway.api.responses import JsonResponse, documented
@@ -27,7 +28,6 @@ from gateway.errors import (
     UnsupportedImageError,
 )
 from gateway.pipeline import HeatmapMode, InferRequest, Inspection
-from gateway.roi_key import RoiKey
 from gateway.settings import Settings
 from gateway.timing import StageTimes
 
@@ -56,6 +56,7 @@ _BATCH = TypeAdapter(list[BatchItem])
 async def infer(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     role_id: FormRole,
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
@@ -73,7 +74,7 @@ async def infer(
     `pixel_threshold` has `area_mm2_thr` or more, or both: `verdict_reason` says which.
     """
     parsed, warnings = parsed_shape(shape)
-    key = RoiKey(role_id, roi_id)
+    key = caller.roi(role_id, roi_id)
     with services.inspections.admit():
         inspection = InferRequest(
             key=key,
@@ -103,6 +104,7 @@ async def infer(
 async def infer_batch(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     items: Annotated[
         str,
         Form(
@@ -125,7 +127,8 @@ async def infer_batch(
             f"images: {len(batch)} in one request; at most {services.settings.max_batch_images} are served"
         )
     with services.inspections.admit(len(batch)):
-        read = [await _settled_item(item, image, services.settings) for item, image in zip(batch, images, strict=True)]
+        pairs = zip(batch, images, strict=True)
+        read = [await _settled_item(item, image, caller, services.settings) for item, image in pairs]
         good = [item for item in read if isinstance(item, InferRequest)]
         times = StageTimes()
         results = iter(await while_connected(request, services.pipeline.infer_batch(good)) if good else ())
@@ -151,13 +154,15 @@ def _items(text: str) -> list[BatchItem]:
         ) from error
 
 
-async def _settled_item(item: BatchItem, image: UploadFile, settings: Settings) -> InferRequest | GatewayError:
+async def _settled_item(
+    item: BatchItem, image: UploadFile, caller: Caller, settings: Settings
+) -> InferRequest | GatewayError:
     """The request of one item, or what is wrong with it."""
     shape = item.shape if item.shape is None or isinstance(item.shape, str) else json.dumps(item.shape)
     try:
         parsed, warnings = parsed_shape(shape)
         return InferRequest(
-            key=RoiKey(item.role_id, item.roi_id),
+            key=caller.roi(item.role_id, item.roi_id),
             image=await read_image(image, settings),
             image_name=image.filename or "image",
             mm_per_px=item.mm_per_px,

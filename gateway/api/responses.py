@@ -14,6 +14,8 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
         "mm_per_px: '0,2': use a point as the decimal separator, as in 0.2, and no thousands separator",
         "Correct the field named and send the request again.",
     ),
+    "unauthorized": ("this needs an API key, and none was sent", "Send the header 'Authorization: Bearer <key>'."),
+    "forbidden": ("the key 'line1' is not for disc-front/pad-9", "Use a key that is for this ROI."),
     "unknown_roi": ("disc-front/pad-9 was never fitted", "POST OK images of it to /fit_ok first."),
     "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
@@ -41,6 +43,8 @@ def error_response(error: GatewayError) -> JsonResponse:
     """The HTTP answer to a domain error."""
     tell(code=error.code)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return JsonResponse(error.envelope(), status_code=error.status, headers=headers)
 
 

@@ -6,7 +6,8 @@ from anyio import to_thread
 from fastapi import APIRouter, Response
 
 from gateway import __version__
-from gateway.api.deps import ServicesDep
+from gateway.access import Caller
+from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import (
     CalibrationSummary,
@@ -77,9 +78,9 @@ async def ready(services: ServicesDep) -> Response:
 
 
 @router.get("/rois", response_model=RoiList, summary="What is fitted")
-async def rois(services: ServicesDep) -> Response:
-    """Every ROI with its counts, version and calibration."""
-    return JsonResponse(await to_thread.run_sync(_list, services))
+async def rois(services: ServicesDep, caller: CallerDep) -> Response:
+    """Every ROI that the key is for, with its counts, version and calibration."""
+    return JsonResponse(await to_thread.run_sync(_list, services, caller))
 
 
 @router.get(
@@ -88,9 +89,9 @@ async def rois(services: ServicesDep) -> Response:
     summary="What an ROI learned from",
     responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
 )
-async def roi(services: ServicesDep, role_id: str, roi_id: str) -> Response:
+async def roi(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
     """One ROI with its OK images and their leave-one-out scores."""
-    return JsonResponse(await to_thread.run_sync(_detail, services, RoiKey(role_id, roi_id)))
+    return JsonResponse(await to_thread.run_sync(_detail, services, caller.roi(role_id, roi_id)))
 
 
 def _storage_reason(store: ArtifactStore) -> str | None:
@@ -101,9 +102,9 @@ def _storage_reason(store: ArtifactStore) -> str | None:
     return None
 
 
-def _list(services: Services) -> dict[str, Any]:
+def _list(services: Services, caller: Caller) -> dict[str, Any]:
     summaries, unreadable = [], []
-    for key in services.store.rois():
+    for key in filter(caller.sees, services.store.rois()):
         try:
             manifest, calibration, damaged = _read(services.store, key)
         except UnknownRoiError:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
-from gateway.api.deps import ServicesDep, parsed_shape, read_image
+from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
 from gateway.api.responses import JsonResponse, documented
@@ -27,7 +27,6 @@ from gateway.errors import (
 )
 from gateway.fitting import FitRequest, FitResult
 from gateway.manifest import ScoreSummary
-from gateway.roi_key import RoiKey
 from gateway.spatial import WeightsMode
 from gateway.workers import in_thread
 
@@ -53,6 +52,7 @@ router = APIRouter(tags=["teach"])
 async def fit_ok(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     role_id: FormRole,
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
@@ -77,7 +77,7 @@ async def fit_ok(
     the fit's own leave-one-out scores is redone; any other becomes stale.
     """
     parsed, warnings = parsed_shape(shape)
-    key = RoiKey(role_id, roi_id)
+    key = caller.roi(role_id, roi_id)
     if not any(upload.filename or upload.size for upload in images):
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
     if len(images) > services.settings.max_fit_images:
@@ -147,14 +147,14 @@ def _fit_answer(result: FitResult) -> dict[str, Any]:
     summary="Fix the threshold",
     responses=documented(InvalidRequestError, UnknownRoiError, OverloadedError, ArtifactCorruptError, StorageFullError),
 )
-async def calibrate_ng(services: ServicesDep, body: CalibrateRequest) -> Response:
+async def calibrate_ng(services: ServicesDep, caller: CallerDep, body: CalibrateRequest) -> Response:
     """Fix and store the thresholds of an ROI from scores of OK images and of at most three NG images.
 
     Without `ok_scores`, those count that the fit computed for each OK image against the bank without it. NG scores and
     a number as `pixel_threshold` belong to the bank that they were measured with: with them a calibration becomes stale
     at the next fit, without them it is redone.
     """
-    key = RoiKey(body.role_id, body.roi_id)
+    key = caller.roi(body.role_id, body.roi_id)
     request = CalibrationRequest(
         mm_per_px=body.mm_per_px,
         ok_scores=body.ok_scores or (),
@@ -185,9 +185,9 @@ async def calibrate_ng(services: ServicesDep, body: CalibrateRequest) -> Respons
     summary="Forget an ROI",
     responses=documented(InvalidRequestError, UnknownRoiError, OverloadedError, StorageFullError),
 )
-async def delete_roi(services: ServicesDep, role_id: str, roi_id: str) -> Response:
+async def delete_roi(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
     """Remove an ROI with its OK images, memory banks and calibration."""
-    key = RoiKey(role_id, roi_id)
+    key = caller.roi(role_id, roi_id)
 
     def delete() -> None:
         if not services.store.is_fitted(key):
@@ -216,12 +216,12 @@ async def delete_roi(services: ServicesDep, role_id: str, roi_id: str) -> Respon
         StorageFullError,
     ),
 )
-async def delete_ok_image(services: ServicesDep, role_id: str, roi_id: str, sha256: str) -> Response:
+async def delete_ok_image(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str, sha256: str) -> Response:
     """Take an OK image out of an ROI, learned or excluded, and build its memory bank anew over the others.
 
     The only image cannot be taken out: that is a request to delete the ROI.
     """
-    key = RoiKey(role_id, roi_id)
+    key = caller.roi(role_id, roi_id)
     with services.fits.admit():
         result = await services.fitting.remove(key, sha256.lower())
     return JsonResponse(

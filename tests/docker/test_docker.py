@@ -86,6 +86,13 @@ def test_compose_refuses_to_start_triton_without_an_administrators_key():
     assert "set it in docker/.env" in done.stderr
 
 
+def test_the_gateways_take_their_keys_from_a_secret_and_let_nobody_else_in():
+    done = compose("--profile", "cpu", "config")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("GATEWAY_API_KEYS_FILE: /run/secrets/api_keys") == 2
+    assert "ALLOW_ANONYMOUS" not in done.stdout
+
+
 @pytest.mark.parametrize("profile", ["gpu", "cpu"])
 def test_only_the_proxy_is_reachable_from_outside(profile):
     done = compose("--profile", profile, "config")

@@ -26,15 +26,15 @@ def pytest_runtest_makereport(item, call):
 def launch(
     model_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., AbstractContextManager[Gateway]]:
-    """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, **settings)."""
+    """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, tls=…, **settings)."""
     logs = tmp_path_factory.mktemp("logs")
 
-    def start(name, *, command=None, cwd=PROJECT, **settings):
+    def start(name, *, command=None, cwd=PROJECT, tls=None, **settings):
         log = logs / f"{name}.log"
         if log not in _LOGS:
             _LOGS.append(log)
         settings.setdefault("models_dir", tmp_path_factory.mktemp(name) / "models")
-        return running(log, {"model_repository": model_repository, **settings}, command, cwd)
+        return running(log, {"model_repository": model_repository, **settings}, command, cwd, tls)
 
     return start
 

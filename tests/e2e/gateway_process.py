@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -62,7 +63,11 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def running(
-    log: Path, settings: dict[str, Any], command: Sequence[str] | None = None, cwd: Path = PROJECT
+    log: Path,
+    settings: dict[str, Any],
+    command: Sequence[str] | None = None,
+    cwd: Path = PROJECT,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Gateway]:
     """Start a gateway, wait until it listens, and end it as a service manager would.
 
@@ -71,6 +76,7 @@ def running(
         settings: `models_dir` at least.
         command: after the interpreter; `{port}` stands for the port.
         cwd: where it starts.
+        tls: for HTTPS, with what a client trusts.
     """
     port = free_port()
     arguments = [part.format(port=port) for part in command or ("-m", "gateway")]
@@ -83,7 +89,8 @@ def running(
             stderr=subprocess.STDOUT,
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+        url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=120, trust_env=False, verify=tls or True) as client:
             _wait_for(client, process, log)
             yield Gateway(process, port, client, Path(settings["models_dir"]), log)
     finally:
