@@ -20,6 +20,7 @@ _OPEN = {"/health", "/ready", "/docs", "/openapi.json"}  # for balancers, and wh
 _INSPECT = {
     ("GET", "/rois"),
     ("GET", "/rois/{role_id}/{roi_id}"),
+    ("GET", "/rois/{role_id}/{roi_id}/drift"),
     ("POST", "/infer"),
     ("POST", "/infer_batch"),
 }

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from prometheus_client.exposition import choose_encoder
 
 from gateway import metrics
-from gateway.api.deps import ServicesDep
+from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import DriftAnswer
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, UnknownRoiError
@@ -36,7 +36,7 @@ async def scrape(request: Request, services: ServicesDep) -> Response:
     summary="Whether what is inspected still looks like what was learned",
     responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
 )
-async def drift(services: ServicesDep, role_id: str, roi_id: str) -> Response:
+async def drift(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
     """Recent inspections of this gateway's host with the version in use, against the OK images that it learned.
 
     Scores of images judged OK are compared with the fit's leave-one-out scores, which run a little higher than those
@@ -44,7 +44,7 @@ async def drift(services: ServicesDep, role_id: str, roi_id: str) -> Response:
     with those of the OK images, in their standard deviations. `alarms` names what chance does not explain. What cannot
     be said from too few samples is null, and `reason` says so.
     """
-    return JsonResponse(await to_thread.run_sync(_drift, services, RoiKey(role_id, roi_id)))
+    return JsonResponse(await to_thread.run_sync(_drift, services, caller.roi(role_id, roi_id)))
 
 
 def _drift(services: Services, key: RoiKey) -> dict[str, Any]:

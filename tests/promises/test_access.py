@@ -33,6 +33,7 @@ ENDPOINTS = {
     ("GET", "/metrics"): ("loopback", False, {}),
     ("GET", "/rois"): ("inspect", False, {}),
     ("GET", "/rois/{role_id}/{roi_id}"): ("inspect", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/drift"): ("inspect", True, {}),
     ("POST", "/infer"): ("inspect", True, {"data": ROI, "files": [("image", OK[0])]}),
     ("POST", "/infer_batch"): ("inspect", True, {"data": {"items": json.dumps([ITEM])}, "files": [("images", OK[0])]}),
     ("POST", "/fit_ok"): ("teach", True, {"data": ROI, "files": [("images", image) for image in OK]}),
