@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from gateway import logs
 from gateway.access import KeyListError, entry_text, new_key
+from gateway.serving import GracefulServer
 from gateway.settings import Settings
 
 
@@ -96,7 +97,7 @@ def _serve(settings: Settings) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     # A line sends an image every few seconds: its connection should still be there.
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -107,6 +108,8 @@ def _serve(settings: Settings) -> int:
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
+    lifecycle = app.state.services.lifecycle
+    GracefulServer(config, lifecycle, drain_s=settings.drain_s, grace_s=settings.shutdown_grace_s).run()
     return 0
 
 

@@ -1,42 +1,142 @@
-"""Admission by work at hand: what cannot be done in time is refused at once."""
+"""Admission by queued work: what cannot be done in time is refused at once, before its body is read."""
 
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateway.errors import OverloadedError
+from gateway import metrics
+from gateway.errors import OverloadedError, ShuttingDownError
 
 _SMOOTHING = 0.1
+"""Weight of the latest image in the measured service time."""
 _LONGEST_RETRY_S = 120
 
 
 class Admission:
-    """Counts the requests of one kind that are at work or waiting."""
+    """Counts the work of one kind that is admitted, and measures how long one piece of it takes.
 
-    def __init__(self, kind: str, limit: int) -> None:
-        self._kind = kind
+    A place is one image to inspect, or one fit. The service time is the time between the ends of two pieces while there
+    is work; so it holds for as many as are worked on at once, whatever their number.
+    """
+
+    def __init__(self, kind: str, limit: int, *, max_wait_s: float = math.inf, max_bytes: float = math.inf) -> None:
+        """Start empty, with no service time measured: until then only the limits on places and bytes hold.
+
+        Args:
+            kind: verb for messages, as in "requests to inspect".
+            limit: places.
+            max_wait_s: how long the work admitted before may take for more to be admitted.
+            max_bytes: declared bodies of all that is admitted, together.
+        """
+        self.kind = kind
         self._limit = limit
-        self._service_s = 1.0
+        self._max_wait_s = max_wait_s
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._working = 0
+        self._last_end = 0.0
+        self._closed_for_s: int | None = None
         self.in_flight = 0
+        self.service_s: float | None = None
+
+    @property
+    def wait_s(self) -> float:
+        """How long the work that is admitted will take."""
+        return self.in_flight * (self.service_s or 0.0)
+
+    def close(self, retry_after_s: int) -> None:
+        """Admit nothing any more: the process is about to end."""
+        self._closed_for_s = retry_after_s
 
     @contextmanager
-    def admit(self, places: int = 1) -> Iterator[None]:
-        """Hold places while a request is worked on: one for each image to inspect.
+    def reserve(self, n_bytes: int = 0) -> Iterator["Place"]:
+        """Hold one place for a request whose body is still to come. One that is alone is never refused.
+
+        Args:
+            n_bytes: declared length of the body.
 
         Raises:
-            OverloadedError: not as many are free; says when they will be, going by what requests took lately.
+            OverloadedError: too much is queued; says when that will be done, at the pace measured lately.
+            ShuttingDownError: nothing is admitted any more.
         """
-        if self.in_flight and self.in_flight + places > self._limit:
-            retry_after_s = min(_LONGEST_RETRY_S, max(1, math.ceil(self._service_s)))
-            raise OverloadedError(
-                f"{self.in_flight} requests to {self._kind} are at work or waiting; the limit is {self._limit}",
-                retry_after_s=retry_after_s,
+        if self._closed_for_s is not None:
+            raise ShuttingDownError("this gateway is shutting down", retry_after_s=self._closed_for_s)
+        if self.in_flight:
+            self._require(self.in_flight < self._limit, f"the limit is {self._limit}")
+            self._require(
+                self.wait_s <= self._max_wait_s,
+                f"they will take {self.wait_s:.1f} s; the limit is {self._max_wait_s:g} s",
             )
-        self.in_flight += places
-        start = time.monotonic()
+            self._require(
+                self._bytes + n_bytes <= self._max_bytes,
+                f"their bodies have {self._bytes} bytes; with {n_bytes} more they are over {self._max_bytes:g}",
+            )
+        metrics.ADMITTED.labels(self.kind).inc()
+        place = Place(self)
+        self._hold(1)
+        self._bytes += n_bytes
+        try:
+            yield place
+        finally:
+            self._hold(-place.n)
+            self._bytes -= n_bytes
+
+    def _hold(self, n: int) -> None:
+        self.in_flight += n
+        metrics.IN_FLIGHT.labels(self.kind).inc(n)
+
+    @contextmanager
+    def _work(self, place: "Place", n: int) -> Iterator[None]:
+        others = self.in_flight - place.n
+        self._require(not others or others + n <= self._limit, f"with {n} more they are over the limit, {self._limit}")
+        self._hold(n - place.n)
+        place.n = n
+        if not self._working:
+            self._last_end = time.monotonic()
+        self._working += n
         try:
             yield
-        finally:
-            self.in_flight -= places
-            self._service_s += _SMOOTHING * (time.monotonic() - start - self._service_s)
+        except BaseException:
+            self._working -= n  # took less than its share, or more: not counted
+            raise
+        self._working -= n
+        self._measure(n)
+
+    def _measure(self, n: int) -> None:
+        now = time.monotonic()
+        each = (now - self._last_end) / n
+        self._last_end = now
+        if self.service_s is None:
+            self.service_s = each
+        else:
+            self.service_s += (1 - (1 - _SMOOTHING) ** n) * (each - self.service_s)
+
+    def _require(self, fits: bool, why: str) -> None:
+        if not fits:
+            metrics.SHED.labels(self.kind).inc()
+            raise OverloadedError(
+                f"{self.in_flight} requests to {self.kind} are at work or waiting; {why}",
+                retry_after_s=min(_LONGEST_RETRY_S, max(1, math.ceil(self.wait_s))),
+            )
+
+
+class Place:
+    """What one admitted request holds."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.n = 1
+
+    @contextmanager
+    def work(self, n: int = 1) -> Iterator[None]:
+        """Work on the request, now that its body is there.
+
+        Args:
+            n: the images to inspect; they are held until the request ends.
+
+        Raises:
+            OverloadedError: not as many places are free.
+        """
+        with self._admission._work(self, n):
+            yield

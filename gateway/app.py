@@ -88,8 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    for api in (inspect, teach, status, scrape, docs):
-        app.include_router(api.router)
+    for router in (inspect.router, teach.fits, teach.changes, status.router, scrape.router, docs.router):
+        app.include_router(router)
     install_error_handlers(app)
     mask_access_log()
     # The last one added is the first to see a request.

@@ -9,7 +9,9 @@ GatewayError
 ├── ModelMismatchError        409 model_mismatch
 ├── TooLargeError             413 too_large
 ├── UnsupportedImageError     415 unsupported_image
+├── SlowBodyError             408 slow_body
 ├── OverloadedError           429 overloaded
+├── ShuttingDownError         503 shutting_down
 ├── EngineUnavailableError    503 engine_unavailable
 │   └── EngineTimeoutError    503 engine_timeout
 ├── ArtifactCorruptError      500 artifact_corrupt
@@ -101,12 +103,28 @@ class UnsupportedImageError(GatewayError):
     default_hint = "Send a whole PNG, JPEG, BMP or TIFF file, grey or colour, 8 or 16 bits a channel."
 
 
+class SlowBodyError(GatewayError):
+    """The body came in so slowly that it held up others."""
+
+    status = 408
+    code = "slow_body"
+    default_hint = "Send it over a faster connection, or lower the rate that the gateway's settings ask for."
+
+
 class OverloadedError(GatewayError):
     """More work is queued than will be done in time."""
 
     status = 429
     code = "overloaded"
     default_hint = "Send it again after the time in Retry-After."
+
+
+class ShuttingDownError(GatewayError):
+    """This process is about to end and admits no more work."""
+
+    status = 503
+    code = "shutting_down"
+    default_hint = "Send it again, on a new connection, after the time in Retry-After."
 
 
 class EngineUnavailableError(GatewayError):
@@ -149,7 +167,9 @@ ERRORS: tuple[type[GatewayError], ...] = (
     ModelMismatchError,
     TooLargeError,
     UnsupportedImageError,
+    SlowBodyError,
     OverloadedError,
+    ShuttingDownError,
     EngineUnavailableError,
     EngineTimeoutError,
     ArtifactCorruptError,

@@ -16,6 +16,7 @@ from gateway.engines.embedded import EmbeddedEngine
 from gateway.engines.observed import ObservedEngine
 from gateway.engines.triton import TritonEngine
 from gateway.fitting import FitService
+from gateway.lifecycle import Lifecycle
 from gateway.metrics import RoiLabels
 from gateway.patchcore import threads as patchcore_threads
 from gateway.patchcore.neighbours import faiss_available, search_name
@@ -49,6 +50,7 @@ class Services:
     writers: CapacityLimiter
     drift: DriftLog
     roi_metrics: RoiCollector
+    lifecycle: Lifecycle
 
 
 def create_services(settings: Settings) -> Services:
@@ -71,6 +73,14 @@ def create_services(settings: Settings) -> Services:
     )
     drift = DriftLog(settings.state_dir / "drift", settings.drift_window)
     labels = RoiLabels(settings.metrics_max_rois)
+    inspections = Admission(
+        "inspect",
+        settings.max_queued_inspections,
+        max_wait_s=settings.max_queue_s,
+        max_bytes=settings.max_queued_bytes,
+    )
+    fits = Admission("fit", settings.max_queued_fits, max_bytes=settings.max_queued_bytes)
+    changes = Admission("change", _MAX_CHANGES)
     return Services(
         settings=settings,
         engine=engine,
@@ -79,12 +89,13 @@ def create_services(settings: Settings) -> Services:
         banks=banks,
         pipeline=InspectionPipeline(engine, banks, weighting, settings, Watch(drift, labels)),
         fitting=FitService(engine, store, weighting, settings),
-        inspections=Admission("inspect", settings.max_queued_inspections),
-        fits=Admission("fit", settings.max_queued_fits),
-        changes=Admission("calibrate or delete", _MAX_CHANGES),
+        inspections=inspections,
+        fits=fits,
+        changes=changes,
         writers=CapacityLimiter(_MAX_CHANGES),
         drift=drift,
         roi_metrics=RoiCollector(store, labels, drift),
+        lifecycle=Lifecycle((inspections, fits, changes)),
     )
 
 

@@ -104,6 +104,25 @@ class Settings(BaseSettings):
     max_roi_images: int = Field(2000, gt=0, description="OK images that one ROI may collect")
     max_queued_inspections: int = Field(64, gt=0, description="inspections at work or waiting before 429")
     max_queued_fits: int = Field(4, gt=0, description="fits at work or waiting before 429")
+    max_queue_s: float = Field(5.0, gt=0, description="time that the inspections waiting will take, before 429")
+    max_queued_bytes: int = Field(
+        2**30, gt=0, description="bodies of the inspections at work or waiting before 429; the same again for fits"
+    )
+    min_upload_bytes_s: int = Field(
+        65536, gt=0, description="mean rate at which a body must come in, after the first 10 s"
+    )
+    engine_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="deadline of an inspection's call to the embedded engine, its turn included"
+    )
+    engine_fit_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="deadline of a call to the embedded engine for one batch of a fit"
+    )
+    drain_s: float = Field(
+        0.0, ge=0, le=600, description="at SIGTERM, time during which /ready is 503 already and work is still admitted"
+    )
+    shutdown_grace_s: float = Field(
+        25.0, ge=0, le=3600, description="then, time for admitted work to end before it is cut"
+    )
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of its ROI")
     bank_cache_entries: int = Field(64, gt=0, description="memory banks kept loaded")
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")

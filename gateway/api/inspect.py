@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Request, Response, UploadFile
 from pydantic import Field, TypeAdapter, ValidationError
 
 from gateway.access import Caller
+from gateway.api.admitted import PlaceDep, admitted_by
 from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
@@ -22,6 +23,8 @@ from gateway.errors import (
     InvalidRequestError,
     ModelMismatchError,
     OverloadedError,
+    ShuttingDownError,
+    SlowBodyError,
     StorageFullError,
     TooLargeError,
     UnknownRoiError,
@@ -31,7 +34,7 @@ from gateway.pipeline import HeatmapMode, InferRequest, Inspection
 from gateway.settings import Settings
 from gateway.timing import StageTimes
 
-router = APIRouter(tags=["inspect"])
+router = APIRouter(tags=["inspect"], route_class=admitted_by(lambda services: services.inspections))
 
 _BATCH = TypeAdapter(list[BatchItem])
 
@@ -46,7 +49,9 @@ _BATCH = TypeAdapter(list[BatchItem])
         ModelMismatchError,
         TooLargeError,
         UnsupportedImageError,
+        SlowBodyError,
         OverloadedError,
+        ShuttingDownError,
         EngineUnavailableError,
         EngineTimeoutError,
         ArtifactCorruptError,
@@ -57,6 +62,7 @@ async def infer(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
+    place: PlaceDep,
     role_id: FormRole,
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
@@ -75,7 +81,7 @@ async def infer(
     """
     parsed, warnings = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
-    with services.inspections.admit():
+    with place.work():
         inspection = InferRequest(
             key=key,
             image=await read_image(image, services.settings),
@@ -98,13 +104,20 @@ async def infer(
     response_model=BatchAnswer,
     summary="Inspect several ROIs of one part",
     responses=documented(
-        InvalidRequestError, TooLargeError, OverloadedError, EngineUnavailableError, EngineTimeoutError
+        InvalidRequestError,
+        TooLargeError,
+        SlowBodyError,
+        OverloadedError,
+        ShuttingDownError,
+        EngineUnavailableError,
+        EngineTimeoutError,
     ),
 )
 async def infer_batch(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
+    place: PlaceDep,
     items: Annotated[
         str,
         Form(
@@ -126,7 +139,7 @@ async def infer_batch(
         raise TooLargeError(
             f"images: {len(batch)} in one request; at most {services.settings.max_batch_images} are served"
         )
-    with services.inspections.admit(len(batch)):
+    with place.work(len(batch)):
         pairs = zip(batch, images, strict=True)
         read = [await _settled_item(item, image, caller, services.settings) for item, image in pairs]
         good = [item for item in read if isinstance(item, InferRequest)]

@@ -6,7 +6,7 @@ import orjson
 from fastapi import Response
 
 from gateway.api.schemas import ErrorEnvelope
-from gateway.errors import GatewayError, envelope
+from gateway.errors import GatewayError, ShuttingDownError, envelope
 from gateway.request_context import tell
 
 _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
@@ -21,7 +21,9 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
     "too_large": ("roi.png: 60000 × 60000 pixels; at most 25000000 are served", "Send less at a time."),
     "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),
+    "slow_body": ("1200 bytes of the body came in 15 s; at least 65536 a second are asked for", "Send it faster."),
     "overloaded": ("64 requests to inspect are at work or waiting; the limit is 64", "Send it again later."),
+    "shutting_down": ("this gateway is shutting down", "Send it again, on a new connection."),
     "engine_unavailable": ("the embedded engine is not ready: not started", "GET /ready says what is missing."),
     "engine_timeout": ("Triton did not answer within 10 s", "Send it again after the time in Retry-After."),
     "artifact_corrupt": ("disc-front/pad-1: memory.npz fails its checksum; no version is whole", "Fit it again."),
@@ -45,6 +47,8 @@ def error_response(error: GatewayError) -> JsonResponse:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, ShuttingDownError):
+        headers["Connection"] = "close"
     return JsonResponse(error.envelope(), status_code=error.status, headers=headers)
 
 

@@ -378,6 +378,7 @@ class ReadyAnswer(BaseModel):
     ready: bool
     engine: str = Field(description="'ready', or why not")
     storage: str = Field(description="'ready', or why not")
+    process: str = Field(description="'ready', or why not: it is shutting down")
 
 
 class CalibrationSummary(BaseModel):

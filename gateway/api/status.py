@@ -65,12 +65,14 @@ async def ready(services: ServicesDep) -> Response:
     """For load balancers: 200 when the engine answers and results can be stored, else 503 with the reason."""
     engine = await services.engine.ready()
     storage = await to_thread.run_sync(_storage_reason, services.store)
-    is_ready = engine.ready and storage is None
+    process = services.lifecycle.reason
+    is_ready = engine.ready and storage is None and process is None
     return JsonResponse(
         {
             "ready": is_ready,
             "engine": "ready" if engine.ready else engine.reason or "not ready",
             "storage": storage or "ready",
+            "process": process or "ready",
         },
         status_code=200 if is_ready else 503,
         headers={} if is_ready else {"Retry-After": "5"},

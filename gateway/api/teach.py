@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
+from gateway.api.admitted import PlaceDep, admitted_by
 from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
@@ -19,6 +20,8 @@ from gateway.errors import (
     InvalidRequestError,
     ModelMismatchError,
     OverloadedError,
+    ShuttingDownError,
+    SlowBodyError,
     StorageFullError,
     TooLargeError,
     UnknownImageError,
@@ -30,10 +33,11 @@ from gateway.manifest import ScoreSummary
 from gateway.spatial import WeightsMode
 from gateway.workers import in_thread
 
-router = APIRouter(tags=["teach"])
+fits = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.fits))
+changes = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.changes))
 
 
-@router.post(
+@fits.post(
     "/fit_ok",
     response_model=FitAnswer,
     summary="Learn from OK images",
@@ -41,7 +45,9 @@ router = APIRouter(tags=["teach"])
         InvalidRequestError,
         TooLargeError,
         UnsupportedImageError,
+        SlowBodyError,
         OverloadedError,
+        ShuttingDownError,
         EngineUnavailableError,
         EngineTimeoutError,
         ModelMismatchError,
@@ -53,6 +59,7 @@ async def fit_ok(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
+    place: PlaceDep,
     role_id: FormRole,
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
@@ -84,7 +91,7 @@ async def fit_ok(
         raise TooLargeError(
             f"images: {len(images)} in one request; at most {services.settings.max_fit_images} are served"
         )
-    with services.fits.admit():
+    with place.work():
         files = [
             (upload.filename or f"image {i}", await read_image(upload, services.settings))
             for i, upload in enumerate(images, 1)
@@ -141,13 +148,21 @@ def _fit_answer(result: FitResult) -> dict[str, Any]:
     }
 
 
-@router.post(
+@changes.post(
     "/calibrate_ng",
     response_model=CalibrateAnswer,
     summary="Fix the threshold",
-    responses=documented(InvalidRequestError, UnknownRoiError, OverloadedError, ArtifactCorruptError, StorageFullError),
+    responses=documented(
+        InvalidRequestError,
+        UnknownRoiError,
+        SlowBodyError,
+        OverloadedError,
+        ShuttingDownError,
+        ArtifactCorruptError,
+        StorageFullError,
+    ),
 )
-async def calibrate_ng(services: ServicesDep, caller: CallerDep, body: CalibrateRequest) -> Response:
+async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep, body: CalibrateRequest) -> Response:
     """Fix and store the thresholds of an ROI from scores of OK images and of at most three NG images.
 
     Without `ok_scores`, those count that the fit computed for each OK image against the bank without it. NG scores and
@@ -175,17 +190,19 @@ async def calibrate_ng(services: ServicesDep, caller: CallerDep, body: Calibrate
             "warnings": warnings,
         }
 
-    with services.changes.admit():
+    with place.work():
         return JsonResponse(await in_thread(work, limiter=services.writers))
 
 
-@router.delete(
+@changes.delete(
     "/rois/{role_id}/{roi_id}",
     response_model=Deleted,
     summary="Forget an ROI",
-    responses=documented(InvalidRequestError, UnknownRoiError, OverloadedError, StorageFullError),
+    responses=documented(
+        InvalidRequestError, UnknownRoiError, SlowBodyError, OverloadedError, ShuttingDownError, StorageFullError
+    ),
 )
-async def delete_roi(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
+async def delete_roi(services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
     """Remove an ROI with its OK images, memory banks and calibration."""
     key = caller.roi(role_id, roi_id)
 
@@ -195,12 +212,12 @@ async def delete_roi(services: ServicesDep, caller: CallerDep, role_id: str, roi
         with services.store.lock(key, services.settings.fit_lock_timeout_s):
             services.store.delete(key)
 
-    with services.changes.admit():
+    with place.work():
         await in_thread(delete, limiter=services.writers)
     return JsonResponse({**asdict(key), "deleted": True})
 
 
-@router.delete(
+@fits.delete(
     "/rois/{role_id}/{roi_id}/ok/{sha256}",
     response_model=RemovedAnswer,
     summary="Take one OK image out",
@@ -208,7 +225,9 @@ async def delete_roi(services: ServicesDep, caller: CallerDep, role_id: str, roi
         InvalidRequestError,
         UnknownRoiError,
         UnknownImageError,
+        SlowBodyError,
         OverloadedError,
+        ShuttingDownError,
         EngineUnavailableError,
         EngineTimeoutError,
         ModelMismatchError,
@@ -216,13 +235,15 @@ async def delete_roi(services: ServicesDep, caller: CallerDep, role_id: str, roi
         StorageFullError,
     ),
 )
-async def delete_ok_image(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str, sha256: str) -> Response:
+async def delete_ok_image(
+    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str, sha256: str
+) -> Response:
     """Take an OK image out of an ROI, learned or excluded, and build its memory bank anew over the others.
 
     The only image cannot be taken out: that is a request to delete the ROI.
     """
     key = caller.roi(role_id, roi_id)
-    with services.fits.admit():
+    with place.work():
         result = await services.fitting.remove(key, sha256.lower())
     return JsonResponse(
         {**_fit_answer(result), "removed": sha256.lower()}, headers={"Server-Timing": result.times.header()}

@@ -4,23 +4,27 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway import metrics
 from gateway.engines.base import EngineStatus, Priority
 from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
-from gateway.errors import EngineUnavailableError, ModelMismatchError
+from gateway.errors import EngineTimeoutError, EngineUnavailableError, ModelMismatchError
 from gateway.model_description import ModelDescription, newest_version, read_description
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 5
+_CLOSE_S = 1.0
 
 
 class _PriorityLock:
@@ -37,7 +41,8 @@ class _PriorityLock:
             turn = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiters, (priority, next(self._order), turn))
             try:
-                await turn
+                with metrics.QUEUED.track_inprogress():
+                    await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self._pass_on()
@@ -68,6 +73,9 @@ class EmbeddedEngine:
         self._reason: str | None = "not started"
         self._turn = _PriorityLock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._calls: set[asyncio.Task[NDArray[np.float32]]] = set()
+        self._run: asyncio.Future[NDArray[np.float32]] | None = None
+        self._running_since = 0.0
 
     @property
     def model(self) -> ModelDescription:
@@ -107,7 +115,8 @@ class EmbeddedEngine:
     def status(self) -> EngineStatus:
         """See `TokenEngine.status`."""
         runtime = self._network.runtime if self._network is not None else "none"
-        return EngineStatus(self._network is not None, self.device, runtime, self._reason)
+        reason = self._stuck() or self._reason
+        return EngineStatus(reason is None, self.device, runtime, reason)
 
     async def tokens(
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
@@ -118,32 +127,84 @@ class EmbeddedEngine:
             raise self._unavailable()
         if not self._model.same_model_as(model):
             raise ModelMismatchError(f"tokens of model {model.fingerprint} were wanted")
-        loop = asyncio.get_running_loop()
         step = network.batch_sizes[0]
+        ends = time.monotonic() + self._timeout_s(priority)
         parts = []
         for start in range(0, len(images), step):
-            async with self._turn(priority):
-                part = loop.run_in_executor(self._thread, network.run, images[start : start + step])
-                # The batch ends in its thread whatever becomes of the caller; only then is it the next one's turn.
-                try:
-                    parts.append(await asyncio.shield(part))
-                except asyncio.CancelledError:
-                    await asyncio.wait([part])
-                    raise
-                except Exception as error:
-                    log.exception("embedded engine")
-                    raise EngineUnavailableError(
-                        f"the network failed: {error}", retry_after_s=_RETRY_AFTER_S
-                    ) from error
+            if priority is Priority.FIT:
+                ends = time.monotonic() + self._timeout_s(priority)  # of each batch
+            parts.append(await self._by(ends, self._in_turn(network, images[start : start + step], priority), priority))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _timeout_s(self, priority: Priority) -> float:
+        settings = self._settings
+        return settings.engine_timeout_s if priority is Priority.INSPECT else settings.engine_fit_timeout_s
+
+    async def _by(
+        self, ends: float, call: Coroutine[Any, Any, NDArray[np.float32]], priority: Priority
+    ) -> NDArray[np.float32]:
+        """Await a call until a deadline. One at work then goes on by itself, and keeps its turn until it ends."""
+        stuck = self._stuck()
+        if stuck is not None:
+            call.close()
+            raise EngineTimeoutError(stuck, retry_after_s=_RETRY_AFTER_S)
+        task = asyncio.ensure_future(call)
+        self._calls.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.wait({task}, timeout=ends - time.monotonic())
+            if task.done():
+                return task.result()
+        finally:
+            task.cancel()
+        raise EngineTimeoutError(
+            self._stuck() or f"the network did not answer within {self._timeout_s(priority):g} s",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    def _forget(self, call: asyncio.Task[NDArray[np.float32]]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # retrieved: its caller may be gone
+
+    async def _in_turn(self, network: Network, images: NDArray[np.uint8], priority: Priority) -> NDArray[np.float32]:
+        called = time.monotonic()
+        async with self._turn(priority):
+            self._running_since = time.monotonic()
+            if priority is Priority.INSPECT:
+                metrics.STAGE_SECONDS.labels("queue").observe(self._running_since - called)
+            self._run = run = asyncio.get_running_loop().run_in_executor(self._thread, network.run, images)
+            try:
+                # The batch ends in its thread whatever becomes of the caller; only then is it the next one's turn.
+                return await asyncio.shield(run)
+            except asyncio.CancelledError:
+                await asyncio.wait([run])
+                raise
+            except Exception as error:
+                log.exception("embedded engine")
+                raise EngineUnavailableError(f"the network failed: {error}", retry_after_s=_RETRY_AFTER_S) from error
+            finally:
+                if run.done():
+                    self._run = None
+
+    def _stuck(self) -> str | None:
+        """What to say of a run that takes longer than any may; nobody can stop it, and nothing else can run."""
+        if self._run is None:
+            return None
+        running_s = time.monotonic() - self._running_since
+        if running_s <= self._settings.engine_timeout_s:
+            return None
+        return f"the network has not answered for {running_s:.0f} s; restart the gateway if it does not recover"
 
     async def ready(self) -> EngineStatus:
         """See `TokenEngine.ready`."""
         return self.status
 
     async def close(self) -> None:
-        """See `TokenEngine.close`."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """See `TokenEngine.close`. A run that is stuck is left behind: nothing can stop it."""
+        if self._run is not None:
+            await asyncio.wait([self._run], timeout=_CLOSE_S)
+        self._thread.shutdown(wait=self._run is None or self._run.done(), cancel_futures=True)
         self._network = None
         self._reason = "closed"
 

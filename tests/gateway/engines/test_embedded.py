@@ -1,6 +1,7 @@
 import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from gateway.engines.base import Priority
 from gateway.engines.embedded import EmbeddedEngine, _PriorityLock
 from gateway.engines.networks import OnnxRuntimeNetwork, supports_bf16
-from gateway.errors import EngineUnavailableError
+from gateway.errors import EngineTimeoutError, EngineUnavailableError
 from gateway.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.settings import Settings
 
@@ -140,3 +141,80 @@ def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
         return order
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["c", "after"]
+
+
+class Blocking:
+    """A network that never answers until it is let."""
+
+    runtime, device, batch_sizes = "blocking", "cpu", (2, 1)
+
+    def __init__(self) -> None:
+        self.entered, self.may_end = threading.Event(), threading.Event()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.entered.set()
+        assert self.may_end.wait(60)
+        return np.zeros((len(images), 729, 768), np.float32)
+
+
+def blocked(tmp_path: Path, **changes: object) -> tuple[EmbeddedEngine, Blocking]:
+    """An engine whose network is the only part that is not its own."""
+    engine = EmbeddedEngine(settings_for(tmp_path, tmp_path, **changes))
+    network = Blocking()
+    engine._network, engine._model, engine._reason = network, NOT_THERE, None
+    return engine, network
+
+
+IMAGE = np.zeros((1, 378, 378, 3), np.uint8)
+
+
+def test_a_stuck_call_is_cut_shows_in_ready_and_recovers_when_it_returns(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, network = blocked(tmp_path, engine_timeout_s=0.2, engine_fit_timeout_s=0.3)
+        assert (await engine.ready()).ready
+        calls = [engine.tokens(IMAGE, model=NOT_THERE, priority=p) for p in (Priority.INSPECT, Priority.FIT)]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(end) for end in ends] == [EngineTimeoutError, EngineTimeoutError]
+        assert all(end.retry_after_s for end in ends if isinstance(end, EngineTimeoutError))
+        status = await engine.ready()
+        assert not status.ready
+        assert "has not answered" in (status.reason or "")
+        with pytest.raises(EngineTimeoutError, match="has not answered"):  # at once, not behind the one that is stuck
+            await engine.tokens(IMAGE, model=NOT_THERE)
+        network.may_end.set()
+        await asyncio.wait(set(engine._calls))
+        assert (await engine.ready()).ready
+        assert (await engine.tokens(IMAGE, model=NOT_THERE)).shape == (1, 729, 768)
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_caller_that_goes_away_does_not_wait_for_its_call_and_the_next_one_does(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, network = blocked(tmp_path)
+        first = asyncio.ensure_future(engine.tokens(IMAGE, model=NOT_THERE))
+        assert await asyncio.to_thread(network.entered.wait, 20)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        second = asyncio.ensure_future(engine.tokens(IMAGE, model=NOT_THERE))
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        network.may_end.set()
+        assert (await second).shape == (1, 729, 768)
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_an_engine_that_is_stuck_can_be_closed(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, network = blocked(tmp_path, engine_timeout_s=0.05)
+        with pytest.raises(EngineTimeoutError):
+            await engine.tokens(IMAGE, model=NOT_THERE)
+        await engine.close()
+        assert (await engine.ready()).reason is not None
+        network.may_end.set()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
