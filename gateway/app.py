@@ -14,7 +14,7 @@ if not __package__:  # started as `uvicorn app:app` from inside gateway/, with o
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import __version__, logs, metrics
+from gateway import __version__, logs, metrics, tracing
 from gateway.access import read_keys
 from gateway.api import docs, inspect, scrape, status, teach
 from gateway.api.access import AccessMiddleware, document_access, mask_access_log
@@ -66,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not logging.getLogger().handlers:  # started by uvicorn alone
             logs.configure(services.settings)
+        tracing.start(services.settings)
         await services.engine.start()
         reporting = asyncio.create_task(_report(services), name="report")
         warming = asyncio.create_task(services.banks.warm(), name="warm banks")
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await services.banks.close()
             await services.engine.close()
             metrics.forget_worker()
+            tracing.stop()
 
     app = _Gateway(
         title="PatchCore gateway",

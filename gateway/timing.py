@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gateway import tracing
+
 
 class StageTimes:
     """Adds up the time spent in named stages of one request."""
@@ -22,7 +24,8 @@ class StageTimes:
             self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
-        """Count seconds to a stage."""
+        """Count seconds to a stage that ends now."""
+        tracing.stage(name, seconds)
         self.ms[name] = self.ms.get(name, 0.0) + seconds * 1e3
 
     def add_all(self, other: "StageTimes") -> None:

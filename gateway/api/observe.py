@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import metrics
+from gateway import metrics, tracing
 from gateway.request_context import actor, client, facts, request_id
 
 log = structlog.stdlib.get_logger("gateway.request")
@@ -37,15 +37,21 @@ class ObserveMiddleware:
                 status = message["status"]
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_and_see)
-        finally:
-            seconds = time.perf_counter() - start
-            endpoint = getattr(scope.get("route"), "path", "unmatched")
-            code = told.pop("code", None) or ("ok" if 0 < status < 400 else f"http_{status}")
-            metrics.REQUESTS.labels(endpoint, code).inc()
-            metrics.REQUEST_SECONDS.labels(endpoint).observe(seconds)
-            _line(scope, told, status, code, seconds)
+        with tracing.request(scope) as span:
+            try:
+                await self._app(scope, receive, send_and_see)
+            finally:
+                seconds = time.perf_counter() - start
+                endpoint = getattr(scope.get("route"), "path", "unmatched")
+                code = told.pop("code", None) or ("ok" if 0 < status < 400 else f"http_{status}")
+                metrics.REQUESTS.labels(endpoint, code).inc()
+                metrics.REQUEST_SECONDS.labels(endpoint).observe(seconds)
+                tracing.describe(
+                    span,
+                    f"{scope['method']} {endpoint}",
+                    {"http.response.status_code": status, "code": code, "request_id": request_id.get()},
+                )
+                _line(scope, told, status, code, seconds)
 
 
 def _line(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway import tracing
 from gateway.engines.base import EngineStatus, Priority
 from gateway.engines.shared_memory import SharedMemoryPool, Slot
 from gateway.errors import (
@@ -242,7 +243,7 @@ class TritonEngine:
                 priority=int(priority),
                 timeout=int(timeout_s * 1e6),
                 client_timeout=timeout_s,
-                headers=self._headers(),
+                headers={**tracing.headers(), **(self._headers() or {})},
             )
             answered = True
             if slot is None:
