@@ -1,0 +1,98 @@
+"""Drift on real images, as a gateway measured them: none in an unchanged stream, and soon in a changed one."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from gateway.drift import DriftLog, Recent, measure
+from gateway.roi_key import RoiKey
+from gateway.storage import ArtifactStore
+from tests.e2e.synthetic_images import png
+from tests.e2e.test_real_tiles import tiles
+
+__all__ = ["tiles"]
+
+WINDOW = 200
+
+
+def bright(image: np.ndarray) -> np.ndarray:
+    return np.clip(image * 1.15, 0, 255).astype(np.uint8)
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), 1.0)
+
+
+def shifted(image: np.ndarray) -> np.ndarray:
+    """The crop moved by 8 % of the image: what comes into view is beside the part."""
+    height, width = image.shape
+    down, right = int(0.08 * height), int(0.08 * width)
+    return cv2.copyMakeBorder(image, down, 0, right, 0, cv2.BORDER_REPLICATE)[:height, :width]
+
+
+CHANGES = {"unchanged": lambda image: image, "bright": bright, "blurred": blurred, "shifted": shifted}
+
+
+@pytest.fixture(scope="module")
+def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dict[str, Any]:
+    """What a gateway that learned the good tiles kept of unseen ones, unchanged and changed."""
+    state, models = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("models")
+    key = RoiKey("steel", "tile")
+    with launch(
+        "drift", model_repository=real_model_repository, models_dir=models, state_dir=state, drift_window=1000
+    ) as gateway:
+        learned = sorted((tiles / "train" / "good").iterdir())
+        for start in range(0, len(learned), 40):
+            gateway.fit("tile", [(path.name, path.read_bytes()) for path in learned[start : start + 40]])
+        gateway.calibrate("tile")
+        paths = sorted((tiles / "test" / "good").iterdir())[:: 1 if full else 2]
+        unseen = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+        for change in CHANGES.values():
+            for image in unseen:
+                gateway.infer("tile", png(change(image)), heatmap="none")
+    store = ArtifactStore(models, keep_versions=5)
+    manifest, _ = store.served_manifest(key)
+    calibration = store.calibration(key)
+    kept = DriftLog(state / "drift", 1000).recent(key, manifest)
+    parts = np.split(np.arange(len(kept)), len(CHANGES))
+    return {
+        "manifest": manifest,
+        "expected": calibration.expected_false_alarm_interval[1],
+        **dict(zip(CHANGES, parts, strict=True)),
+        "kept": kept,
+    }
+
+
+def window(streams: dict[str, Any], name: str, seed: int) -> Recent:
+    drawn = np.random.default_rng(seed).choice(streams[name], WINDOW)
+    kept = streams["kept"]
+    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict")
+    return Recent(**{field: getattr(kept, field)[drawn] for field in fields})
+
+
+def alarms(streams: dict[str, Any], name: str, n_windows: int) -> list[tuple[str, ...]]:
+    manifest, expected = streams["manifest"], streams["expected"]
+    return [measure(window(streams, name, seed), manifest, expected).alarms for seed in range(n_windows)]
+
+
+def test_an_unchanged_stream_of_real_parts_raises_no_drift_alarm(streams, full, record_property) -> None:
+    assert alarms(streams, "unchanged", 20) == [()] * 20
+    if full:
+        false = 1000 - alarms(streams, "unchanged", 1000).count(())
+        record_property("false_alarms_of_1000", false)
+        assert false <= 10
+
+
+@pytest.mark.parametrize(
+    ("change", "signal"), [("bright", "brightness"), ("blurred", "sharpness"), ("shifted", "rejects")]
+)
+def test_a_change_of_light_focus_or_crop_raises_a_drift_alarm_within_one_window(
+    streams, change, signal, full, record_property
+) -> None:
+    assert signal in alarms(streams, change, 1)[0]
+    if full:
+        seen = sum(signal in each for each in alarms(streams, change, 1000))
+        record_property(f"{change}_seen_of_1000", seen)
+        assert seen >= 900
