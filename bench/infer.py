@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
             _publish(models_dir, tokens, size)
         url = stack.enter_context(triton(tokens.repository)) if set(args.engines) - {"embedded"} else ""
         for name in args.engines:
-            settings: dict[str, object] = {"engine": "embedded"}
+            settings: dict[str, Any] = {"engine": "embedded"}
             if name != "embedded":
                 memory = "off" if name == "triton-grpc" else "on"
                 settings = {"engine": "triton", "triton_url": url, "triton_shared_memory": memory}

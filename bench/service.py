@@ -72,13 +72,15 @@ def roi_png(tokens: Tokens, index: int) -> bytes:
 
 
 @contextmanager
-def gateway(repository: Path, models_dir: Path, **settings: object) -> Iterator[tuple[int, int]]:
+def gateway(
+    repository: Path, models_dir: Path, *, module: str = "gateway", **settings: object
+) -> Iterator[tuple[int, int]]:
     """Start a gateway; gives its port and process id."""
     port = free_port()
     named = {"port": port, "models_dir": models_dir, "model_repository": repository, **settings}
     environment = {**os.environ, **{f"GATEWAY_{name.upper()}": str(value) for name, value in named.items()}}
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=HOME, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", module], cwd=HOME, env=environment, stdout=log, stderr=log)
         try:
             _wait(process, f"http://127.0.0.1:{port}/ready")
             yield port, process.pid

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from gateway.errors import ForbiddenError
+from gateway.request_context import tell
 from gateway.roi_key import RoiKey, is_valid_id
 
 Scope = Literal["inspect", "teach"]
@@ -66,6 +67,7 @@ class Caller(BaseModel):
             ForbiddenError: not this caller's.
         """
         key = RoiKey(role_id, roi_id)
+        tell(role_id=key.role_id, roi_id=key.roi_id)
         if not self.sees(key):
             raise ForbiddenError(f"the key {self.name!r} is not for {key}")
         return key

@@ -59,7 +59,7 @@ def _line(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: f
     if len(inspections) == 1:
         told |= inspections[0]
     elif inspections:
-        told["inspections"] = inspections
+        told = {"inspections": inspections}
     level = logging.DEBUG if scope["path"] in _QUIET and status < 500 else logging.INFO
     log.log(
         level,
