@@ -42,6 +42,7 @@ Every answer carries `X-Request-ID`, those of `/infer` and
 
 
 _REPORT_S = 2.0
+_MAX_FIELDS = 32  # text fields of a form; the largest one that is served has 11
 
 
 class _Gateway(FastAPI):
@@ -88,6 +89,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        form_limits={
+            "max_files": max(settings.max_fit_images, settings.max_batch_images),
+            "max_fields": _MAX_FIELDS,
+            "max_part_size": settings.max_json_bytes,
+        },
     )
     app.state.services = services
     for router in (inspect.router, teach.fits, teach.changes, status.router, scrape.router, docs.router):
@@ -95,7 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_error_handlers(app)
     mask_access_log()
     # The last one added is the first to see a request.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_json_bytes=settings.max_json_bytes)
     app.add_middleware(AccessMiddleware, keys=keys, allow_anonymous=settings.allow_anonymous, origins=settings.origins)
     if settings.origins:
         app.add_middleware(

@@ -7,12 +7,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gateway.errors import TooLargeError, UnsupportedImageError
+from gateway.image_structure import excess_of, inflates_beyond_its_pixels
 
 # Pillow reads headers only; its own limit would warn before ours speaks.
 Image.MAX_IMAGE_PIXELS = None
 
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "BMP": "bmp", "TIFF": "tif"}
 _TIFF_MODES = {"1", "L", "P", "RGB", "I;16", "I;16B"}  # as Pillow names them; OpenCV reads others as something else
 _MAX_SIDE = 65_500  # of libjpeg, and more than any canonical ROI
@@ -57,12 +60,15 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
     Raises:
         UnsupportedImageError: empty, not an image, of another format than PNG, JPEG, BMP and TIFF, or a TIFF with
             transparency, in CMYK or of other samples than 8 and 16 bits.
-        TooLargeError: over a limit.
+        TooLargeError: over a limit, or of so many scans, segments or so large tiles that it costs more than its pixels.
     """
     if not data:
         raise UnsupportedImageError(f"{name}: the file is empty")
     if len(data) > limits.max_bytes:
         raise TooLargeError(f"{name}: {len(data)} bytes; at most {limits.max_bytes} are served")
+    excess = excess_of(data)
+    if excess is not None:
+        raise TooLargeError(f"{name}: {excess}", "Write the image anew with an ordinary encoder.")
     try:
         with Image.open(io.BytesIO(data), formats=tuple(_EXTENSIONS)) as image:
             extension = _EXTENSIONS.get(image.format or "", "jpg")  # MPO is a JPEG with further pictures behind it
@@ -70,6 +76,7 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
             width, height = image.size
             # The base class's: a PNG's own would decode the whole image, before its size was judged.
             exif = Image.Image.getexif(image)
+            tile_pixels = _tile_pixels(image)
     except UnidentifiedImageError as error:
         raise UnsupportedImageError(
             f"{name}: not a PNG, JPEG, BMP or TIFF file (begins with {data[:8].hex(' ')})"
@@ -80,13 +87,24 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
         raise TooLargeError(f"{name}: {width} × {height} pixels; at most {limits.max_pixels} are served")
     if max(width, height) > _MAX_SIDE:
         raise TooLargeError(f"{name}: {width} × {height} pixels; a side has at most {_MAX_SIDE}")
+    if tile_pixels > limits.max_pixels:
+        raise TooLargeError(f"{name}: tiles of {tile_pixels} pixels; at most {limits.max_pixels} are served")
     if width < 1 or height < 1:
         raise UnsupportedImageError(f"{name}: {width} × {height} pixels")
+    if inflates_beyond_its_pixels(data, width, height):
+        raise TooLargeError(f"{name}: its data inflates to more than twice its pixels")
     if extension == "tif" and mode not in _TIFF_MODES:
         raise UnsupportedImageError(f"{name}: a TIFF of mode {mode}; grey, palette and RGB are served")
     # Both readers turn a TIFF themselves: its size is the upright one, and so are its pixels.
     orientation = 1 if extension == "tif" else exif.get(ExifTags.Base.Orientation, 1)
     return ImageHeader(extension, width, height, orientation if orientation in range(1, 9) else 1)
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Of one tile of a TIFF, which a decoder makes room for whatever the size of the image."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    return int(width) * int(height)
 
 
 def decode(data: bytes, name: str, header: ImageHeader) -> NDArray[np.uint8]:
@@ -117,6 +135,10 @@ def decode(data: bytes, name: str, header: ImageHeader) -> NDArray[np.uint8]:
         raw = cv2.convertScaleAbs(raw, alpha=1 / 257)
     elif raw.dtype != np.uint8:
         raise UnsupportedImageError(f"{name}: samples are {raw.dtype}; 8 and 16 bits unsigned are served")
+    if raw.shape[:2] != (header.height, header.width):
+        height, width = raw.shape[:2]
+        said = f"{header.width} × {header.height}"
+        raise UnsupportedImageError(f"{name}: its header says {said} pixels, but {width} × {height} were decoded")
     image = np.asarray(raw, np.uint8)
     if image.ndim == 3:
         image = _to_rgb_or_grey(image, name)

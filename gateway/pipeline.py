@@ -31,7 +31,7 @@ from gateway.timing import StageTimes
 from gateway.watch import Watch
 from postprocess.anomaly_map import anomaly_map, blur, score, upsample
 from postprocess.heatmap import encode_heatmap
-from postprocess.regions import Region, find_regions
+from postprocess.regions import Region, bounded, find_regions
 from postprocess.roi_mask import Shape, ShapeError, rasterise
 
 log = logging.getLogger(__name__)
@@ -266,6 +266,8 @@ class InspectionPipeline:
                 path = self._write_heatmap(request.key, png)
                 png = None
         verdict, reason = judge(value, threshold, len(regions))
+        regions, left_out = bounded(regions, self._settings.max_regions, self._settings.max_contour_points)
+        warnings += left_out
         return Inspection(
             key=request.key,
             score=value,

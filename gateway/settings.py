@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway import DECODER_PIXELS
+
 _CHECKOUT = Path(__file__).resolve().parent.parent
 HOME = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
 """What relative paths start from: the checkout, or the current folder where the gateway is installed without one."""
@@ -97,11 +99,22 @@ class Settings(BaseSettings):
     heatmap: Literal["base64", "path", "none"] = Field("base64", description="how /infer returns the heatmap")
 
     max_body_bytes: int = Field(512 * 2**20, gt=0, description="of a request")
+    max_json_bytes: int = Field(
+        2 * 2**20, gt=0, description="of a request that carries no files, and of one text field of a form"
+    )
     max_image_bytes: int = Field(32 * 2**20, gt=0, description="of one image file")
-    max_image_pixels: int = Field(25_000_000, gt=0, description="width × height of one image, read from its header")
+    max_image_pixels: int = Field(
+        25_000_000, gt=0, le=DECODER_PIXELS, description="width × height of one image, read from its header"
+    )
     max_batch_images: int = Field(32, gt=0, description="images in one /infer_batch")
     max_fit_images: int = Field(500, gt=0, le=1000, description="images in one /fit_ok")
     max_roi_images: int = Field(2000, gt=0, description="OK images that one ROI may collect")
+    max_regions: int = Field(500, gt=0, description="regions in one answer, the largest; a warning counts the others")
+    max_contour_points: int = Field(
+        20_000,
+        ge=4,
+        description="points of all contours in one answer; above it the longest are drawn coarser, with a warning",
+    )
     max_queued_inspections: int = Field(64, gt=0, description="inspections at work or waiting before 429")
     max_queued_fits: int = Field(4, gt=0, description="fits at work or waiting before 429")
     max_queue_s: float = Field(5.0, gt=0, description="time that the inspections waiting will take, before 429")
@@ -164,6 +177,14 @@ class Settings(BaseSettings):
         if largest < smallest:
             raise ValueError(f"below GATEWAY_MASK_MIN_WEIGHT, {smallest:g}")
         return largest
+
+    @field_validator("max_contour_points")
+    @classmethod
+    def _enough_for_each_region(cls, points: int, info: ValidationInfo) -> int:
+        regions = info.data.get("max_regions", 1)
+        if points < 4 * regions:
+            raise ValueError(f"below 4 × GATEWAY_MAX_REGIONS, {4 * regions}: a region has four corners")
+        return points
 
     @field_validator("tls_key")
     @classmethod

@@ -1,7 +1,8 @@
 """Regions: the connected parts of an anomaly map at or above the threshold, and areas in pixels and mm²."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -119,6 +120,67 @@ def find_regions(
         area_mm2 = px_to_mm2(area_px, mm_per_px)
         regions.append(Region((x, y, w, h), area_px, area_mm2, contour.reshape(-1, 2).astype(np.int32, copy=False)))
     return regions
+
+
+def bounded(regions: Sequence[Region], max_regions: int, max_points: int) -> tuple[list[Region], list[str]]:
+    """Keep an answer's regions within bounds: the largest ones, their contours drawn more coarsely where need be.
+
+    Where the contours have too many points together, the longest are cut down to the same number each, by
+    Douglas-Peucker with the smallest tolerance, in powers of two, that does it. Boxes and areas stay what they are.
+
+    Args:
+        regions: largest first.
+        max_regions: kept at most.
+        max_points: of all contours together; at least 4 for each region kept.
+
+    Returns:
+        The regions, and what was left out, in words.
+
+    Example:
+        >>> ring = np.array([[x, (x * x) // 9] for x in range(10)], np.int32)
+        >>> kept, said = bounded([Region((0, 0, 10, 10), 60, 60.0, ring)] * 2, max_regions=1, max_points=4)
+        >>> len(kept), len(kept[0].contour) <= 4, said[0]
+        (1, True, 'regions: 2 were found, the 1 largest are told')
+    """
+    warnings = []
+    kept = list(regions[:max_regions])
+    if len(kept) < len(regions):
+        warnings.append(f"regions: {len(regions)} were found, the {len(kept)} largest are told")
+    lengths = sorted(len(region.contour) for region in kept)
+    total = sum(lengths)
+    if total <= max_points:
+        return kept, warnings
+    longest = _equal_share(lengths, max_points)
+    coarsest = 0.0
+    for i, region in enumerate(kept):
+        if len(region.contour) > longest:
+            contour, tolerance = _coarser(region.contour, longest)
+            kept[i] = replace(region, contour=contour)
+            coarsest = max(coarsest, tolerance)
+    warnings.append(
+        f"contours: {total} points were more than {max_points}; the longest were drawn to within {coarsest:g} px"
+    )
+    return kept, warnings
+
+
+def _equal_share(lengths: Sequence[int], total: int) -> int:
+    """The largest number of points that every contour may have, given the lengths of all in ascending order."""
+    left = total
+    for i, length in enumerate(lengths):
+        share = left // (len(lengths) - i)
+        if length > share:
+            return share
+        left -= length
+    return left
+
+
+def _coarser(contour: NDArray[np.int32], max_points: int) -> tuple[NDArray[np.int32], float]:
+    tolerance = 0.5
+    while True:
+        fewer = cv2.approxPolyDP(contour, tolerance, closed=True)
+        if len(fewer) <= max_points:
+            return fewer.reshape(-1, 2).astype(np.int32, copy=False), tolerance
+        tolerance *= 2
 
 
 def _require_scale(mm_per_px: float) -> None:

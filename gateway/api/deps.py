@@ -6,6 +6,7 @@ from fastapi import Depends, Request, UploadFile
 
 from gateway.access import Caller
 from gateway.errors import InvalidRequestError, TooLargeError
+from gateway.json_depth import require_shallow
 from gateway.services import Services
 from gateway.settings import Settings
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
@@ -34,6 +35,7 @@ def parsed_shape(text: str | None) -> tuple[Shape | None, list[str]]:
     """
     if text is None or not text.strip():
         return None, []
+    require_shallow(text.encode(errors="replace"), "shape")
     try:
         return parse_shape(text)
     except ShapeError as error:

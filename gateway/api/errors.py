@@ -70,8 +70,9 @@ async def _http(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         body = envelope("method_not_allowed", f"{request.method} {request.url.path}", "GET /docs lists the methods.")
     elif error.status_code < 500:
-        # Starlette counts parts before a route can: more files than any form may have.
-        kind = TooLargeError if str(error.detail).startswith("Too many files") else InvalidRequestError
+        # Starlette counts parts before a route can: more files, or longer fields, than any form may have.
+        too_large = ("Too many files", "Part exceeded", "Field exceeded")
+        kind = TooLargeError if str(error.detail).startswith(too_large) else InvalidRequestError
         return error_response(kind(f"the body cannot be read: {error.detail}"))
     else:
         body = envelope("internal", str(error.detail), GatewayError.default_hint)

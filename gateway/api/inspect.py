@@ -30,6 +30,7 @@ from gateway.errors import (
     UnknownRoiError,
     UnsupportedImageError,
 )
+from gateway.json_depth import require_shallow
 from gateway.pipeline import HeatmapMode, InferRequest, Inspection
 from gateway.settings import Settings
 from gateway.timing import StageTimes
@@ -156,6 +157,7 @@ async def infer_batch(
 
 
 def _items(text: str) -> list[BatchItem]:
+    require_shallow(text.encode(errors="replace"), "items")
     try:
         return _BATCH.validate_json(text)
     except ValidationError as error:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.responses import error_response
 from gateway.errors import GatewayError, TooLargeError
+from gateway.json_depth import require_shallow
 from gateway.request_context import request_id
 
 log = logging.getLogger(__name__)
@@ -82,30 +83,49 @@ class RequestIdMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Refuses a body over the limit by its declared length, or as soon as that much has come in."""
+    """Refuses a body over its limit by its declared length, or as soon as that much has come in, and JSON too deep."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int) -> None:
+        """Wrap an application.
+
+        Args:
+            app: what comes after.
+            max_bytes: of a form with files.
+            max_json_bytes: of any other body.
+        """
         self._app = app
         self._max_bytes = max_bytes
+        self._max_json_bytes = max_json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self._max_bytes:
-            return await error_response(self._too_large(int(declared)))(scope, receive, send)
+        headers = Headers(scope=scope)
+        content_type = headers.get("content-type", "").lower()
+        is_form = content_type.startswith("multipart/form-data")
+        limit = self._max_bytes if is_form else min(self._max_bytes, self._max_json_bytes)
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > limit:
+            return await error_response(_too_large(int(declared), limit))(scope, receive, send)
         seen = 0
+        json = bytearray()
 
         async def receive_within_limit() -> Message:
             nonlocal seen
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
-                raise self._too_large(seen)
+            body = message.get("body", b"")
+            seen += len(body)
+            if seen > limit:
+                raise _too_large(seen, limit)
+            if "json" in content_type and not is_form:
+                json.extend(body)
+                if not message.get("more_body"):
+                    require_shallow(bytes(json), "the JSON body")
             return message
 
         return await self._app(scope, receive_within_limit, send)
 
-    def _too_large(self, n_bytes: int) -> TooLargeError:
-        return TooLargeError(f"the body has {n_bytes} bytes or more; at most {self._max_bytes} are served")
+
+def _too_large(n_bytes: int, limit: int) -> TooLargeError:
+    return TooLargeError(f"the body has {n_bytes} bytes or more; at most {limit} are served")

@@ -1,10 +1,11 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from postprocess.regions import find_regions, mm2_to_px, px_to_mm2
+from postprocess.regions import Region, bounded, find_regions, mm2_to_px, px_to_mm2
 
 
 def picture(*rows):
@@ -228,3 +229,55 @@ def test_what_cannot_be_measured_is_refused(changed, message):
 def test_areas_convert_both_ways(mm2, mm_per_px, px):
     assert mm2_to_px(mm2, mm_per_px) == pytest.approx(px)
     assert px_to_mm2(px, mm_per_px) == pytest.approx(mm2)
+
+
+def _saw(n: int, region_px: int = 100) -> Region:
+    """A region whose contour has n points, none of them on a line with its neighbours."""
+    contour = np.array([[x, 3 * (x % 2)] for x in range(n)], np.int32)
+    return Region((0, 0, n, 4), region_px, float(region_px), contour)
+
+
+def test_regions_within_bounds_are_left_alone():
+    regions = [_saw(100), _saw(50)]
+    kept, said = bounded(regions, 2, 150)
+    assert kept == regions
+    assert said == []
+
+
+def test_the_longest_contours_share_the_points_and_short_ones_stay_whole():
+    regions = [_saw(1000), _saw(4), _saw(300), _saw(7)]
+    kept, said = bounded(regions, 10, 111)
+    assert [len(region.contour) for region in kept][1::2] == [4, 7]
+    assert 0 < len(kept[0].contour) <= 50
+    assert 0 < len(kept[2].contour) <= 50
+    assert [region.bbox for region in kept] == [region.bbox for region in regions]
+    (only,) = said
+    assert only.startswith("contours: 1311 points were more than 111")
+
+
+def test_the_smallest_regions_are_left_out_and_counted():
+    kept, said = bounded([_saw(4, area) for area in (9, 5, 5, 1)], 2, 8)
+    assert [region.area_px for region in kept] == [9, 5]
+    assert said == ["regions: 4 were found, the 2 largest are told"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_contours_fit_four_points_each(seed):
+    rng = np.random.default_rng(seed)
+    noise = rng.random((64, 64), np.float32)
+    regions = find_regions(noise, 0.6, 1.0, 0)
+    for n in (1, 3, len(regions)):
+        kept, _ = bounded(regions, n, 4 * n)
+        assert len(kept) == n
+        assert sum(len(region.contour) for region in kept) <= 4 * n
+        assert all(len(region.contour) >= 1 for region in kept)
+
+
+def test_a_coarser_contour_stays_within_the_tolerance_that_is_told():
+    disc = np.zeros((400, 400), np.float32)
+    cv2.circle(disc, (200, 200), 150, 1.0, -1)
+    (region,) = find_regions(disc, 0.5, 1.0, 0)
+    (kept,), (said,) = bounded([region], 1, 16)
+    tolerance = float(said.split()[-2])
+    distances = [cv2.pointPolygonTest(kept.contour, (float(x), float(y)), True) for x, y in region.contour]
+    assert 0 < np.abs(distances).max() <= tolerance + 1e-6

@@ -1,0 +1,54 @@
+"""Image files that cost more than they look."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+
+
+def png(chunks: list[tuple[bytes, bytes]] = (), size_wh: tuple[int, int] = (100, 100), pixels: bytes | None = None):
+    """A grey PNG with chunks before its pixels."""
+    width, height = size_wh
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    deflated = zlib.compress(bytes((width + 1) * height) if pixels is None else pixels)
+    all_chunks = [(b"IHDR", header), *chunks, (b"IDAT", deflated), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in all_chunks)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def tiff_in_tiles(side: int, tile_side: int) -> bytes:
+    """A grey TIFF whose one tile is far larger than the image."""
+    data = zlib.compress(bytes(side * side))
+    tags = [(256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile_side), (323, tile_side)]
+    tags += [(324, 8), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def jpeg_of_scans(n: int, size_wh: tuple[int, int] = (3000, 3000)) -> bytes:
+    """A progressive JPEG that goes over its pixels n times and more, a few bytes each."""
+    width, height = size_wh
+    done, encoded = cv2.imencode(".jpg", np.zeros((height, width), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert done
+    data = encoded.tobytes()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * n + data[-2:]
+
+
+def bmp(width: int, height: int, compression: int, data: bytes) -> bytes:
+    """A BMP of 8 bits with a grey palette."""
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, compression, len(data), 0, 0, 256, 0)
+    palette = b"".join(bytes((i, i, i, 0)) for i in range(256))
+    return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(data), 0, 0, 1078) + header + palette + data
+
+
+def jpeg_of_segments(n: int, segment: bytes) -> bytes:
+    """A JPEG with segments before its pixels."""
+    done, encoded = cv2.imencode(".jpg", np.zeros((100, 100), np.uint8))
+    assert done
+    data = encoded.tobytes()
+    return data[:2] + segment * n + data[2:]

@@ -1,0 +1,18 @@
+"""What a process takes, as the kernel counts it."""
+
+from pathlib import Path
+
+
+def rss_mib(pid: int) -> float:
+    """Memory of a process now."""
+    return _status(pid, "VmRSS")
+
+
+def peak_mib(pid: int) -> float:
+    """The most that it ever took."""
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
