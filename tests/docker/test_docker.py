@@ -11,7 +11,7 @@ import pytest
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
-PROFILES = ("gpu", "cpu", "export", "tensorrt")
+PROFILES = ("gpu", "cpu", "export", "tensorrt", "monitoring")
 
 
 def tool(name: str) -> str:
@@ -47,7 +47,7 @@ def test_every_image_is_pinned(file):
         if image.startswith("${"):
             continue  # named in .env.example, see below
         tag = image.rpartition(":")[2]
-        assert re.match(r"\d+\.\d+", tag), f"{image}: name a release"
+        assert re.match(r"v?\d+\.\d+", tag), f"{image}: name a release"
 
 
 def test_triton_and_the_builder_of_its_plans_are_of_one_release():
@@ -94,8 +94,8 @@ def test_the_gateways_take_their_keys_from_a_secret_and_let_nobody_else_in():
 
 
 @pytest.mark.parametrize("profile", ["gpu", "cpu"])
-def test_only_the_proxy_is_reachable_from_outside(profile):
+def test_only_the_proxy_and_grafana_are_reachable_from_outside(profile):
     done = compose("--profile", profile, "config")
     assert done.returncode == 0, done.stderr
     services = re.split(r"^  (?=[a-z-]+:$)", done.stdout.partition("services:\n")[2], flags=re.MULTILINE)
-    assert [each.partition(":")[0].strip() for each in services if "    ports:" in each] == ["proxy"]
+    assert [each.partition(":")[0].strip() for each in services if "    ports:" in each] == ["grafana", "proxy"]

@@ -1,0 +1,60 @@
+"""Programs of Debian packages that some tests run: the installed ones, else unpacked under .cache, never installed."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "debian"
+_APT = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30")
+
+
+def program(name: str, package: str) -> str:
+    """Path of a program that needs nothing of its package but itself. Skips the test where it cannot be had.
+
+    Unpacked, a package starts no service and changes no machine. As root, apt's lists are fetched where they lack it.
+    """
+    installed = shutil.which(name)
+    if installed is not None:
+        return installed
+    unpacked = _CACHE / package
+    found = unpacked / "usr" / "bin" / name
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{unpacked}.lock"):
+        if not found.is_file():
+            try:
+                reason = _unpack(package, unpacked)
+            except subprocess.TimeoutExpired as error:
+                reason = f"{error.cmd[0]} took longer than {error.timeout:g} s"
+            if reason is not None:
+                pytest.skip(f"no {name} on this machine, and Debian's package {package} cannot be had: {reason}")
+    return str(found)
+
+
+def _unpack(package: str, target: Path) -> str | None:
+    """Returns why not, if not."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        return "this is not Debian"
+    with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
+        fetched = _run("apt-get", *_APT, "download", package, cwd=folder)
+        if fetched.returncode != 0 and os.geteuid() == 0:
+            _run("apt-get", *_APT, "update", cwd=folder)
+            fetched = _run("apt-get", *_APT, "download", package, cwd=folder)
+        files = list(Path(folder).glob("*.deb"))
+        if not files:
+            return fetched.stderr.strip()[-200:] or "apt-get downloaded nothing"
+        content = Path(folder) / "content"
+        done = _run("dpkg-deb", "--extract", str(files[0]), str(content), cwd=folder)
+        if done.returncode != 0:
+            return done.stderr.strip()[-200:]
+        shutil.rmtree(target, ignore_errors=True)
+        content.rename(target)
+    return None
+
+
+def _run(*command: str, cwd: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)

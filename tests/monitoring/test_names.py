@@ -1,0 +1,70 @@
+"""No rule, test of a rule, or panel names a metric that nobody exposes."""
+
+import re
+import urllib.request
+
+import pytest
+
+from export.triton_options import ServingOptions
+from tests.monitoring.expressions import expressions, metric_names, rules
+
+GPU_ONLY = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
+"""Triton exposes them on a server with a GPU only, see the chapter on metrics of its documentation; not seen here."""
+OF_PROMETHEUS = {"up", "ALERTS"}
+"""Series that Prometheus makes itself: of each scrape, and of each alert."""
+
+
+def families(text: str) -> dict[str, str]:
+    """Families of a scrape and their types, those without samples as well."""
+    return dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
+
+
+def series_names(text: str) -> set[str]:
+    """What can be selected of a scrape."""
+    names = set()
+    for family, kind in families(text).items():
+        names |= {f"{family}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {family}
+    return names
+
+
+@pytest.fixture(scope="module")
+def gateway_names(launch, small_model_repository):
+    with launch("named", model_repository=small_model_repository) as gateway:
+        return series_names(gateway.client.get("/metrics").text)
+
+
+@pytest.fixture(scope="module")
+def triton_names(launch_triton, small_model_repository):
+    version = small_model_repository / "dinov2_vits14" / "1"
+    with (
+        launch_triton("named", versions={1: version}, options=ServingOptions("python")) as server,
+        urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer,
+    ):
+        return series_names(answer.read().decode())
+
+
+def test_every_metric_that_is_asked_for_is_exposed_by_somebody(gateway_names, triton_names):
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    exposed = gateway_names | triton_names | recorded | GPU_ONLY | OF_PROMETHEUS
+    for where, expression in expressions():
+        unknown = metric_names(expression) - exposed
+        assert not unknown, f"{where} names {sorted(unknown)}, which neither the gateway nor Triton exposes"
+
+
+def test_the_list_of_what_only_gpus_have_holds_nothing_else(gateway_names, triton_names):
+    asked = set().union(*(metric_names(expression) for _, expression in expressions()))
+    assert asked >= GPU_ONLY
+    assert not GPU_ONLY & (gateway_names | triton_names)
+
+
+def test_a_name_that_does_not_exist_is_noticed_wherever_it_stands():
+    assert metric_names("sum by (a) (rate(x_total{b='c'}[5m])) / on () group_left () -max_over_time(y[1h:1m])") == {
+        "x_total",
+        "y",
+    }
+    assert metric_names(
+        "histogram_quantile(0.9, sum by (le) (rate(z_bucket[5m]))) > bool 1 unless absent(w offset 1h)"
+    ) == {
+        "z_bucket",
+        "w",
+    }
