@@ -15,10 +15,11 @@ from anyio import CapacityLimiter, to_thread
 
 from gateway import metrics
 from gateway.durable import replace_file
-from gateway.errors import ArtifactCorruptError, GatewayError
+from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
+from gateway.faults import ServingKind
 from gateway.manifest import Calibration, VersionRef
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, LoadedBank
+from gateway.storage import ArtifactStore, LoadedBank, StoredCalibration
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,13 @@ class FittedRoi:
 
     bank: LoadedBank
     calibration: Calibration | None
+    calibration_damaged: str | None = None
+    """What of the calibration is damaged, where its copy answers."""
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether something answers in the place of what is damaged."""
+        return bool(self.bank.damaged or self.calibration_damaged)
 
 
 class BankCache:
@@ -61,16 +69,36 @@ class BankCache:
             UnknownRoiError: never fitted.
             ArtifactCorruptError: nothing whole is stored.
         """
+        bank = self._banks.get(key)
         for attempt in itertools.count(1):
-            ref, calibration = await to_thread.run_sync(self._on_disk, key, limiter=self._threads)
+            ref, stored = await to_thread.run_sync(self._on_disk, key, bank, limiter=self._threads)
+            if bank is not None and stored is not None:
+                if attempt == 1:
+                    metrics.BANK_HITS.inc()
+                if key in self._banks:
+                    self._banks.move_to_end(key)
+                return self._told(key, FittedRoi(bank, stored.calibration, stored.damaged))
             try:
-                return FittedRoi(await self._bank(key, ref), calibration)
-            except ArtifactCorruptError:
-                # A fit or a deletion may have come between the two reads: then there is another version, or none.
-                now, _ = await to_thread.run_sync(self._on_disk, key, limiter=self._threads)
+                bank = await self._bank(key, ref)
+            except ArtifactCorruptError as error:
+                # A fit or a deletion may have come between two reads: then there is another version, or none.
+                now, _ = await to_thread.run_sync(self._on_disk, key, None, limiter=self._threads)
                 if now == ref or attempt == _READS:
+                    self._store.faults.serving(key, {"version": error.message})
                     raise
         raise AssertionError("unreachable")
+
+    def _told(self, key: RoiKey, roi: FittedRoi) -> FittedRoi:
+        found: dict[ServingKind, str] = {}
+        if roi.bank.ref.damaged:
+            found["pointer"] = roi.bank.ref.damaged
+        versions = [what for what in roi.bank.damaged if what != roi.bank.ref.damaged]
+        if versions:
+            found["version"] = "; ".join(versions)
+        if roi.calibration_damaged:
+            found["calibration"] = roi.calibration_damaged
+        self._store.faults.serving(key, found)
+        return roi
 
     async def _bank(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
         bank = self._cached(key, ref)
@@ -121,14 +149,25 @@ class BankCache:
         except OSError as error:
             log.warning("the ROIs used last are not noted: %s", error)
 
-    def _on_disk(self, key: RoiKey) -> tuple[VersionRef, Calibration | None]:
-        # Both of one moment: a fit that moves `current` in between is read again.
-        ref = self._store.current(key)
-        while True:
-            calibration = self._store.calibration(key)
-            before, ref = ref, self._store.current(key)
-            if ref == before:
-                return ref, calibration
+    def _on_disk(self, key: RoiKey, bank: LoadedBank | None) -> tuple[VersionRef, StoredCalibration | None]:
+        """The version in use and, where that is the bank at hand, its calibration, both of one moment."""
+        kind: ServingKind = "pointer"
+        try:
+            ref = self._store.current(key)
+            if bank is None or bank.ref != ref:
+                return ref, None
+            kind = "calibration"
+            stored = self._store.calibration(key, bank.manifest)
+        except UnknownRoiError:
+            self._store.faults.forget(key)
+            raise
+        except ArtifactCorruptError as error:
+            if kind == "calibration" and (now := self._store.current(key)) != ref:
+                return now, None
+            self._store.faults.serving(key, {kind: error.message})
+            raise
+        now = self._store.current(key)
+        return now, stored if now == ref else None
 
     def _cached(self, key: RoiKey, ref: VersionRef) -> LoadedBank | None:
         bank = self._banks.get(key)

@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from gateway.audit import Change
 from gateway.calibration import Threshold, choose_threshold, false_alarms
-from gateway.errors import InvalidRequestError
+from gateway.errors import ArtifactCorruptError, InvalidRequestError
 from gateway.manifest import Calibration, Manifest
 from gateway.ok_maps import OkMaps, blind_area_mm2
 from gateway.roi_key import RoiKey
@@ -51,12 +52,42 @@ def calibrate(
     """
     store.current(key)
     with store.lock(key, settings.fit_lock_timeout_s):
-        manifest, damaged = store.served_manifest(key)
+        manifest, damaged = store.served_manifest(key, whole=True)
         calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request)
         warnings += [f"damaged: {each}; calibrated for version {manifest.version}" for each in damaged]
         calibration = calibration.bound_to(manifest)
-        store.set_calibration(key, calibration)
+        with store.audit.change(key, _change(store, key, manifest, calibration)):
+            store.set_calibration(key, manifest, calibration)
     return manifest, calibration, warnings
+
+
+def _change(store: ArtifactStore, key: RoiKey, manifest: Manifest, calibration: Calibration) -> Change:
+    n_ok = len(manifest.images)
+    return Change(
+        action="calibrate",
+        version_before=manifest.version,
+        version_after=manifest.version,
+        threshold_before=threshold_of(store, key, manifest),
+        threshold_after=calibration.threshold,
+        n_ok_before=n_ok,
+        n_ok_after=n_ok,
+    )
+
+
+def threshold_of(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> float | None:
+    """The threshold that goes with a version, or None where there is none, or it cannot be read."""
+    try:
+        calibration = store.calibration(key, manifest).calibration
+    except ArtifactCorruptError:
+        return None
+    return None if calibration is None else calibration.threshold
+
+
+def state_of(manifest: Manifest, calibration: Calibration | None) -> Literal["none", "current", "stale"]:
+    """How a calibration stands to a version."""
+    if calibration is None:
+        return "none"
+    return "stale" if calibration.is_stale(manifest) else "current"
 
 
 def derive(

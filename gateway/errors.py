@@ -7,6 +7,7 @@ GatewayError
 ├── UnknownRoiError           404 unknown_roi
 ├── UnknownImageError         404 unknown_image
 ├── ModelMismatchError        409 model_mismatch
+├── UnknownVersionError       409 unknown_version
 ├── TooLargeError             413 too_large
 ├── UnsupportedImageError     415 unsupported_image
 ├── SlowBodyError             408 slow_body
@@ -15,6 +16,7 @@ GatewayError
 ├── EngineUnavailableError    503 engine_unavailable
 │   └── EngineTimeoutError    503 engine_timeout
 ├── ArtifactCorruptError      500 artifact_corrupt
+├── NewerFormatError          500 newer_format
 └── StorageFullError          507 storage_full
 """
 
@@ -87,6 +89,14 @@ class ModelMismatchError(GatewayError):
     default_hint = "Send a fit for this ROI (one OK image is enough): its stored OK images are then learned anew."
 
 
+class UnknownVersionError(GatewayError):
+    """A version of an ROI that is not kept, or not whole."""
+
+    status = 409
+    code = "unknown_version"
+    default_hint = "GET /rois/{role_id}/{roi_id} lists the versions that are kept."
+
+
 class TooLargeError(GatewayError):
     """A body, an image or a number of images over the limit, decided before decoding."""
 
@@ -150,6 +160,14 @@ class ArtifactCorruptError(GatewayError):
     default_hint = "Fit this ROI again, or restore its folder from a backup."
 
 
+class NewerFormatError(GatewayError):
+    """A stored artifact of a later format than this gateway knows; it is neither served nor changed."""
+
+    status = 500
+    code = "newer_format"
+    default_hint = "A newer gateway wrote it: upgrade this one."
+
+
 class StorageFullError(GatewayError):
     """Nothing could be persisted; what was stored before is untouched."""
 
@@ -165,6 +183,7 @@ ERRORS: tuple[type[GatewayError], ...] = (
     UnknownRoiError,
     UnknownImageError,
     ModelMismatchError,
+    UnknownVersionError,
     TooLargeError,
     UnsupportedImageError,
     SlowBodyError,
@@ -173,6 +192,7 @@ ERRORS: tuple[type[GatewayError], ...] = (
     EngineUnavailableError,
     EngineTimeoutError,
     ArtifactCorruptError,
+    NewerFormatError,
     StorageFullError,
 )
 

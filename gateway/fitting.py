@@ -12,13 +12,12 @@ import numpy as np
 from anyio import CapacityLimiter, from_thread
 from numpy.typing import NDArray
 
-from gateway.calibrating import redone
+from gateway.audit import Action, Change
+from gateway.calibrating import redone, state_of
 from gateway.contamination import Suspect, find_suspects
 from gateway.engines import Priority, TokenEngine
 from gateway.errors import (
-    ArtifactCorruptError,
     InvalidRequestError,
-    StorageFullError,
     TooLargeError,
     UnknownImageError,
 )
@@ -27,7 +26,6 @@ from gateway.learning import Learned, Recipe, learn
 from gateway.look import look
 from gateway.manifest import Calibration, ExcludedImage, Manifest, OkImage
 from gateway.model_description import ModelDescription
-from gateway.ok_maps import OkMaps
 from gateway.pipeline import mask_of
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
@@ -109,6 +107,8 @@ class _NewImage:
     image: OkImage
     data: bytes
     tokens: NDArray[np.float16]
+    stored: bool
+    """Whether its tokens are kept already."""
 
 
 class FitService:
@@ -144,7 +144,8 @@ class FitService:
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
         """Take one OK image out of an ROI, learned or excluded, and build its bank anew over the others.
 
-        Its file stays with the ROI, since earlier versions name it; no later fit learns it unless it is sent again.
+        Its file stays with the ROI for as long as a version that is kept names it; no later fit learns it unless it is
+        sent again.
 
         Raises:
             UnknownRoiError: never fitted.
@@ -174,7 +175,7 @@ class FitService:
                     fresh = iter(await self._tokens(pixels, model) if pixels else ())
                 for p in prepared:
                     tokens = p.tokens if p.tokens is not None else next(fresh).astype(np.float16)
-                    new.append(_NewImage(p.image, p.data, tokens))
+                    new.append(_NewImage(p.image, p.data, tokens, stored=p.tokens is not None))
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
@@ -202,7 +203,7 @@ class FitService:
             if request.shape is not None:
                 mask_of(request.shape, header.upright_size)
             width, height = header.upright_size
-            stored = self._store.ok_tokens(request.key, sha256, model.fingerprint)
+            stored = self._store.ok(request.key).tokens(sha256, model.fingerprint)
             pixels = None if stored is not None else to_model_input(decode(data, name, header), model.input_size)
             looks = None if pixels is None else look(pixels)
             image = OkImage(
@@ -251,17 +252,19 @@ class FitService:
             if before is not None:
                 warnings += _changes(request, recipe, before)
                 warnings += _kept_out(new, before)
+                with times.stage("store"):
+                    self._mend(key, [n for n in new if n.image.sha256 in known], before, model)
                 same_images = not added and tuple(kept) == before.images
                 unchanged = is_whole and same_images and _same_recipe(before, model, recipe, request.mm_per_px)
                 suspects = _suspects(before, find_suspects(before.ok_scores))
                 if unchanged and not (request.exclude_suspects and suspects):
-                    state = self._recalibrate_unless_done(key, before, warnings)
+                    state = state_of(before, self._calibration(key, before, warnings))
                     return FitResult(before, 0, duplicates, suspects, state, warnings, times)
 
             with times.stage("store"):
                 for n in added:
-                    self._store.add_ok_image(key, n.image, n.data)
-                    self._store.add_ok_tokens(key, n.image.sha256, model.fingerprint, n.tokens)
+                    self._store.ok(key).add_image(n.image, n.data)
+                    self._store.ok(key).add_tokens(n.image.sha256, model.fingerprint, n.tokens)
             result = self._build(
                 key,
                 model,
@@ -269,6 +272,8 @@ class FitService:
                 request.mm_per_px,
                 images,
                 () if before is None else before.excluded,
+                action="fit",
+                before=before,
                 exclude_suspects=request.exclude_suspects,
                 fresh={n.image.sha256: n.tokens for n in new},
                 warnings=warnings,
@@ -305,6 +310,8 @@ class FitService:
                 before.mm_per_px,
                 images,
                 tuple(image for image in before.excluded if image.sha256 != sha256),
+                action="delete_ok_image",
+                before=before,
                 exclude_suspects=False,
                 fresh={},
                 warnings=warnings,
@@ -333,6 +340,8 @@ class FitService:
         images: list[OkImage],
         excluded: tuple[ExcludedImage, ...],
         *,
+        action: Action,
+        before: Manifest | None,
         exclude_suspects: bool,
         fresh: dict[str, NDArray[np.float16]],
         warnings: list[str],
@@ -379,55 +388,47 @@ class FitService:
             ok_scores=tuple(learned.ok_scores),
             heatmap_max=_heatmap_max(learned),
         )
-        before, after = self._recalibration(key, manifest, learned.ok_maps, warnings)
-        with times.stage("store"):
-            _, manifest = self._store.publish(key, manifest, learned.bank, learned.weights, learned.ok_maps)
-            state = self._recalibrate(key, manifest, before, after, warnings)
+        calibration = None if before is None else self._calibration(key, before, warnings)
+        # Reckoned before the version is published, so that one move of `current` brings bank and threshold.
+        after = None if calibration is None else redone(manifest, learned.ok_maps, self._settings, calibration)
+        kept = after or calibration
+        change = Change(
+            action=action,
+            version_before=None if before is None else before.version,
+            version_after=version,
+            threshold_before=None if calibration is None else calibration.threshold,
+            threshold_after=None if kept is None else kept.threshold,
+            n_ok_before=0 if before is None else len(before.images),
+            n_ok_after=len(images),
+        )
+        with times.stage("store"), self._store.audit.change(key, change):
+            _, manifest = self._store.publish(key, manifest, learned.bank, learned.weights, learned.ok_maps, kept)
+        self._drop_unnamed_images(key)
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
+        state = "redone" if after is not None else state_of(manifest, calibration)
         return FitResult(manifest, 0, 0, suspects, state, warnings, times)
 
-    def _recalibration(
-        self, key: RoiKey, manifest: Manifest, ok_maps: OkMaps | None, warnings: list[str]
-    ) -> tuple[Calibration | None, Calibration | None]:
-        """The calibration so far, and what it becomes, reckoned before the version is published."""
-        try:
-            before = self._store.calibration(key)
-        except ArtifactCorruptError as error:
-            warnings.append(f"{error.message}: calibrate again")
-            return None, None
-        return before, None if before is None else redone(manifest, ok_maps, self._settings, before)
+    def _calibration(self, key: RoiKey, manifest: Manifest, warnings: list[str]) -> Calibration | None:
+        # One that cannot be read ends the fit: the next version would be uncalibrated where this one is not.
+        stored = self._store.calibration(key, manifest)
+        if stored.damaged:
+            warnings.append(f"damaged: {stored.damaged}; its copy was used")
+        return stored.calibration
 
-    def _recalibrate(
-        self,
-        key: RoiKey,
-        manifest: Manifest,
-        before: Calibration | None,
-        after: Calibration | None,
-        warnings: list[str],
-    ) -> CalibrationState:
-        """Store the calibration for a version just published; until then, and after a crash, the old one is stale."""
-        if before is None:
-            return "none"
-        if after is not None:
-            try:
-                self._store.set_calibration(key, after.bound_to(manifest))
-            except StorageFullError as error:
-                warnings.append(f"the threshold could not be redone ({error.message}): calibrate again")
-            else:
-                return "redone"
-        return "stale" if before.is_stale(manifest) else "current"
-
-    def _recalibrate_unless_done(self, key: RoiKey, manifest: Manifest, warnings: list[str]) -> CalibrationState:
-        """For a version that stays: make up for a redo that a crash cut off."""
+    def _drop_unnamed_images(self, key: RoiKey) -> None:
+        """The version is published: that something needless stays is no reason to say otherwise."""
         try:
-            before = self._store.calibration(key)
-        except ArtifactCorruptError as error:
-            warnings.append(f"{error.message}: calibrate again")
-            return "none"
-        if before is None or not before.is_stale(manifest):
-            return "none" if before is None else "current"
-        after = redone(manifest, self._store.ok_maps(key, manifest), self._settings, before)
-        return self._recalibrate(key, manifest, before, after, warnings)
+            self._store.drop_unnamed_images(key)
+        except OSError as error:
+            log.warning("%s: OK images that no version names stay: %s", key, error)
+
+    def _mend(self, key: RoiKey, known: Sequence[_NewImage], before: Manifest, model: ModelDescription) -> None:
+        """Of images that were sent again: put back what is damaged or gone of those kept."""
+        kept = {image.sha256: image for image in (*before.images, *before.excluded)}
+        for n in known:
+            self._store.ok(key).mend_image(kept[n.image.sha256], n.data)
+            if not n.stored:
+                self._store.ok(key).add_tokens(n.image.sha256, model.fingerprint, n.tokens)
 
     def _all_tokens(
         self, key: RoiKey, model: ModelDescription, images: Sequence[OkImage], fresh: dict[str, NDArray[np.float16]]
@@ -437,17 +438,17 @@ class FitService:
         for i, image in enumerate(images):
             stored = fresh.get(image.sha256)
             if stored is None:
-                stored = self._store.ok_tokens(key, image.sha256, model.fingerprint)
+                stored = self._store.ok(key).tokens(image.sha256, model.fingerprint)
             tokens[i] = self._recomputed(key, model, image) if stored is None else stored
         return tokens
 
     def _recomputed(self, key: RoiKey, model: ModelDescription, image: OkImage) -> NDArray[np.float16]:
-        data = self._store.ok_image(key, image)
+        data = self._store.ok(key).image(image)
         header = read_header(data, image.file_name, self._limits)
         pixels = to_model_input(decode(data, image.file_name, header), model.input_size)
         tokens = from_thread.run(lambda: self._engine.tokens(pixels[None], model=model, priority=Priority.FIT))
         half: NDArray[np.float16] = tokens[0].astype(np.float16)
-        self._store.add_ok_tokens(key, image.sha256, model.fingerprint, half)
+        self._store.ok(key).add_tokens(image.sha256, model.fingerprint, half)
         return half
 
 

@@ -1,21 +1,53 @@
-"""Models of what is stored beside arrays and images: ``manifest.json``, ``calib.json``, ``current``."""
+"""Models of what is stored beside arrays and images: ``manifest.json``, ``calib.json``, ``current``.
 
-from dataclasses import dataclass
-from typing import Any, Literal
+`to_bytes` writes the format of now; `from_bytes` reads every format up to it and believes nothing that fails its seal.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.calibration import Method
 from gateway.ok_maps import Frame
+from gateway.sealed import FORMAT, DamagedError, sealed, unsealed
 from gateway.spatial import WeightsRecipe
 from postprocess.roi_mask import parse_shape
 
+CURRENT = "current"
+CALIBRATION = "calib.json"
 MANIFEST = "manifest.json"
-MEMORY = "memory.npz"
-INDEX = "index.faiss"
-LEAVE_ONE_OUT = "leave_one_out.npz"
-WEIGHTS = "spatial_mask.npy"
+MEMORY: Final = "memory.npz"
+INDEX: Final = "index.faiss"
+LEAVE_ONE_OUT: Final = "leave_one_out.npz"
+WEIGHTS: Final = "spatial_mask.npy"
+FileName = Literal["memory.npz", "index.faiss", "leave_one_out.npz", "spatial_mask.npy"]
+
+
+class _Sealed(BaseModel):
+    """A model that is stored as a sealed JSON file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1, 2] = 2
+
+    def to_bytes(self) -> bytes:
+        """The whole file, in the format of now."""
+        return sealed(self.model_copy(update={"format": FORMAT}).model_dump_json(indent=1))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """Read a file.
+
+        Raises:
+            DamagedError: a byte changed, or it is no such file.
+            NewerFormatError: it is whole, and of a later format.
+        """
+        try:
+            return cls.model_validate(unsealed(data, name), strict=False)
+        except ValidationError as error:
+            raise DamagedError(f"{name} does not hold what it should") from error
 
 
 class OkImage(BaseModel):
@@ -23,9 +55,9 @@ class OkImage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     file_name: str
-    extension: str
+    extension: str = Field(pattern=r"^[a-z]{1,8}$")
     width: int
     height: int
     shape: str | None = None
@@ -74,12 +106,9 @@ class ScoreSummary(BaseModel):
         return cls(n=len(scores), mean=float(np.mean(scores)), p50=p50, p95=p95, p99=p99, max=max(scores))
 
 
-class Manifest(BaseModel):
+class Manifest(_Sealed):
     """What a version is made of and how."""
 
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = 1
     role_id: str
     roi_id: str
     version: int
@@ -106,8 +135,8 @@ class Manifest(BaseModel):
     ok_scores: tuple[float, ...]
     """Leave-one-out scores, in the order of `images`; empty where the bank has one image only."""
     heatmap_max: float
-    files: dict[str, str] = {}
-    """SHA-256 of every other file of the version."""
+    files: dict[FileName, str] = {}
+    """SHA-256 of every other file of the version but its calibration, which may change and has a seal of its own."""
 
     @property
     def checksum(self) -> str:
@@ -120,12 +149,9 @@ class Manifest(BaseModel):
         return self.files.get(WEIGHTS)
 
 
-class Calibration(BaseModel):
+class Calibration(_Sealed):
     """Contents of ``calib.json``."""
 
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = 1
     threshold: float
     pixel_threshold: float
     """Of the blurred map, for regions."""
@@ -161,6 +187,8 @@ class Calibration(BaseModel):
     bank_checksum: str = ""
     weights_checksum: str | None = None
     """Of the spatial weights that it was made for."""
+    kept_with: int | None = None
+    """Version whose verdicts it decides: a later one than `version` where it became stale. None in format 1."""
     created_at: str
 
     @model_validator(mode="before")
@@ -198,6 +226,42 @@ class Calibration(BaseModel):
         return self.ok_source == "leave-one-out" and self.version != manifest.version
 
 
+class Pointer(_Sealed):
+    """Contents of ``current``: which version is in use, and what makes the others that are kept."""
+
+    version: int
+    last: int
+    """The highest number that a version ever had, so that none is given twice."""
+    manifests: dict[int, str]
+    """SHA-256 of the manifest of every version kept."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the manifest of the version in use."""
+        return self.manifests[self.version]
+
+    def to_bytes(self) -> bytes:
+        """The whole file: the same sealed line twice, so that one is left when the other is damaged."""
+        return 2 * (sealed(self.model_copy(update={"format": FORMAT}).model_dump_json()) + b"\n")
+
+    @classmethod
+    def from_lines(cls, data: bytes) -> Self:
+        """Read the first line that is whole.
+
+        Raises:
+            DamagedError: none is.
+            NewerFormatError: it is of a later format.
+        """
+        for line in (*data.split(b"\n"), data[: len(data) // 2 - 1]):
+            try:
+                found = cls.from_bytes(line, CURRENT)
+            except DamagedError:
+                continue
+            if found.format == FORMAT and found.version in found.manifests:
+                return found
+        raise DamagedError("'current' is damaged")
+
+
 @dataclass(frozen=True, slots=True)
 class VersionRef:
     """A version by number and by the SHA-256 of its manifest: a number may come again after a delete, this does not."""
@@ -205,4 +269,8 @@ class VersionRef:
     number: int
     manifest_sha256: str
     damaged: str | None = None
-    """What is wrong with ``current``, where the version had to be found without it."""
+    """What is wrong with ``current``, where it was not read as it was written."""
+    manifests: dict[int, str] = field(default_factory=dict, compare=False)
+    """SHA-256 of the manifests of the versions kept, where ``current`` tells them."""
+    last: int | None = field(default=None, compare=False)
+    """The highest number ever given; None where ``current`` does not tell: damaged, or of format 1."""

@@ -87,6 +87,8 @@ class Inspection:
     verdict_reason: VerdictReason | None
     calibration_stale: bool
     weights_stale: bool
+    degraded: bool
+    """Whether an older version or a copy answers, since what is in use is damaged."""
     regions: list[Region]
     heatmap_png: bytes | None
     heatmap_path: str | None
@@ -277,6 +279,7 @@ class InspectionPipeline:
             verdict_reason=reason,
             calibration_stale=calibration is not None and calibration.is_stale(manifest),
             weights_stale=weights_stale,
+            degraded=roi.is_degraded,
             regions=regions,
             heatmap_png=png,
             heatmap_path=path,
@@ -359,6 +362,8 @@ def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription, pa
         found.append(
             f"the memory bank in use is damaged ({'; '.join(roi.bank.damaged)}): version {manifest.version} answers"
         )
+    if roi.calibration_damaged:
+        found.append(f"the calibration is damaged ({roi.calibration_damaged}): its copy answers")
     if abs(request.mm_per_px - manifest.mm_per_px) > _SAME_SCALE * manifest.mm_per_px:
         found.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
     if calibration is not None:

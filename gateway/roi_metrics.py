@@ -69,7 +69,7 @@ class RoiCollector(Collector):
                 seen[key] = known
                 labels = self._labels.of(key)
                 if labels != OTHER:
-                    calibration = self._store.calibration(key)
+                    calibration = self._store.calibration(key, known[1]).calibration
                     states[labels] = _State(known[1], calibration, self.drift(key, known[1], calibration))
             except GatewayError as error:  # deleted since it was listed, or damaged: counted as a fault where it is met
                 log.debug("not in this scrape: %s", error.message)

@@ -1,39 +1,50 @@
 """Artifacts on disk: versions, checksums, locks.
 
-``models/<role_id>/<roi_id>/`` holds ``ok/`` (images as sent and their tokens), ``versions/<n>/`` (memory bank, index,
-leave-one-out maps, spatial weights where there are any, manifest), ``current`` (which version is in use) and
-``calib.json``. A writer holds the ROI's lock, which works across processes and hosts, writes a version aside and then
-moves ``current``; a reader needs no lock. A calibration names the bank and the weights that it was made for by their
-checksums, so that whoever reads between the two writes of a fit sees a stale calibration, never a wrong one.
+``models/<role_id>/<roi_id>/`` holds
+
+- ``ok/``: OK images as sent, and their tokens;
+- ``versions/<n>/``: memory bank, index, leave-one-out maps, spatial weights where there are any, a manifest with the
+  checksums of those, and the calibration that goes with the version;
+- ``current``: which version is in use, and the checksums of the manifests of all that are kept;
+- ``calib.json``: the calibration in use once more, for people, and for when the version's own is damaged.
+
+A writer holds the ROI's lock, which works across processes and hosts, writes a version aside and then moves
+``current``: with it come bank and threshold at once. A reader needs no lock. Every file is checked against a checksum
+when it is read, and nothing is believed that fails it.
 """
 
-import hashlib
 import logging
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from gateway.array_files import npy_bytes, npz_bytes, read_npz, read_weights
+from gateway.audit import AuditTrail
 from gateway.durable import replace_file, storage_errors, sync_folder, write_file
-from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError
-from gateway.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, MEMORY, WEIGHTS, Calibration, Manifest, OkImage, VersionRef
+from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError, UnknownVersionError
+from gateway.faults import ArtifactFaults
+from gateway.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, Manifest, Pointer, VersionRef
+from gateway.ok_files import OkFiles
 from gateway.ok_maps import OkMaps
 from gateway.patchcore.memory_bank import MemoryBank
-from gateway.patchcore.neighbours import FaissSearch, NeighbourSearch, SearchBackend, build_search, faiss_available
+from gateway.patchcore.neighbours import NeighbourSearch, SearchBackend, build_search
 from gateway.roi_key import RoiKey, is_valid_id
+from gateway.sealed import DamagedError, sha256_of, unsealed
+from gateway.version_folder import bank_of, ok_maps_of, read_all_verified, read_file, read_manifest, version_files
 
 log = logging.getLogger(__name__)
 
 _LOCKS = ".locks"
-_TRASH = ".trash"
+TRASH = ".trash"
+_FORMAT_1_POINTER = re.compile(rb"([0-9]{1,9}) ([0-9a-f]{64})\n?")
+_NEVER_FITTED = "was never fitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,15 @@ class LoadedBank:
         return self.bank.n_bytes + self.search.n_bytes
 
 
-class _DamagedError(Exception):
-    """A version that is not what its manifest says."""
+@dataclass(frozen=True, slots=True)
+class StoredCalibration:
+    """What is stored of a version's calibration."""
+
+    calibration: Calibration | None
+    damaged: str | None = None
+    """What of it is damaged, where a copy answers."""
+    has_own: bool = True
+    """Whether the version's own file is there and whole, or none is due."""
 
 
 class ArtifactStore:
@@ -64,6 +82,8 @@ class ArtifactStore:
 
     def __init__(self, root: Path, *, keep_versions: int, search: SearchBackend = "auto") -> None:
         self.root = root
+        self.faults = ArtifactFaults()
+        self.audit = AuditTrail(root, self.faults)
         self._search = search
         self._keep = keep_versions
 
@@ -71,12 +91,23 @@ class ArtifactStore:
 
     def rois(self) -> list[RoiKey]:
         """Every fitted ROI, sorted."""
-        keys = []
-        for current in self.root.glob("*/*/current"):
-            role_id, roi_id = current.parent.parent.name, current.parent.name
-            if is_valid_id(role_id) and is_valid_id(roi_id):
-                keys.append(RoiKey(role_id, roi_id))
-        return sorted(keys)
+        return [key for key in self.folders() if self.is_fitted(key)]
+
+    def folders(self) -> list[RoiKey]:
+        """Every ROI that has a folder, fitted or not, sorted."""
+        return sorted(
+            RoiKey(folder.parent.name, folder.name)
+            for folder in self.root.glob("*/*")
+            if is_valid_id(folder.parent.name) and is_valid_id(folder.name)
+        )
+
+    def folder(self, key: RoiKey) -> Path:
+        """Where all of an ROI is kept but its audit trail."""
+        return self.root / key.role_id / key.roi_id
+
+    def is_fitted(self, key: RoiKey) -> bool:
+        """Whether there is anything of it, whole or not."""
+        return (self.folder(key) / CURRENT).exists()
 
     def current(self, key: RoiKey) -> VersionRef:
         """The version in use.
@@ -84,55 +115,63 @@ class ArtifactStore:
         Raises:
             UnknownRoiError: never fitted.
             ArtifactCorruptError: ``current`` is not what a fit writes, and no version is whole.
+            NewerFormatError: a newer gateway wrote it.
         """
         try:
-            text = (self._folder(key) / "current").read_text()
+            data = (self.folder(key) / CURRENT).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise UnknownRoiError(f"{key} was never fitted") from error
-        except (OSError, UnicodeDecodeError):
+            raise UnknownRoiError(f"{key} {_NEVER_FITTED}") from error
+        except OSError:
             return self._newest_whole(key, "'current' cannot be read")
-        number, _, sha256 = text.strip().partition(" ")
-        if not (number.isdecimal() and len(sha256) == 64):
-            return self._newest_whole(key, "'current' is damaged")
-        return VersionRef(int(number), sha256)
-
-    def is_fitted(self, key: RoiKey) -> bool:
-        """Whether there is anything of it, whole or not."""
-        return (self._folder(key) / "current").exists()
-
-    def is_whole(self, key: RoiKey, manifest: Manifest) -> bool:
-        """Whether every file of a version is what its manifest says."""
-        folder = self._version_folder(key, manifest.version)
+        if old := _FORMAT_1_POINTER.fullmatch(data):
+            return VersionRef(int(old[1]), old[2].decode())
         try:
-            for name in manifest.files:
-                self._verified(folder, manifest, name)
-        except _DamagedError:
-            return False
-        return True
+            pointer = Pointer.from_lines(data)
+        except DamagedError as error:
+            return self._newest_whole(key, str(error))
+        damaged = None if data == pointer.to_bytes() else "'current' is damaged, its second copy answers"
+        return VersionRef(pointer.version, pointer.sha256, damaged, pointer.manifests, pointer.last)
 
     def _newest_whole(self, key: RoiKey, damaged: str) -> VersionRef:
-        for number in sorted(self._versions(key), reverse=True):
-            folder = self._version_folder(key, number)
-            try:
-                self._manifest(folder, None)
-                return VersionRef(number, _sha256((folder / MANIFEST).read_bytes()), damaged)
-            except (_DamagedError, OSError):
-                continue
-        raise ArtifactCorruptError(f"{key}: {damaged}; no version is whole")
+        whole = self._manifests_found(key)
+        if not whole:
+            raise ArtifactCorruptError(f"{key}: {damaged}; no version is whole")
+        number = max(whole)
+        return VersionRef(number, whole[number], damaged)
+
+    def kept(self, key: RoiKey, ref: VersionRef) -> dict[int, str | None]:
+        """The versions kept, by number, with the SHA-256 of their manifests where ``current`` tells it."""
+        if ref.last is not None:
+            return dict(ref.manifests)
+        return {**dict.fromkeys(self._numbers(key)), ref.number: ref.manifest_sha256}
 
     def manifest(self, key: RoiKey, ref: VersionRef) -> Manifest:
         """Read a version's manifest.
 
         Raises:
             ArtifactCorruptError: it is damaged or gone.
+            NewerFormatError: a newer gateway wrote it.
         """
         try:
-            return self._manifest(self._version_folder(key, ref.number), ref.manifest_sha256)
-        except _DamagedError as error:
+            return read_manifest(self.version_folder(key, ref.number), ref.manifest_sha256)
+        except DamagedError as error:
             raise ArtifactCorruptError(f"{key}: version {ref.number}: {error}") from error
 
+    def manifests(self, key: RoiKey) -> list[Manifest]:
+        """Of every version kept whose manifest can be read, newest first.
+
+        Raises:
+            UnknownRoiError: never fitted.
+            ArtifactCorruptError: nothing whole is stored.
+        """
+        found = []
+        for number, sha256 in sorted(self.kept(key, self.current(key)).items(), reverse=True):
+            with suppress(DamagedError):
+                found.append(read_manifest(self.version_folder(key, number), sha256))
+        return found
+
     def latest_manifest(self, key: RoiKey) -> tuple[Manifest, list[str]] | None:
-        """What a new fit builds on: the current version's manifest or, where that is damaged, the newest whole one.
+        """What a new fit builds on: the current version's manifest or, where that is damaged, the last before it.
 
         Returns:
             The manifest and what was found damaged before it; None for an ROI that was never fitted.
@@ -141,47 +180,81 @@ class ArtifactStore:
             ArtifactCorruptError: none is whole.
         """
         try:
-            ref = self.current(key)
+            return self.served_manifest(key)
         except UnknownRoiError:
             return None
-        damaged = [ref.damaged] if ref.damaged else []
-        for number, folder in self._folders_from(key, ref):
-            try:
-                return self._manifest(folder, ref.manifest_sha256 if number == ref.number else None), damaged
-            except _DamagedError as error:
-                damaged.append(f"version {number}: {error}")
-        raise ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")
 
-    def served_manifest(self, key: RoiKey) -> tuple[Manifest, list[str]]:
+    def served_manifest(self, key: RoiKey, *, whole: bool = False) -> tuple[Manifest, list[str]]:
         """As `latest_manifest`, of an ROI that was fitted.
+
+        Args:
+            key: the ROI.
+            whole: hold every file of the version to its checksum, as an inspection does when it loads it.
 
         Raises:
             UnknownRoiError: never fitted.
-            ArtifactCorruptError: no manifest is whole.
+            ArtifactCorruptError: no manifest, or with `whole` no version, is whole.
         """
-        latest = self.latest_manifest(key)
-        if latest is None:
-            raise UnknownRoiError(f"{key} was never fitted")
-        return latest
+        ref = self.current(key)
+        damaged = [ref.damaged] if ref.damaged else []
+        for number, sha256, folder in self._candidates(key, ref):
+            try:
+                manifest = read_manifest(folder, sha256)
+                if whole:
+                    read_all_verified(folder, manifest)
+            except DamagedError as error:
+                damaged.append(f"version {number}: {error}")
+            else:
+                return manifest, damaged
+        raise _nothing_whole(key, damaged)
+
+    def is_whole(self, key: RoiKey, manifest: Manifest) -> bool:
+        """Whether every file of a version is what its manifest says."""
+        try:
+            read_all_verified(self.version_folder(key, manifest.version), manifest)
+        except DamagedError:
+            return False
+        return True
+
+    def whole_version(self, key: RoiKey, number: int) -> VersionRef:
+        """A version that is kept, every file of it checked.
+
+        Raises:
+            UnknownRoiError: never fitted.
+            UnknownVersionError: not kept, or damaged; names those that are kept.
+        """
+        kept = self.kept(key, self.current(key))
+        numbers = ", ".join(str(n) for n in sorted(kept))
+        if number not in kept:
+            raise UnknownVersionError(f"version {number} of {key} is not kept; there are {numbers}")
+        folder = self.version_folder(key, number)
+        try:
+            manifest = read_manifest(folder, kept[number])
+            read_all_verified(folder, manifest)
+            return VersionRef(number, sha256_of(read_file(folder / MANIFEST)))
+        except DamagedError as error:
+            raise UnknownVersionError(
+                f"version {number} of {key} is damaged: {error}; kept, whole or not, are {numbers}"
+            ) from error
 
     def load(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
-        """Load and verify a version; where it is damaged, the newest whole one before it.
+        """Load and verify a version; where it is damaged, the last whole one before it.
 
         Raises:
             ArtifactCorruptError: none is whole.
+            NewerFormatError: a newer gateway wrote it.
         """
         damaged = [ref.damaged] if ref.damaged else []
-        for number, folder in self._folders_from(key, ref):
+        for number, sha256, folder in self._candidates(key, ref):
             try:
-                expected = ref.manifest_sha256 if number == ref.number else None
-                manifest = self._manifest(folder, expected)
-                bank, search, weights = self._bank(folder, manifest)
-            except _DamagedError as error:
+                manifest = read_manifest(folder, sha256)
+                bank, weights = bank_of(read_all_verified(folder, manifest), manifest)
+                search = build_search(bank.tokens, self._search)
+            except DamagedError as error:
                 damaged.append(f"version {number}: {error}")
-                log.error("%s: %s", key, damaged[-1])
                 continue
             return LoadedBank(ref, manifest, bank, search, weights, tuple(damaged))
-        raise ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")
+        raise _nothing_whole(key, damaged)
 
     def ok_maps(self, key: RoiKey, manifest: Manifest) -> OkMaps | None:
         """Leave-one-out maps of a version; None where it has none: one image only, or written before they were kept.
@@ -189,56 +262,55 @@ class ArtifactStore:
         Raises:
             ArtifactCorruptError: they are damaged.
         """
-        if LEAVE_ONE_OUT not in manifest.files:
-            return None
-        folder = self._version_folder(key, manifest.version)
         try:
-            distances = read_npz(self._verified(folder, manifest, LEAVE_ONE_OUT))["distances"]
-            weights = None
-            if WEIGHTS in manifest.files:
-                weights = read_weights(self._verified(folder, manifest, WEIGHTS), manifest.token_hw)
-        except (_DamagedError, KeyError, ValueError) as error:
+            return ok_maps_of(self.version_folder(key, manifest.version), manifest)
+        except DamagedError as error:
             raise ArtifactCorruptError(f"{key}: version {manifest.version}: {error}") from error
-        return OkMaps(distances, manifest.token_hw, tuple(image.frame for image in manifest.images), weights)
 
-    def calibration(self, key: RoiKey) -> Calibration | None:
-        """Read ``calib.json``.
+    def calibration(self, key: RoiKey, manifest: Manifest) -> StoredCalibration:
+        """The calibration that goes with a version.
 
-        Raises:
-            ArtifactCorruptError: it is damaged.
-        """
-        path = self._folder(key) / "calib.json"
-        try:
-            return Calibration.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            raise ArtifactCorruptError(f"{key}: calib.json is damaged", "Calibrate this ROI again.") from error
-
-    def ok_image(self, key: RoiKey, image: OkImage) -> bytes:
-        """The bytes of an OK image as it was sent.
+        The version's own file decides. The ROI's ``calib.json`` is checked with it, and answers where the own one is
+        damaged and this one was kept with the same version; an older threshold never takes a damaged one's place.
 
         Raises:
-            ArtifactCorruptError: it is damaged or gone.
+            ArtifactCorruptError: it is damaged, and no copy is whole.
+            NewerFormatError: a newer gateway wrote it.
         """
+        number = manifest.version
+        own, own_damaged = self._calibration_in(self.version_folder(key, number))
+        spare, spare_damaged = self._calibration_in(self.folder(key))
+        is_same = spare is not None and spare.kept_with == number
+        if own is None and own_damaged is None and is_same:
+            # The two may have been written since the first was looked for.
+            own, own_damaged = self._calibration_in(self.version_folder(key, number))
+            own_damaged = own_damaged or (f"version {number}: {CALIBRATION} is gone" if own is None else None)
+        if own is not None:
+            return StoredCalibration(own, spare_damaged)
+        if own_damaged is None and spare_damaged is None:
+            # Format 1 had one file for all versions.
+            return StoredCalibration(spare if manifest.format == 1 else None, has_own=spare is None)
+        if own_damaged is not None and is_same:
+            return StoredCalibration(spare, f"version {number}: {own_damaged}", has_own=False)
+        raise ArtifactCorruptError(
+            f"{key}: the calibration of version {number} is damaged: {own_damaged or spare_damaged}",
+            "Calibrate this ROI again, or roll back to a version whose calibration is whole.",
+        )
+
+    @staticmethod
+    def _calibration_in(folder: Path) -> tuple[Calibration | None, str | None]:
         try:
-            data = (self._folder(key) / "ok" / f"{image.sha256}.{image.extension}").read_bytes()
+            return Calibration.from_bytes((folder / CALIBRATION).read_bytes(), CALIBRATION), None
+        except (FileNotFoundError, NotADirectoryError):
+            return None, None
         except OSError as error:
-            raise ArtifactCorruptError(f"{key}: OK image {image.sha256} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise ArtifactCorruptError(f"{key}: OK image {image.sha256} is damaged")
-        return data
+            return None, f"{CALIBRATION}: {error.strerror}"
+        except DamagedError as error:
+            return None, str(error)
 
-    def ok_tokens(self, key: RoiKey, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
-        """Tokens of an OK image, float16 [N, D], or None where they are absent, damaged or another model's."""
-        try:
-            arrays = read_npz((self._folder(key) / "ok" / f"{sha256}.npz").read_bytes())
-            tokens = arrays["tokens"]
-            digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
-            whole = str(arrays["fingerprint"]) == fingerprint and str(arrays["sha256"]) == digest
-        except (OSError, ValueError, KeyError):
-            return None
-        return tokens.astype(np.float16, copy=False) if whole else None
+    def ok(self, key: RoiKey) -> OkFiles:
+        """The OK images of an ROI."""
+        return OkFiles(self.folder(key) / "ok", key, self.faults)
 
     # --- writers -------------------------------------------------------------------------------------------------
 
@@ -249,6 +321,7 @@ class ArtifactStore:
         Raises:
             OverloadedError: another writer held it all that time.
             StorageFullError: the models folder cannot be written.
+            NewerFormatError: a newer gateway wrote something of it, which this one must not touch.
         """
         folder = self.root / _LOCKS / key.role_id
         with storage_errors():
@@ -262,27 +335,18 @@ class ArtifactStore:
                     retry_after_s=max(1, round(timeout_s / 2)),
                 ) from error
         try:
+            self._refuse_newer(key)
             yield
         finally:
             lock.release()
 
-    def add_ok_image(self, key: RoiKey, image: OkImage, data: bytes) -> None:
-        """Keep an OK image as sent. It counts only once a manifest names it."""
-        with storage_errors():
-            folder = self._folder(key) / "ok"
-            folder.mkdir(parents=True, exist_ok=True)
-            replace_file(folder / f"{image.sha256}.{image.extension}", data)
-
-    def add_ok_tokens(self, key: RoiKey, sha256: str, fingerprint: str, tokens: NDArray[np.float16]) -> None:
-        """Keep the tokens of an OK image, so that the next fit need not compute them."""
-        digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
-        data = npz_bytes(tokens=tokens, fingerprint=np.array(fingerprint), sha256=np.array(digest))
-        with storage_errors():
-            replace_file(self._folder(key) / "ok" / f"{sha256}.npz", data)
-
     def next_version(self, key: RoiKey) -> int:
-        """The number that the next version will have."""
-        return max(self._versions(key), default=0) + 1
+        """The number that the next version will have: one that none had before."""
+        try:
+            last = self.current(key).last or 0
+        except (UnknownRoiError, ArtifactCorruptError):
+            last = 0
+        return max(last, *self._numbers(key), 0) + 1
 
     def publish(
         self,
@@ -291,6 +355,7 @@ class ArtifactStore:
         bank: MemoryBank,
         weights: NDArray[np.float32] | None = None,
         ok_maps: OkMaps | None = None,
+        calibration: Calibration | None = None,
     ) -> tuple[VersionRef, Manifest]:
         """Write a version aside, see it on disk, and make it the current one. The caller holds the lock.
 
@@ -300,32 +365,21 @@ class ArtifactStore:
             bank: the memory bank.
             weights: float32 [h, w], the spatial weights of the ROI.
             ok_maps: leave-one-out maps; None where there is one image only.
+            calibration: that goes with the version; one made for this very version is bound to it.
 
         Raises:
             StorageFullError: what was there before is untouched.
         """
-        files = {
-            MEMORY: npz_bytes(
-                tokens=bank.tokens,
-                image_index=bank.image_index,
-                token_index=bank.token_index,
-                token_hw=np.array(manifest.token_hw, np.int32),
-                dim=np.array(manifest.dim, np.int32),
-            )
-        }
-        if faiss_available():
-            files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
-        if weights is not None:
-            files[WEIGHTS] = npy_bytes(weights)
-        if ok_maps is not None:
-            files[LEAVE_ONE_OUT] = npz_bytes(distances=ok_maps.distances, mean=ok_maps.mean(), std=ok_maps.spread())
-        manifest = manifest.model_copy(update={"files": {name: _sha256(data) for name, data in files.items()}})
-        files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
-        ref = VersionRef(manifest.version, _sha256(files[MANIFEST]))
-
-        final = self._version_folder(key, manifest.version)
-        aside = final.with_name(f".{manifest.version}.{uuid.uuid4().hex}.tmp")
+        manifest, files = version_files(manifest, bank, weights, ok_maps)
+        number = manifest.version
+        if calibration is not None:
+            if calibration.version == number:
+                calibration = calibration.bound_to(manifest)
+            files[CALIBRATION] = calibration.model_copy(update={"kept_with": number}).to_bytes()
+        final = self.version_folder(key, number)
+        aside = final.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
         with storage_errors():
+            self._keep_calibration(key)
             try:
                 aside.mkdir(parents=True)
                 for name, data in files.items():
@@ -333,21 +387,54 @@ class ArtifactStore:
                 sync_folder(aside)
                 aside.rename(final)
                 sync_folder(final.parent)
-                replace_file(self._folder(key) / "current", f"{ref.number} {ref.manifest_sha256}\n".encode())
+                ref = self._point_to(key, VersionRef(number, sha256_of(files[MANIFEST])))
             except OSError:
                 shutil.rmtree(aside, ignore_errors=True)
-                if not self._is_current(key, ref):
-                    shutil.rmtree(final, ignore_errors=True)
+                if not self._is_current(key, number):
+                    self._remove_version(key, number)
                 raise
-        # The one before stays in any case: somebody may be reading it.
-        for old in sorted(self._versions(key))[: -max(2, self._keep)]:
-            shutil.rmtree(self._version_folder(key, old), ignore_errors=True)
+        self._mirror_calibration(key, manifest)
+        for old in self._numbers(key) - ref.manifests.keys():
+            self._remove_version(key, old)
         return ref, manifest
 
-    def set_calibration(self, key: RoiKey, calibration: Calibration) -> None:
-        """Replace ``calib.json``. The caller holds the lock."""
+    def roll_back(self, key: RoiKey, ref: VersionRef) -> VersionRef:
+        """Make a kept version the current one, and its calibration with it, at once. The caller holds the lock.
+
+        Raises:
+            StorageFullError: what was there before is untouched.
+        """
         with storage_errors():
-            replace_file(self._folder(key) / "calib.json", calibration.model_dump_json(indent=1).encode())
+            self._keep_calibration(key)
+            ref = self._point_to(key, ref)
+        self._mirror_calibration(key, self.manifest(key, ref))
+        return ref
+
+    def set_calibration(self, key: RoiKey, manifest: Manifest, calibration: Calibration) -> None:
+        """Replace the calibration of a version. The caller holds the lock.
+
+        Raises:
+            StorageFullError: what was there before is untouched.
+        """
+        data = calibration.model_copy(update={"kept_with": manifest.version}).to_bytes()
+        with storage_errors():
+            replace_file(self.version_folder(key, manifest.version) / CALIBRATION, data)
+        self._mirror_calibration(key, manifest)
+
+    def drop_unnamed_images(self, key: RoiKey) -> int:
+        """Remove OK images and tokens that no kept version names, as far as all can be read. The caller holds the lock.
+
+        Returns:
+            How many files went.
+        """
+        try:
+            ref = self.current(key)
+            manifests = self.manifests(key)
+        except (UnknownRoiError, ArtifactCorruptError):
+            return 0
+        if ref.damaged or len(manifests) != len(self.kept(key, ref)):
+            return 0  # whoever cannot be read may name them
+        return self.ok(key).keep_only({i.sha256 for m in manifests for i in (*m.images, *m.excluded)})
 
     def delete(self, key: RoiKey) -> None:
         """Remove an ROI and all that it learned, at once for every reader. The caller holds the lock.
@@ -355,16 +442,17 @@ class ArtifactStore:
         Raises:
             UnknownRoiError: there is none.
         """
-        trash = self.root / _TRASH
+        trash = self.root / TRASH
         with storage_errors():
             trash.mkdir(exist_ok=True)
             gone = trash / uuid.uuid4().hex
             try:
-                self._folder(key).rename(gone)
+                self.folder(key).rename(gone)
             except FileNotFoundError as error:
-                raise UnknownRoiError(f"{key} was never fitted") from error
-            sync_folder(self._folder(key).parent)
+                raise UnknownRoiError(f"{key} {_NEVER_FITTED}") from error
+            sync_folder(self.folder(key).parent)
         shutil.rmtree(gone, ignore_errors=True)
+        self.faults.forget(key)
 
     def check_writable(self) -> None:
         """See whether something can be persisted.
@@ -380,62 +468,99 @@ class ArtifactStore:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _folder(self, key: RoiKey) -> Path:
-        return self.root / key.role_id / key.roi_id
+    def version_folder(self, key: RoiKey, number: int) -> Path:
+        """Where a version is, if it is kept."""
+        return self.folder(key) / "versions" / str(number)
 
-    def _is_current(self, key: RoiKey, ref: VersionRef) -> bool:
+    def _numbers(self, key: RoiKey) -> set[int]:
+        return {int(p.name) for p in (self.folder(key) / "versions").glob("[0-9]*") if p.name.isdecimal()}
+
+    def _candidates(self, key: RoiKey, ref: VersionRef) -> list[tuple[int, str | None, Path]]:
+        """The version in use and those before it, newest first: one rolled back from does not come again by itself."""
+        kept = self.kept(key, ref)
+        return [(n, kept[n], self.version_folder(key, n)) for n in sorted(kept, reverse=True) if n <= ref.number]
+
+    def _manifests_found(self, key: RoiKey) -> dict[int, str]:
+        """SHA-256 of every manifest that lies there and can be read."""
+        found = {}
+        for number in self._numbers(key):
+            folder = self.version_folder(key, number)
+            with suppress(DamagedError):
+                read_manifest(folder, None)
+                found[number] = sha256_of(read_file(folder / MANIFEST))
+        return found
+
+    def _point_to(self, key: RoiKey, ref: VersionRef) -> VersionRef:
+        """Move ``current``; it lists the newest versions, this one, and the one before, which may still be read."""
+        manifests: dict[int, str] = {}
+        always = {ref.number}
         try:
-            return self.current(key) == ref
+            before = self.current(key)
+        except (UnknownRoiError, ArtifactCorruptError):
+            manifests = self._manifests_found(key)
+        else:
+            always.add(before.number)
+            told = before.manifests or {before.number: before.manifest_sha256}
+            manifests = {**({} if before.last is not None else self._manifests_found(key)), **told}
+        manifests[ref.number] = ref.manifest_sha256
+        newest = set(sorted(manifests)[-max(2, self._keep) :])
+        kept = {n: sha256 for n, sha256 in manifests.items() if n in newest | always}
+        pointer = Pointer(version=ref.number, last=self.next_version(key) - 1, manifests=kept)
+        replace_file(self.folder(key) / CURRENT, pointer.to_bytes())
+        return VersionRef(ref.number, ref.manifest_sha256, None, kept, pointer.last)
+
+    def _keep_calibration(self, key: RoiKey) -> None:
+        """See that the version in use has a whole calibration of its own, before it may be left and come back to."""
+        try:
+            manifest, _ = self.served_manifest(key)
+            stored = self.calibration(key, manifest)
+        except (UnknownRoiError, ArtifactCorruptError):
+            return
+        if stored.calibration is not None and not stored.has_own:
+            data = stored.calibration.model_copy(update={"kept_with": manifest.version}).to_bytes()
+            replace_file(self.version_folder(key, manifest.version) / CALIBRATION, data)
+
+    def _mirror_calibration(self, key: RoiKey, manifest: Manifest) -> None:
+        """Put the calibration of the version in use into ``calib.json`` too; better none there than another's."""
+        spare = self.folder(key) / CALIBRATION
+        own = self.version_folder(key, manifest.version) / CALIBRATION
+        try:
+            if own.exists():
+                replace_file(spare, own.read_bytes())
+            elif manifest.format > 1:
+                spare.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: the spare copy of the calibration cannot be written: %s", key, error.strerror)
+            with suppress(OSError):
+                spare.unlink(missing_ok=True)
+
+    def _remove_version(self, key: RoiKey, number: int) -> None:
+        """Out of the way first, so that no half of it is ever taken for a version."""
+        folder = self.version_folder(key, number)
+        gone = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
+        with suppress(OSError):
+            folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _is_current(self, key: RoiKey, number: int) -> bool:
+        try:
+            ref = self.current(key)
         except (UnknownRoiError, ArtifactCorruptError):
             return False
+        return ref.number == number and ref.damaged is None
 
-    def _version_folder(self, key: RoiKey, number: int) -> Path:
-        return self._folder(key) / "versions" / str(number)
-
-    def _versions(self, key: RoiKey) -> list[int]:
-        return [int(p.name) for p in (self._folder(key) / "versions").glob("[0-9]*") if p.name.isdecimal()]
-
-    def _folders_from(self, key: RoiKey, ref: VersionRef) -> list[tuple[int, Path]]:
-        """The version in use and those before it, newest first."""
-        older = sorted((n for n in self._versions(key) if n < ref.number), reverse=True)
-        return [(n, self._version_folder(key, n)) for n in (ref.number, *older)]
-
-    def _manifest(self, folder: Path, sha256: str | None) -> Manifest:
-        try:
-            data = (folder / MANIFEST).read_bytes()
-        except OSError as error:
-            raise _DamagedError(f"{MANIFEST}: {error.strerror}") from error
-        if sha256 is not None and _sha256(data) != sha256:
-            raise _DamagedError(f"{MANIFEST} fails its checksum")
-        try:
-            return Manifest.model_validate_json(data)
-        except ValidationError as error:
-            raise _DamagedError(f"{MANIFEST} is not of format 1") from error
-
-    def _verified(self, folder: Path, manifest: Manifest, name: str) -> bytes:
-        try:
-            data = (folder / name).read_bytes()
-        except OSError as error:
-            raise _DamagedError(f"{name}: {error.strerror}") from error
-        if _sha256(data) != manifest.files[name]:
-            raise _DamagedError(f"{name} fails its checksum")
-        return data
-
-    def _bank(self, folder: Path, manifest: Manifest) -> tuple[MemoryBank, NeighbourSearch, NDArray[np.float32] | None]:
-        files = {name: self._verified(folder, manifest, name) for name in manifest.files}
-        try:
-            arrays = read_npz(files[MEMORY])
-            bank = MemoryBank(
-                tokens=arrays["tokens"],
-                image_index=arrays["image_index"],
-                token_index=arrays["token_index"],
-                covering_radius=manifest.covering_radius,
-            )
-            weights = read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
-            return bank, build_search(bank.tokens, self._search), weights
-        except (KeyError, ValueError) as error:
-            raise _DamagedError(str(error)) from error
+    def _refuse_newer(self, key: RoiKey) -> None:
+        folder = self.folder(key)
+        versions = [self.version_folder(key, number) for number in self._numbers(key)]
+        for path in (
+            folder / CALIBRATION,
+            *(version / name for version in versions for name in (MANIFEST, CALIBRATION)),
+        ):
+            with suppress(OSError, DamagedError):
+                unsealed(path.read_bytes(), f"{key}: {path.relative_to(folder)}")
+        with suppress(OSError, DamagedError):
+            Pointer.from_lines((folder / CURRENT).read_bytes())
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _nothing_whole(key: RoiKey, damaged: list[str]) -> ArtifactCorruptError:
+    return ArtifactCorruptError(f"{key}: {'; '.join(damaged)}; no version is whole")

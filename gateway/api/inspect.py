@@ -22,6 +22,7 @@ from gateway.errors import (
     GatewayError,
     InvalidRequestError,
     ModelMismatchError,
+    NewerFormatError,
     OverloadedError,
     ShuttingDownError,
     SlowBodyError,
@@ -56,6 +57,7 @@ _BATCH = TypeAdapter(list[BatchItem])
         EngineUnavailableError,
         EngineTimeoutError,
         ArtifactCorruptError,
+        NewerFormatError,
         StorageFullError,
     ),
 )
@@ -205,6 +207,7 @@ def _answer(result: Inspection) -> dict[str, Any]:
         "verdict_reason": result.verdict_reason,
         "calibration_stale": result.calibration_stale,
         "weights_stale": result.weights_stale,
+        "degraded": result.degraded,
         "heatmap_png_base64": None if png is None else base64.b64encode(png).decode(),
         "heatmap_path": result.heatmap_path,
         "heatmap_max": result.heatmap_max,

@@ -19,6 +19,7 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "unknown_roi": ("disc-front/pad-9 was never fitted", "POST OK images of it to /fit_ok first."),
     "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
+    "unknown_version": ("version 2 of disc-front/pad-1 is not kept; there are 3, 4, 5", "GET /rois/disc-front/pad-1."),
     "too_large": ("roi.png: 60000 × 60000 pixels; at most 25000000 are served", "Send less at a time."),
     "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),
     "slow_body": ("1200 bytes of the body came in 15 s; at least 65536 a second are asked for", "Send it faster."),
@@ -27,6 +28,10 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "engine_unavailable": ("the embedded engine is not ready: not started", "GET /ready says what is missing."),
     "engine_timeout": ("Triton did not answer within 10 s", "Send it again after the time in Retry-After."),
     "artifact_corrupt": ("disc-front/pad-1: memory.npz fails its checksum; no version is whole", "Fit it again."),
+    "newer_format": (
+        "disc-front/pad-1: calib.json is of format 3; this gateway knows formats up to 2",
+        "A newer gateway wrote it: upgrade this one.",
+    ),
     "storage_full": ("cannot write to the models folder: No space left on device", "Free space."),
 }
 

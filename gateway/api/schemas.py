@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Number, Percentile, RoiId, RoleId, Score
+from gateway.audit import Action
 from gateway.calibration import Method, Verdict, VerdictReason
 from gateway.drift import Signal
 from gateway.fitting import CalibrationState
@@ -287,6 +288,7 @@ class InferAnswer(BaseModel):
                     "verdict_reason": "both",
                     "calibration_stale": False,
                     "weights_stale": False,
+                    "degraded": False,
                     "heatmap_png_base64": "iVBORw0KGgo…",
                     "heatmap_path": None,
                     "heatmap_max": 1.26,
@@ -325,6 +327,9 @@ class InferAnswer(BaseModel):
     verdict_reason: VerdictReason | None = Field(description="what rejects it; null unless the verdict is ng")
     calibration_stale: bool = Field(description="the thresholds were made for another memory bank or other weights")
     weights_stale: bool = Field(description="the manual box or the weights' settings changed since the fit")
+    degraded: bool = Field(
+        description="what is in use is damaged on disk: the last whole version or a copy answers, as warnings say"
+    )
     heatmap_png_base64: str | None = Field(description="null for heatmap=path and none")
     heatmap_path: str | None = Field(description="below GATEWAY_HEATMAP_DIR, for heatmap=path")
     heatmap_max: float = Field(description="distance that 255 stands for; one for all heatmaps of a version")
@@ -379,6 +384,10 @@ class ReadyAnswer(BaseModel):
     engine: str = Field(description="'ready', or why not")
     storage: str = Field(description="'ready', or why not")
     process: str = Field(description="'ready', or why not: it is shutting down")
+    degraded: list[str] = Field(
+        description="ROIs of which this process found something damaged: inspections of them are answered by the last "
+        "whole version, or refused"
+    )
 
 
 class CalibrationSummary(BaseModel):
@@ -426,6 +435,7 @@ class RoiSummary(BaseModel):
     weights_stale: bool = Field(description="the manual box or the weights' settings changed since the fit")
     blind_area_mm2: float = Field(description="largest defect that the percentile hides from the score")
     calibration: CalibrationSummary | None
+    degraded: bool = Field(description="something stored of it is damaged; warnings say what, and what answers")
     warnings: list[str]
 
 
@@ -455,14 +465,94 @@ class ExcludedImageAnswer(BaseModel):
     robust_z: float
 
 
+class VersionAnswer(BaseModel):
+    """A version of the memory bank that is kept: POST …/rollback makes it the current one."""
+
+    version: int
+    created_at: str
+    n_ok: int = Field(description="OK images that it learned")
+    n_embeddings: int
+    current: bool = Field(description="whether it is in use")
+
+
 class RoiDetail(RoiSummary):
     """A fitted ROI and what it learned from."""
 
     covering_radius: float
     seed: int
     heatmap_max: float
+    versions: list[VersionAnswer] = Field(description="kept, newest first; one whose manifest is damaged is left out")
     images: list[OkImageAnswer]
     excluded_images: list[ExcludedImageAnswer]
+
+
+class RollbackRequest(BaseModel):
+    """Which version to go back to."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 3}]})
+
+    version: int = Field(ge=1, lt=2**31, description="one of the `versions` that GET /rois/{role_id}/{roi_id} lists")
+
+
+class RollbackAnswer(BaseModel):
+    """What is in use from now on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "role_id": "disc-front",
+                    "roi_id": "pad-1",
+                    "version_before": 5,
+                    "version": 3,
+                    "n_ok_total": 30,
+                    "calibration": "current",
+                    "threshold": 0.63,
+                    "warnings": [],
+                }
+            ]
+        }
+    )
+
+    role_id: str
+    roi_id: str
+    version_before: int
+    version: int
+    n_ok_total: int
+    calibration: Literal["none", "current", "stale"] = Field(description="of that version, as it was when it was left")
+    threshold: float | None
+    warnings: list[str]
+
+
+class AuditEntry(BaseModel):
+    """A change of an ROI."""
+
+    id: str
+    time: str = Field(description="when it was about to be made, UTC")
+    role_id: str
+    roi_id: str
+    action: Action
+    actor: str = Field(description="name of the API key")
+    client: str = Field(description="address that asked")
+    request_id: str = Field(description="X-Request-ID")
+    version_before: int | None
+    version_after: int | None
+    threshold_before: float | None
+    threshold_after: float | None
+    n_ok_before: int
+    n_ok_after: int
+    outcome: Literal["done", "failed", "unknown"] = Field(
+        description="unknown: at work now, or cut off; the version in use tells whether it was made"
+    )
+    error: str | None = Field(description="code of what it failed with")
+
+
+class AuditAnswer(BaseModel):
+    """What was changed of an ROI, by whom, newest first; also of one that was deleted."""
+
+    role_id: str
+    roi_id: str
+    entries: list[AuditEntry]
 
 
 class RoiList(BaseModel):

@@ -49,7 +49,7 @@ async def drift(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: 
 
 def _drift(services: Services, key: RoiKey) -> dict[str, Any]:
     manifest, _ = services.store.served_manifest(key)
-    calibration = services.store.calibration(key)
+    calibration = services.store.calibration(key, manifest).calibration
     recent = services.drift.recent(key, manifest)
     measured = services.roi_metrics.drift(key, manifest, calibration)
     scores = recent.score[recent.judged_ok].astype(np.float64)

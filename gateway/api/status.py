@@ -1,15 +1,17 @@
 """``GET /health``, ``/ready`` and ``/rois``: what there is and how it does."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from gateway import __version__
 from gateway.access import Caller
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import (
+    AuditAnswer,
     CalibrationSummary,
     ExcludedImageAnswer,
     HealthAnswer,
@@ -20,7 +22,7 @@ from gateway.api.schemas import (
 )
 from gateway.calibrating import blind_area, blind_area_warning
 from gateway.contamination import find_suspects, robust_z
-from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, UnknownRoiError
+from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.manifest import Calibration, Manifest, ScoreSummary
 from gateway.model_description import EXTRACTOR
 from gateway.patchcore.neighbours import search_name
@@ -73,6 +75,9 @@ async def ready(services: ServicesDep) -> Response:
             "engine": "ready" if engine.ready else engine.reason or "not ready",
             "storage": storage or "ready",
             "process": process or "ready",
+            "degraded": [
+                f"{key}: {'; '.join(found.values())}" for key, found in services.store.faults.degraded().items()
+            ],
         },
         status_code=200 if is_ready else 503,
         headers={} if is_ready else {"Retry-After": "5"},
@@ -89,11 +94,32 @@ async def rois(services: ServicesDep, caller: CallerDep) -> Response:
     "/rois/{role_id}/{roi_id}",
     response_model=RoiDetail,
     summary="What an ROI learned from",
-    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
+    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
 )
 async def roi(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
     """One ROI with its OK images and their leave-one-out scores."""
     return JsonResponse(await to_thread.run_sync(_detail, services, caller.roi(role_id, roi_id)))
+
+
+@router.get(
+    "/rois/{role_id}/{roi_id}/audit",
+    response_model=AuditAnswer,
+    summary="Who changed what of an ROI",
+    responses=documented(InvalidRequestError, UnknownRoiError),
+)
+async def audit(
+    services: ServicesDep,
+    caller: CallerDep,
+    role_id: str,
+    roi_id: str,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="newest entries")] = 100,
+) -> Response:
+    """Every fit, calibration, rollback and deletion, newest first; kept when the ROI is deleted."""
+    key = caller.roi(role_id, roi_id)
+    entries = await to_thread.run_sync(services.store.audit.read, key, limit)
+    if not entries and not await to_thread.run_sync(services.store.is_fitted, key):
+        raise UnknownRoiError(f"{key} was never fitted")
+    return JsonResponse({**asdict(key), "entries": entries})
 
 
 def _storage_reason(store: ArtifactStore) -> str | None:
@@ -111,7 +137,7 @@ def _list(services: Services, caller: Caller) -> dict[str, Any]:
             manifest, calibration, damaged = _read(services.store, key)
         except UnknownRoiError:
             continue  # deleted since it was listed
-        except ArtifactCorruptError as error:
+        except (ArtifactCorruptError, NewerFormatError) as error:
             unreadable.append(error.message)
         else:
             summaries.append(_summary(services, key, manifest, calibration, damaged).model_dump())
@@ -120,7 +146,9 @@ def _list(services: Services, caller: Caller) -> dict[str, Any]:
 
 def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | None, list[str]]:
     manifest, damaged = store.served_manifest(key)
-    return manifest, store.calibration(key), damaged
+    stored = store.calibration(key, manifest)
+    found = [*damaged, stored.damaged, *store.faults.degraded().get(key, {}).values()]
+    return manifest, stored.calibration, list(dict.fromkeys(what for what in found if what))
 
 
 def _summary(
@@ -157,6 +185,7 @@ def _summary(
         else CalibrationSummary(
             **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}), stale=stale
         ),
+        degraded=bool(damaged),
         warnings=warnings,
     )
 
@@ -171,6 +200,16 @@ def _detail(services: Services, key: RoiKey) -> dict[str, Any]:
         "covering_radius": manifest.covering_radius,
         "seed": manifest.seed,
         "heatmap_max": manifest.heatmap_max,
+        "versions": [
+            {
+                "version": kept.version,
+                "created_at": kept.created_at,
+                "n_ok": len(kept.images),
+                "n_embeddings": kept.n_embeddings,
+                "current": kept.version == manifest.version,
+            }
+            for kept in services.store.manifests(key)
+        ],
         "images": [
             {
                 **image.model_dump(include={"sha256", "file_name", "width", "height", "added_in"}),

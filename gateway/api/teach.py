@@ -11,14 +11,24 @@ from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import CalibrateAnswer, CalibrateRequest, Deleted, FitAnswer, RemovedAnswer
-from gateway.calibrating import CalibrationRequest, blind_area, calibrate
+from gateway.api.schemas import (
+    CalibrateAnswer,
+    CalibrateRequest,
+    Deleted,
+    FitAnswer,
+    RemovedAnswer,
+    RollbackAnswer,
+    RollbackRequest,
+)
+from gateway.calibrating import CalibrationRequest, blind_area, calibrate, state_of
+from gateway.changes import forget, roll_back
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
     EngineUnavailableError,
     InvalidRequestError,
     ModelMismatchError,
+    NewerFormatError,
     OverloadedError,
     ShuttingDownError,
     SlowBodyError,
@@ -26,6 +36,7 @@ from gateway.errors import (
     TooLargeError,
     UnknownImageError,
     UnknownRoiError,
+    UnknownVersionError,
     UnsupportedImageError,
 )
 from gateway.fitting import FitRequest, FitResult
@@ -52,6 +63,7 @@ changes = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: ser
         EngineTimeoutError,
         ModelMismatchError,
         ArtifactCorruptError,
+        NewerFormatError,
         StorageFullError,
     ),
 )
@@ -159,6 +171,7 @@ def _fit_answer(result: FitResult) -> dict[str, Any]:
         OverloadedError,
         ShuttingDownError,
         ArtifactCorruptError,
+        NewerFormatError,
         StorageFullError,
     ),
 )
@@ -194,12 +207,60 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         return JsonResponse(await in_thread(work, limiter=services.writers))
 
 
+@changes.post(
+    "/rois/{role_id}/{roi_id}/rollback",
+    response_model=RollbackAnswer,
+    summary="Go back to an earlier version",
+    responses=documented(
+        InvalidRequestError,
+        UnknownRoiError,
+        UnknownVersionError,
+        SlowBodyError,
+        OverloadedError,
+        ShuttingDownError,
+        ArtifactCorruptError,
+        NewerFormatError,
+        StorageFullError,
+    ),
+)
+async def rollback(
+    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str, body: RollbackRequest
+) -> Response:
+    """Put a version that is kept in use again, with the threshold that it had when it was left, at once.
+
+    Only a version whose files are all whole. The next fit builds on it and takes a new number; versions after it stay
+    among those kept, so that a rollback can be taken back in the same way.
+    """
+    key = caller.roi(role_id, roi_id)
+
+    def work() -> dict[str, Any]:
+        done = roll_back(services.store, services.settings, key, body.version)
+        return {
+            **asdict(key),
+            "version_before": done.before,
+            "version": done.manifest.version,
+            "n_ok_total": len(done.manifest.images),
+            "calibration": state_of(done.manifest, done.calibration),
+            "threshold": None if done.calibration is None else done.calibration.threshold,
+            "warnings": done.warnings,
+        }
+
+    with place.work():
+        return JsonResponse(await in_thread(work, limiter=services.writers))
+
+
 @changes.delete(
     "/rois/{role_id}/{roi_id}",
     response_model=Deleted,
     summary="Forget an ROI",
     responses=documented(
-        InvalidRequestError, UnknownRoiError, SlowBodyError, OverloadedError, ShuttingDownError, StorageFullError
+        InvalidRequestError,
+        UnknownRoiError,
+        SlowBodyError,
+        OverloadedError,
+        ShuttingDownError,
+        NewerFormatError,
+        StorageFullError,
     ),
 )
 async def delete_roi(services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
@@ -210,7 +271,7 @@ async def delete_roi(services: ServicesDep, place: PlaceDep, caller: CallerDep, 
         if not services.store.is_fitted(key):
             raise UnknownRoiError(f"{key} was never fitted")
         with services.store.lock(key, services.settings.fit_lock_timeout_s):
-            services.store.delete(key)
+            forget(services.store, key)
 
     with place.work():
         await in_thread(delete, limiter=services.writers)
@@ -232,6 +293,7 @@ async def delete_roi(services: ServicesDep, place: PlaceDep, caller: CallerDep, 
         EngineTimeoutError,
         ModelMismatchError,
         ArtifactCorruptError,
+        NewerFormatError,
         StorageFullError,
     ),
 )

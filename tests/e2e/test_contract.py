@@ -50,6 +50,7 @@ INFER = {
     "verdict_reason": str | None,
     "calibration_stale": bool,
     "weights_stale": bool,
+    "degraded": bool,
     "heatmap_png_base64": str | None,
     "heatmap_path": str | None,
     "heatmap_max": float,

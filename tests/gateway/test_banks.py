@@ -47,8 +47,8 @@ def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> No
 
     async def run() -> None:
         assert (await banks.get(KEY)).bank.manifest.version == 1
-        publish(another_gateway, 2)
-        another_gateway.set_calibration(KEY, calibration(0.7))
+        second = publish(another_gateway, 2)
+        another_gateway.set_calibration(KEY, another_gateway.manifest(KEY, second), calibration(0.7))
         roi = await banks.get(KEY)
         assert roi.bank.manifest.version == 2
         assert roi.calibration is not None

@@ -272,8 +272,8 @@ def test_a_full_disk_leaves_what_was_stored(
 
 
 def test_a_full_disk_leaves_the_calibration(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(store, 1)
-    store.set_calibration(KEY, calibration(0.6))
+    manifest = store.manifest(KEY, publish(store, 1))
+    store.set_calibration(KEY, manifest, calibration(0.6))
 
     def fsync(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -281,26 +281,27 @@ def test_a_full_disk_leaves_the_calibration(store: ArtifactStore, monkeypatch: p
     with monkeypatch.context() as patched:
         patched.setattr("gateway.durable.os.fsync", fsync)
         with pytest.raises(StorageFullError):
-            store.set_calibration(KEY, calibration(0.7))
-    kept = store.calibration(KEY)
-    assert kept is not None
-    assert kept.threshold == 0.6
+            store.set_calibration(KEY, manifest, calibration(0.7))
+    kept = store.calibration(KEY, manifest)
+    assert kept.damaged is None
+    assert kept.calibration is not None
+    assert kept.calibration.threshold == 0.6
 
 
 def test_stored_tokens_are_used_only_whole_and_for_their_own_model(store: ArtifactStore) -> None:
     tokens = np.arange(8, dtype=np.float16).reshape(4, 2)
     (store.root / "role/roi/ok").mkdir(parents=True)
-    store.add_ok_tokens(KEY, "a" * 64, "model", tokens)
-    stored = store.ok_tokens(KEY, "a" * 64, "model")
+    store.ok(KEY).add_tokens("a" * 64, "model", tokens)
+    stored = store.ok(KEY).tokens("a" * 64, "model")
     assert stored is not None
     assert stored.tolist() == tokens.tolist()
-    assert store.ok_tokens(KEY, "a" * 64, "another model") is None
-    assert store.ok_tokens(KEY, "b" * 64, "model") is None
+    assert store.ok(KEY).tokens("a" * 64, "another model") is None
+    assert store.ok(KEY).tokens("b" * 64, "model") is None
     path = store.root / "role/roi/ok" / f"{'a' * 64}.npz"
     whole = path.read_bytes()
     for cut in (0, 10, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        assert store.ok_tokens(KEY, "a" * 64, "model") is None
+        assert store.ok(KEY).tokens("a" * 64, "model") is None
 
 
 def test_nothing_is_unpickled(store: ArtifactStore) -> None:
@@ -311,7 +312,7 @@ def test_nothing_is_unpickled(store: ArtifactStore) -> None:
     folder = store.root / "role/roi/ok"
     folder.mkdir(parents=True)
     np.savez(folder / f"{'a' * 64}.npz", tokens=np.array([Bomb()], dtype=object), allow_pickle=True)
-    assert store.ok_tokens(KEY, "a" * 64, "model") is None
+    assert store.ok(KEY).tokens("a" * 64, "model") is None
     assert not (store.root / "exploded").exists()
 
 
@@ -320,18 +321,17 @@ def test_an_ok_image_that_changed_on_disk_is_noticed(store: ArtifactStore) -> No
     image = OkImage(
         sha256=hashlib.sha256(data).hexdigest(), file_name="x", extension="png", width=1, height=1, added_in=1
     )
-    store.add_ok_image(KEY, image, data)
-    assert store.ok_image(KEY, image) == data
+    store.ok(KEY).add_image(image, data)
+    assert store.ok(KEY).image(image) == data
     (store.root / "role/roi/ok" / f"{image.sha256}.png").write_bytes(b"imagf")
     with pytest.raises(ArtifactCorruptError, match="damaged"):
-        store.ok_image(KEY, image)
+        store.ok(KEY).image(image)
 
 
 def test_delete_takes_everything_and_a_second_one_finds_nothing(store: ArtifactStore) -> None:
-    publish(store, 1)
-    store.set_calibration(KEY, calibration(0.6))
+    manifest = store.manifest(KEY, publish(store, 1))
+    store.set_calibration(KEY, manifest, calibration(0.6))
     store.delete(KEY)
-    assert store.calibration(KEY) is None
     assert store.rois() == []
     assert not (store.root / "role/roi").exists()
     assert list((store.root / ".trash").iterdir()) == []

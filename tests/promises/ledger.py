@@ -43,16 +43,17 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
         ref = store.current(key)
         loaded = store.load(key, ref)
         for image in loaded.manifest.images:
-            store.ok_image(key, image)
-            if store.ok_tokens(key, image.sha256, loaded.manifest.model_fingerprint) is None:
+            store.ok(key).image(image)
+            if store.ok(key).tokens(image.sha256, loaded.manifest.model_fingerprint) is None:
                 raise BrokenPromiseError(f"{key}: tokens of {image.sha256} are damaged")
-        calibration = store.calibration(key)
+        stored = store.calibration(key, loaded.manifest)
     except UnknownRoiError:
         return Seen()
     except GatewayError as error:
         raise BrokenPromiseError(f"{key}: {error.message}") from error
-    if loaded.damaged:
-        raise BrokenPromiseError(f"{key}: {loaded.damaged}")
+    if loaded.damaged or stored.damaged:
+        raise BrokenPromiseError(f"{key}: {loaded.damaged} {stored.damaged}")
+    calibration = stored.calibration
     images = frozenset(image.sha256 for image in loaded.manifest.images)
     return Seen(images, None if calibration is None else calibration.area_mm2_thr, loaded.manifest.checksum)
 

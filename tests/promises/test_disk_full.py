@@ -69,7 +69,7 @@ def state(disk: SmallDisk):
     store = ArtifactStore(disk.models_dir, keep_versions=5)
     loaded = store.load(KEY, store.current(KEY))
     assert loaded.damaged == ()
-    return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY)
+    return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY, loaded.manifest)
 
 
 def refused_or_done(disk: SmallDisk, change, before) -> bool:
