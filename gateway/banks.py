@@ -71,7 +71,8 @@ class BankCache:
         """
         bank = self._banks.get(key)
         for attempt in itertools.count(1):
-            ref, stored = await to_thread.run_sync(self._on_disk, key, bank, limiter=self._threads)
+            # A bank loaded for this very request may answer though a fit came since: else it would wait for the fits.
+            ref, stored = await to_thread.run_sync(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
             if bank is not None and stored is not None:
                 if attempt == 1:
                     metrics.BANK_HITS.inc()
@@ -82,7 +83,7 @@ class BankCache:
                 bank = await self._bank(key, ref)
             except ArtifactCorruptError as error:
                 # A fit or a deletion may have come between two reads: then there is another version, or none.
-                now, _ = await to_thread.run_sync(self._on_disk, key, None, limiter=self._threads)
+                now, _ = await to_thread.run_sync(self._on_disk, key, None, False, limiter=self._threads)
                 if now == ref or attempt == _READS:
                     self._store.faults.serving(key, {"version": error.message})
                     raise
@@ -149,12 +150,14 @@ class BankCache:
         except OSError as error:
             log.warning("the ROIs used last are not noted: %s", error)
 
-    def _on_disk(self, key: RoiKey, bank: LoadedBank | None) -> tuple[VersionRef, StoredCalibration | None]:
-        """The version in use and, where that is the bank at hand, its calibration, both of one moment."""
+    def _on_disk(
+        self, key: RoiKey, bank: LoadedBank | None, is_fresh: bool
+    ) -> tuple[VersionRef, StoredCalibration | None]:
+        """The version in use and, where the bank at hand may answer, the calibration that goes with it."""
         kind: ServingKind = "pointer"
         try:
             ref = self._store.current(key)
-            if bank is None or bank.ref != ref:
+            if bank is None or not (bank.ref == ref or (is_fresh and ref.keeps(bank.ref))):
                 return ref, None
             kind = "calibration"
             stored = self._store.calibration(key, bank.manifest)
@@ -166,8 +169,9 @@ class BankCache:
                 return now, None
             self._store.faults.serving(key, {kind: error.message})
             raise
+        # Were the ROI deleted and fitted anew in between, the number might be another version's.
         now = self._store.current(key)
-        return now, stored if now == ref else None
+        return now, stored if now == ref or now.keeps(bank.ref) else None
 
     def _cached(self, key: RoiKey, ref: VersionRef) -> LoadedBank | None:
         bank = self._banks.get(key)

@@ -274,3 +274,7 @@ class VersionRef:
     """SHA-256 of the manifests of the versions kept, where ``current`` tells them."""
     last: int | None = field(default=None, compare=False)
     """The highest number ever given; None where ``current`` does not tell: damaged, or of format 1."""
+
+    def keeps(self, other: "VersionRef") -> bool:
+        """Whether this very version is still among those kept."""
+        return self.manifests.get(other.number) == other.manifest_sha256

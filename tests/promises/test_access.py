@@ -38,6 +38,8 @@ ENDPOINTS = {
     ("POST", "/infer_batch"): ("inspect", True, {"data": {"items": json.dumps([ITEM])}, "files": [("images", OK[0])]}),
     ("POST", "/fit_ok"): ("teach", True, {"data": ROI, "files": [("images", image) for image in OK]}),
     ("POST", "/calibrate_ng"): ("teach", True, {"json": BODY}),
+    ("POST", "/rois/{role_id}/{roi_id}/rollback"): ("teach", True, {"json": {"version": 1}}),
+    ("GET", "/rois/{role_id}/{roi_id}/audit"): ("teach", True, {}),
     ("DELETE", "/rois/{role_id}/{roi_id}/ok/{sha256}"): ("teach", True, {}),
     ("DELETE", "/rois/{role_id}/{roi_id}"): ("teach", True, {}),
 }

@@ -26,7 +26,7 @@ def disk(launch, small_model_repository, tmp_path_factory):
     """A gateway on its own disk of 8 MiB, with an ROI of two versions, calibrated."""
     where = tmp_path_factory.mktemp("small") / "disk"
     with on_small_disk(launch, "small disk", where, model_repository=small_model_repository) as disk:
-        disk.gateway.fit("kept", [png(steel(seed, SIZE)) for seed in (901, 902)])
+        disk.gateway.fit("kept", [png(steel(seed, SIZE)) for seed in range(910, 920)])
         disk.gateway.fit("kept", [png(steel(903, SIZE))])
         disk.gateway.calibrate("kept", ok_scores=[0.2, 0.3])
         yield disk
