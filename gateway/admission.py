@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from gateway import metrics
 from gateway.errors import OverloadedError, ShuttingDownError
 
-_SMOOTHING = 0.1
-"""Weight of the latest image in the measured service time."""
+_WINDOW = 10
+"""Images over which the service time is measured: their mean at first, then one that forgets."""
 _LONGEST_RETRY_S = 120
 
 
@@ -21,7 +21,7 @@ class Admission:
     """
 
     def __init__(self, kind: str, limit: int, *, max_wait_s: float = math.inf, max_bytes: float = math.inf) -> None:
-        """Start empty, with no service time measured: until then only the limits on places and bytes hold.
+        """Start empty. Until enough is measured, only the limits on places and bytes hold: a cold start is slow.
 
         Args:
             kind: verb for messages, as in "requests to inspect".
@@ -38,12 +38,13 @@ class Admission:
         self._last_end = 0.0
         self._closed_for_s: int | None = None
         self.in_flight = 0
-        self.service_s: float | None = None
+        self._measured = 0
+        self.service_s = 0.0
 
     @property
     def wait_s(self) -> float:
         """How long the work that is admitted will take."""
-        return self.in_flight * (self.service_s or 0.0)
+        return self.in_flight * self.service_s
 
     def close(self, retry_after_s: int) -> None:
         """Admit nothing any more: the process is about to end."""
@@ -65,7 +66,7 @@ class Admission:
         if self.in_flight:
             self._require(self.in_flight < self._limit, f"the limit is {self._limit}")
             self._require(
-                self.wait_s <= self._max_wait_s,
+                self._measured < _WINDOW or self.wait_s <= self._max_wait_s,
                 f"they will take {self.wait_s:.1f} s; the limit is {self._max_wait_s:g} s",
             )
             self._require(
@@ -107,10 +108,9 @@ class Admission:
         now = time.monotonic()
         each = (now - self._last_end) / n
         self._last_end = now
-        if self.service_s is None:
-            self.service_s = each
-        else:
-            self.service_s += (1 - (1 - _SMOOTHING) ** n) * (each - self.service_s)
+        self._measured += n
+        weight = n / self._measured if self._measured <= _WINDOW else 1 - (1 - 1 / _WINDOW) ** n
+        self.service_s += weight * (each - self.service_s)
 
     def _require(self, fits: bool, why: str) -> None:
         if not fits:

@@ -159,7 +159,7 @@ class FitService:
 
     async def _extract(self, request: FitRequest, model: ModelDescription, times: StageTimes) -> list[_NewImage]:
         """Decode and tokenise each image once, however often it was sent."""
-        unique = {hashlib.sha256(data).hexdigest(): (name, data) for name, data in reversed(request.images)}
+        unique = await in_thread(_by_sha256, request.images, limiter=self._decoders)
         items = [(sha256, *unique[sha256]) for sha256 in reversed(unique)]
         batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
         new: list[_NewImage] = []
@@ -450,6 +450,11 @@ class FitService:
         half: NDArray[np.float16] = tokens[0].astype(np.float16)
         self._store.ok(key).add_tokens(image.sha256, model.fingerprint, half)
         return half
+
+
+def _by_sha256(images: Sequence[tuple[str, bytes]]) -> dict[str, tuple[str, bytes]]:
+    """The first of the same bytes, last image first. Hundreds of megabytes may have to be read for it."""
+    return {hashlib.sha256(data).hexdigest(): (name, data) for name, data in reversed(images)}
 
 
 def _known(before: Manifest | None) -> set[str]:

@@ -14,3 +14,15 @@ __all__ = ["launch", "pytest_runtest_makereport"]
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether the full numbers were asked for."""
     return bool(pytestconfig.getoption("--all"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured, for the README's table and for whoever compares."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    measured = [
+        (report.nodeid, *pair) for report in reports if report.when == "call" for pair in report.user_properties
+    ]
+    if measured:
+        terminalreporter.section("measured")
+    for nodeid, name, value in measured:
+        terminalreporter.write_line(f"{nodeid.rpartition('::')[2]}: {name}: {value}")
