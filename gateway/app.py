@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 if not __package__:  # started as `uvicorn app:app` from inside gateway/, with or without the project installed
     sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
+from anyio import to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -24,6 +26,7 @@ from gateway.api.observe import ObserveMiddleware
 from gateway.errors import GatewayError
 from gateway.services import Services, create_services
 from gateway.settings import Settings
+from gateway.sweeping import sweep
 
 _DESCRIPTION = """\
 Visual inspection by anomaly, learning from good parts only: PatchCore on DINOv2 tokens.
@@ -71,12 +74,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await services.engine.start()
         reporting = asyncio.create_task(_report(services), name="report")
         warming = asyncio.create_task(services.banks.warm(), name="warm banks")
+        stopping = threading.Event()
+        sweeping = asyncio.create_task(to_thread.run_sync(sweep, services.store, stopping.is_set), name="sweep")
         try:
             yield
         finally:
+            stopping.set()
             for task in (warming, reporting):
                 task.cancel()
-            await asyncio.gather(warming, reporting, return_exceptions=True)
+            await asyncio.gather(warming, reporting, sweeping, return_exceptions=True)
             await services.banks.close()
             await services.engine.close()
             metrics.forget_worker()

@@ -1,6 +1,7 @@
 """OK images as they were sent and their tokens: the folder ``ok/`` of an ROI."""
 
 import hashlib
+import re
 from collections.abc import Set
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from gateway.errors import ArtifactCorruptError
 from gateway.faults import ArtifactFaults
 from gateway.manifest import OkImage
 from gateway.roi_key import RoiKey
-from gateway.sealed import FORMAT, DamagedError, sealed_npz, sha256_of, unsealed_npz
+from gateway.sealed import DamagedError, sealed_npz, sha256_of, unsealed_npz
+
+_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{1,8}")
 
 
 class OkFiles:
@@ -98,7 +101,6 @@ class OkFiles:
             tokens=tokens,
             fingerprint=np.array(fingerprint),
             sha256=np.array(digest),
-            format=np.array(FORMAT),
         )
         with storage_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ class OkFiles:
         """Remove every image and its tokens that is not among these SHA-256; tells how many files went."""
         gone = 0
         for path in self.folder.glob("*") if self.folder.is_dir() else ():
-            if path.stem not in named and not path.name.startswith("."):
+            if _NAME.fullmatch(path.name) and path.stem not in named:
                 path.unlink(missing_ok=True)
                 gone += 1
         return gone

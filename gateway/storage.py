@@ -98,7 +98,7 @@ class ArtifactStore:
         return sorted(
             RoiKey(folder.parent.name, folder.name)
             for folder in self.root.glob("*/*")
-            if is_valid_id(folder.parent.name) and is_valid_id(folder.name)
+            if is_valid_id(folder.parent.name) and is_valid_id(folder.name) and folder.is_dir()
         )
 
     def folder(self, key: RoiKey) -> Path:
@@ -143,7 +143,7 @@ class ArtifactStore:
         """The versions kept, by number, with the SHA-256 of their manifests where ``current`` tells it."""
         if ref.last is not None:
             return dict(ref.manifests)
-        return {**dict.fromkeys(self._numbers(key)), ref.number: ref.manifest_sha256}
+        return {**dict.fromkeys(self.numbers(key)), ref.number: ref.manifest_sha256}
 
     def manifest(self, key: RoiKey, ref: VersionRef) -> Manifest:
         """Read a version's manifest.
@@ -346,7 +346,7 @@ class ArtifactStore:
             last = self.current(key).last or 0
         except (UnknownRoiError, ArtifactCorruptError):
             last = 0
-        return max(last, *self._numbers(key), 0) + 1
+        return max(last, *self.numbers(key), 0) + 1
 
     def publish(
         self,
@@ -391,11 +391,11 @@ class ArtifactStore:
             except OSError:
                 shutil.rmtree(aside, ignore_errors=True)
                 if not self._is_current(key, number):
-                    self._remove_version(key, number)
+                    self.remove_version(key, number)
                 raise
         self._mirror_calibration(key, manifest)
-        for old in self._numbers(key) - ref.manifests.keys():
-            self._remove_version(key, old)
+        for old in self.numbers(key) - ref.manifests.keys():
+            self.remove_version(key, old)
         return ref, manifest
 
     def roll_back(self, key: RoiKey, ref: VersionRef) -> VersionRef:
@@ -472,7 +472,8 @@ class ArtifactStore:
         """Where a version is, if it is kept."""
         return self.folder(key) / "versions" / str(number)
 
-    def _numbers(self, key: RoiKey) -> set[int]:
+    def numbers(self, key: RoiKey) -> set[int]:
+        """Of the versions that lie there, kept or orphans."""
         return {int(p.name) for p in (self.folder(key) / "versions").glob("[0-9]*") if p.name.isdecimal()}
 
     def _candidates(self, key: RoiKey, ref: VersionRef) -> list[tuple[int, str | None, Path]]:
@@ -483,7 +484,7 @@ class ArtifactStore:
     def _manifests_found(self, key: RoiKey) -> dict[int, str]:
         """SHA-256 of every manifest that lies there and can be read."""
         found = {}
-        for number in self._numbers(key):
+        for number in self.numbers(key):
             folder = self.version_folder(key, number)
             with suppress(DamagedError):
                 read_manifest(folder, None)
@@ -534,8 +535,8 @@ class ArtifactStore:
             with suppress(OSError):
                 spare.unlink(missing_ok=True)
 
-    def _remove_version(self, key: RoiKey, number: int) -> None:
-        """Out of the way first, so that no half of it is ever taken for a version."""
+    def remove_version(self, key: RoiKey, number: int) -> None:
+        """Take a version away: out of the way first, so that no half of it is ever taken for a version."""
         folder = self.version_folder(key, number)
         gone = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
         with suppress(OSError):
@@ -551,7 +552,7 @@ class ArtifactStore:
 
     def _refuse_newer(self, key: RoiKey) -> None:
         folder = self.folder(key)
-        versions = [self.version_folder(key, number) for number in self._numbers(key)]
+        versions = [self.version_folder(key, number) for number in self.numbers(key)]
         for path in (
             folder / CALIBRATION,
             *(version / name for version in versions for name in (MANIFEST, CALIBRATION)),
