@@ -1,0 +1,204 @@
+"""A real Prometheus looks at a real gateway with the real Triton behind it: under load, and when things go wrong."""
+
+import bisect
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from export.triton_options import ServingOptions
+from gateway.drift import MIN_SAMPLES
+from gateway.metrics import STAGE_SECONDS
+from tests.e2e.gateway_process import Gateway
+from tests.e2e.synthetic_images import png, steel, with_blob
+from tests.monitoring.expressions import DASHBOARDS, dashboard, metric_names, targets, variable_query
+from tests.monitoring.prometheus_process import Prometheus, running_prometheus, wait_until
+from tests.monitoring.test_names import GPU_ONLY
+from tests.triton.server import MODEL, TritonServer
+
+CLIENTS = 8
+PLACES = 5
+"""Inspections that are admitted at once: fewer than there are clients, so that some are refused."""
+
+
+@dataclass(frozen=True)
+class Site:
+    gateway: Gateway
+    triton: TritonServer
+    prometheus: Prometheus
+
+    def look(self, seeds, brightness: float = 1.0) -> None:
+        """Inspect good parts at the ROI `lamp`, one after another, in another light than at the fit."""
+        for seed in seeds:
+            image = np.clip(steel(seed) * brightness, 0, 255).astype(np.uint8)
+            assert self.gateway.infer("lamp", png(image), heatmap="none")["verdict"] == "ok"
+
+
+@pytest.fixture(scope="module")
+def site(
+    launch, launch_triton, prometheus, small_model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    settings = {
+        "engine": "triton",
+        "model_repository": small_model_repository,
+        "state_dir": folder / "state",
+        "drift_window": MIN_SAMPLES,
+        "max_queued_inspections": PLACES,
+    }
+    versions = {1: small_model_repository / MODEL / "1"}
+    with (
+        launch_triton("watched", versions=versions, options=ServingOptions("python")) as triton,
+        launch("watched", triton_url=triton.url, **settings) as gateway,
+        running_prometheus(
+            prometheus, folder / "prometheus", gateway=gateway.port, triton=triton.metrics_port, key="pcg_unused"
+        ) as server,
+    ):
+        wait_until(lambda: gateway.client.get("/ready").status_code == 200, "gateway ready")
+        for roi in ("watched", "lamp"):
+            gateway.fit(roi, [png(steel(seed)) for seed in range(24)])
+        gateway.calibrate("watched")
+        # Far from all scores: brightness is that of images judged OK.
+        gateway.calibrate("lamp", ok_scores=[0.9])
+        yield Site(gateway, triton, server)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the clients saw."""
+
+    started: float
+    """Seconds since 1970."""
+    ok: int
+    refused: int
+    stages: dict[str, list[float]]
+    """Seconds by stage, of each inspection, from its Server-Timing."""
+
+
+def loaded(site: Site, inspections: int) -> Load:
+    """Ask from as many clients at once as there are, until that many were answered; good parts and bad ones."""
+    images = [png(steel(seed)) for seed in range(40, 47)] + [png(with_blob(steel(47), (200, 150), 22)[0])]
+
+    def ask(number: int) -> list[httpx.Response]:
+        answers = []
+        while not answers or answers[-1].status_code == 429:
+            if answers:
+                time.sleep(0.05)
+            answers.append(site.gateway.post("/infer", "watched", [images[number % len(images)]], "image"))
+        return answers
+
+    started = time.time()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = [answer for each in pool.map(ask, range(inspections)) for answer in each]
+    ok = [answer for answer in answers if answer.status_code == 200]
+    assert len(ok) == inspections, {answer.status_code for answer in answers}
+    stages: dict[str, list[float]] = {}
+    for answer in ok:
+        for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"]):
+            stages.setdefault(stage, []).append(float(ms) / 1e3)
+    return Load(started, len(ok), len(answers) - len(ok), stages)
+
+
+@pytest.fixture(scope="module")
+def load(site: Site, pytestconfig: pytest.Config) -> Load:
+    """Load that Prometheus has seen to its end. The counters exist before: a rate does not see how a series begins."""
+
+    def scraped() -> float:
+        return sum(each.value for each in site.prometheus.query('gateway_requests_total{endpoint="/infer"}'))
+
+    before = loaded(site, 2 * CLIENTS)
+    wait_until(lambda: scraped() == before.ok + before.refused, "the first requests are scraped")
+    load = loaded(site, 10_000 if pytestconfig.getoption("--all") else 300)
+    wait_until(lambda: scraped() == before.ok + before.refused + load.ok + load.refused, "the last are scraped")
+    return load
+
+
+def test_throughput_is_that_of_the_clients(site, load):
+    window = round(time.time() - load.started) + 1
+    seen = site.prometheus.value(f'sum(increase(gateway_requests_total{{endpoint="/infer"}}[{window}s]))')
+    assert seen == pytest.approx(load.ok + load.refused, rel=0.1)
+
+
+def test_the_share_refused_is_that_of_the_clients(site, load):
+    assert load.ok > 0
+    assert load.refused > 0
+    (seen,) = site.prometheus.query('instance:gateway_shed:ratio_rate5m{work="inspect"}')
+    assert seen.value == pytest.approx(load.refused / (load.ok + load.refused), abs=0.05)
+
+
+@pytest.mark.parametrize("stage", ["decode", "engine", "knn", "postprocess"])
+def test_p95_of_a_stage_is_that_of_the_answers_to_a_bucket(site, load, stage):
+    expression = "histogram_quantile(0.95, sum by (stage, le) (rate(gateway_stage_duration_seconds_bucket[5m])))"
+    (seen,) = [each.value for each in site.prometheus.query(expression) if each.labels["stage"] == stage]
+    true = float(np.quantile(load.stages[stage], 0.95))
+    bounds = STAGE_SECONDS._upper_bounds
+    # The first requests of all are in the window as well, and may move it over a bound.
+    assert abs(bisect.bisect_left(bounds, seen) - bisect.bisect_left(bounds, true)) <= 1, (seen, true)
+
+
+def test_the_mean_batch_is_what_triton_counts(site, load):
+    counted = site.triton.settled_metrics()
+    mean = counted["nv_inference_count"] / counted["nv_inference_exec_count"]
+    (seen,) = site.prometheus.query("instance:nv_inference_batch_size:mean5m")
+    assert 1 < seen.value <= PLACES
+    assert seen.value == pytest.approx(mean, rel=0.25)
+    assert seen.labels["model"] == MODEL
+
+
+def test_an_unchanged_stream_is_no_alert_and_brighter_light_is_until_it_is_set_right(site, load):
+    def fires() -> bool:
+        return any(each["roi_id"] == "lamp" for each in site.prometheus.firing("Drift"))
+
+    def alarms() -> dict[str, float]:
+        found = site.prometheus.query('gateway_drift_alarm{role_id="steel", roi_id="lamp"}')
+        return {each.labels["signal"]: each.value for each in found}
+
+    site.look(range(100, 100 + MIN_SAMPLES))
+    wait_until(alarms, "drift is scraped")
+    assert alarms() == {"score": 0, "rejects": 0, "brightness": 0, "sharpness": 0}
+    site.look(range(200, 200 + MIN_SAMPLES), brightness=1.15)
+    wait_until(fires, "Drift fires")
+    assert alarms()["brightness"] == 1
+    site.look(range(300, 300 + MIN_SAMPLES))
+    wait_until(lambda: not fires(), "Drift ends")
+
+
+def test_a_killed_triton_is_an_alert_until_it_is_back(site, load):
+    assert not site.prometheus.active("EngineDown")
+    site.triton.kill()
+    wait_until(lambda: site.prometheus.firing("EngineDown"), "EngineDown fires")
+    wait_until(lambda: site.prometheus.firing("TritonDown"), "TritonDown fires")
+    image = png(steel(1))
+    assert site.gateway.post("/infer", "watched", [image], "image").status_code == 503
+    site.triton.start()
+    wait_until(lambda: not site.prometheus.active("EngineDown"), "EngineDown ends")
+    wait_until(lambda: not site.prometheus.active("TritonDown"), "TritonDown ends")
+    assert site.gateway.infer("watched", image)["score"] > 0
+
+
+def test_every_panel_of_the_dashboard_shows_something(site, load):
+    """Last, when everything has happened that can be shown."""
+    (path,) = DASHBOARDS
+    board = dashboard(path)
+    for title, target in targets(board):
+        if metric_names(target["expr"]) & GPU_ONLY:
+            continue
+        samples = site.prometheus.query(target["expr"])
+        assert samples, f"panel {title} is empty: {target['expr']}"
+        legend = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        for sample in samples:
+            assert legend <= set(sample.labels), f"panel {title}: {sample.labels}"
+    role, roi = board["templating"]["list"]
+    assert chosen_from(site, role) == {"steel"}
+    assert chosen_from(site, roi) == {"watched", "lamp"}
+
+
+def chosen_from(site: Site, variable: dict) -> set[str]:
+    selector, label = variable_query(variable)
+    return {sample.labels[label] for sample in site.prometheus.query(selector)}
