@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Literal
 
-from gateway.metrics import ARTIFACT_FAULTS
+from gateway.metrics import ARTIFACT_FAULTS, DEGRADED
 from gateway.roi_key import RoiKey
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class ArtifactFaults:
             self._open[key] = dict(found)
             if not found:
                 del self._open[key]
+            DEGRADED.set(len(self._open))
         for kind, what in new.items():
             ARTIFACT_FAULTS.labels(kind).inc()
             log.error("%s is degraded, %s: %s", key, kind, what)
@@ -49,6 +50,7 @@ class ArtifactFaults:
         """The ROI is gone."""
         with self._lock:
             self._open.pop(key, None)
+            DEGRADED.set(len(self._open))
 
     def degraded(self) -> dict[RoiKey, dict[ServingKind, str]]:
         """ROIs in whose place something older answers, or nothing, and why."""

@@ -124,6 +124,12 @@ BANKS_LOADED = Gauge("gateway_bank_cache_banks", "Loaded banks", multiprocess_mo
 ARTIFACT_FAULTS = Counter(
     "gateway_artifact_faults", "Stored artifacts found damaged, by what they are", ("kind",), registry=METRICS
 )
+DEGRADED = Gauge(
+    "gateway_degraded_rois",
+    "ROIs in whose place something older answers, or nothing, since something stored is damaged",
+    multiprocess_mode="livemax",
+    registry=METRICS,
+)
 BUILD = Gauge(
     "gateway_build_info",
     "1, with what runs",

@@ -1,9 +1,13 @@
 """Prometheus's own programs, and what they look at: a real gateway and the real Triton."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.debian import program
 from tests.e2e.conftest import launch, pytest_runtest_makereport
+from tests.monitoring.site import Site, running_site
 from tests.triton.conftest import launch_triton, model_version, triton_installed
 
 __all__ = ["launch", "launch_triton", "model_version", "pytest_runtest_makereport", "triton_installed"]
@@ -17,3 +21,12 @@ def promtool() -> str:
 @pytest.fixture(scope="session")
 def prometheus() -> str:
     return program("prometheus", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def site(
+    launch, launch_triton, prometheus: str, small_model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """The one that all tests look at: whoever breaks something mends it."""
+    with running_site(launch, launch_triton, prometheus, small_model_repository, tmp_path_factory.mktemp("site")) as it:
+        yield it

@@ -18,7 +18,7 @@ from tests.monitoring.expressions import DOCKER, RULES
 _START_S = 60
 _WAIT_S = 90
 _FOR = "2s"
-_FAULT_WINDOW = "15s"
+_FAULT_WINDOW = "5s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def running_prometheus(binary: str, folder: Path, *, gateway: int, triton: int, 
     """Start one on the configuration of docker/, and end it.
 
     What is changed of the configuration: the targets, where the key is, and a scrape and an evaluation every second.
-    What is changed of the rules: an alert's `for` is 2 s, and the window of ArtifactFault 15 s, else nobody could wait
+    What is changed of the rules: an alert's `for` is 2 s, and the window of ArtifactFault 5 s, else nobody could wait
     for its end.
 
     Args:

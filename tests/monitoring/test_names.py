@@ -1,11 +1,10 @@
 """No rule, test of a rule, or panel names a metric that nobody exposes."""
 
 import re
-import urllib.request
 
+import httpx
 import pytest
 
-from export.triton_options import ServingOptions
 from tests.monitoring.expressions import expressions, metric_names, rules
 
 GPU_ONLY = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
@@ -28,19 +27,13 @@ def series_names(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def gateway_names(launch, small_model_repository):
-    with launch("named", model_repository=small_model_repository) as gateway:
-        return series_names(gateway.client.get("/metrics").text)
+def gateway_names(site):
+    return series_names(site.gateway.client.get("/metrics").text)
 
 
 @pytest.fixture(scope="module")
-def triton_names(launch_triton, small_model_repository):
-    version = small_model_repository / "dinov2_vits14" / "1"
-    with (
-        launch_triton("named", versions={1: version}, options=ServingOptions("python")) as server,
-        urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer,
-    ):
-        return series_names(answer.read().decode())
+def triton_names(site):
+    return series_names(httpx.get(f"http://127.0.0.1:{site.triton.metrics_port}/metrics", trust_env=False).text)
 
 
 def test_every_metric_that_is_asked_for_is_exposed_by_somebody(gateway_names, triton_names):

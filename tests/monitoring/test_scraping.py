@@ -3,70 +3,24 @@
 import bisect
 import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from export.triton_options import ServingOptions
 from gateway.drift import MIN_SAMPLES
 from gateway.metrics import STAGE_SECONDS
-from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel, with_blob
 from tests.monitoring.expressions import DASHBOARDS, dashboard, metric_names, targets, variable_query
-from tests.monitoring.prometheus_process import Prometheus, running_prometheus, wait_until
+from tests.monitoring.prometheus_process import wait_until
+from tests.monitoring.site import PLACES, Site
 from tests.monitoring.test_names import GPU_ONLY
-from tests.triton.server import MODEL, TritonServer
+from tests.triton.server import MODEL
 
-CLIENTS = 8
-PLACES = 5
-"""Inspections that are admitted at once: fewer than there are clients, so that some are refused."""
-
-
-@dataclass(frozen=True)
-class Site:
-    gateway: Gateway
-    triton: TritonServer
-    prometheus: Prometheus
-
-    def look(self, seeds, brightness: float = 1.0) -> None:
-        """Inspect good parts at the ROI `lamp`, one after another, in another light than at the fit."""
-        for seed in seeds:
-            image = np.clip(steel(seed) * brightness, 0, 255).astype(np.uint8)
-            assert self.gateway.infer("lamp", png(image), heatmap="none")["verdict"] == "ok"
-
-
-@pytest.fixture(scope="module")
-def site(
-    launch, launch_triton, prometheus, small_model_repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
-    settings = {
-        "engine": "triton",
-        "model_repository": small_model_repository,
-        "state_dir": folder / "state",
-        "drift_window": MIN_SAMPLES,
-        "max_queued_inspections": PLACES,
-    }
-    versions = {1: small_model_repository / MODEL / "1"}
-    with (
-        launch_triton("watched", versions=versions, options=ServingOptions("python")) as triton,
-        launch("watched", triton_url=triton.url, **settings) as gateway,
-        running_prometheus(
-            prometheus, folder / "prometheus", gateway=gateway.port, triton=triton.metrics_port, key="pcg_unused"
-        ) as server,
-    ):
-        wait_until(lambda: gateway.client.get("/ready").status_code == 200, "gateway ready")
-        for roi in ("watched", "lamp"):
-            gateway.fit(roi, [png(steel(seed)) for seed in range(24)])
-        gateway.calibrate("watched")
-        # Far from all scores: brightness is that of images judged OK.
-        gateway.calibrate("lamp", ok_scores=[0.9])
-        yield Site(gateway, triton, server)
+CLIENTS = PLACES + 3
+"""More than are admitted at once, so that some are refused."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +43,7 @@ def loaded(site: Site, inspections: int) -> Load:
         answers = []
         while not answers or answers[-1].status_code == 429:
             if answers:
-                time.sleep(0.05)
+                time.sleep(0.1)
             answers.append(site.gateway.post("/infer", "watched", [images[number % len(images)]], "image"))
         return answers
 
@@ -114,7 +68,7 @@ def load(site: Site, pytestconfig: pytest.Config) -> Load:
 
     before = loaded(site, 2 * CLIENTS)
     wait_until(lambda: scraped() == before.ok + before.refused, "the first requests are scraped")
-    load = loaded(site, 10_000 if pytestconfig.getoption("--all") else 300)
+    load = loaded(site, 3000 if pytestconfig.getoption("--all") else 200)
     wait_until(lambda: scraped() == before.ok + before.refused + load.ok + load.refused, "the last are scraped")
     return load
 
@@ -180,6 +134,29 @@ def test_a_killed_triton_is_an_alert_until_it_is_back(site, load):
     wait_until(lambda: not site.prometheus.active("EngineDown"), "EngineDown ends")
     wait_until(lambda: not site.prometheus.active("TritonDown"), "TritonDown ends")
     assert site.gateway.infer("watched", image)["score"] > 0
+
+
+def test_a_damaged_file_is_an_alert_and_one_that_stays_until_it_is_mended(site, load):
+    image = png(steel(1))
+    site.gateway.fit("watched", [png(steel(30))])
+    versions = site.gateway.models_dir / "steel" / "watched" / "versions"
+    assert site.gateway.infer("lamp", image)["degraded"] is False  # the cache has one place: `watched` is read anew
+    assert not site.prometheus.active("ArtifactFault")
+    (damaged,) = (versions / "2").glob("memory*")
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    answer = site.gateway.infer("watched", image)
+    assert (answer["version"], answer["degraded"]) == (1, True)
+    wait_until(lambda: site.prometheus.firing("ArtifactFault"), "ArtifactFault fires")
+    (fired,) = site.prometheus.firing("ArtifactFault")
+    assert (fired["kind"], fired["severity"]) == ("version", "critical")
+    wait_until(lambda: site.prometheus.firing("Degraded"), "Degraded fires")
+    wait_until(lambda: not site.prometheus.active("ArtifactFault"), "ArtifactFault ends")
+    assert site.prometheus.firing("Degraded")
+    site.gateway.fit("watched", [png(steel(31))])
+    assert site.gateway.infer("watched", image)["degraded"] is False
+    wait_until(lambda: not site.prometheus.active("Degraded"), "Degraded ends")
 
 
 def test_every_panel_of_the_dashboard_shows_something(site, load):
