@@ -14,12 +14,13 @@ from pathlib import Path
 from anyio import CapacityLimiter, to_thread
 
 from gateway import metrics
+from gateway.calibration_files import StoredCalibration
 from gateway.durable import replace_file
 from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.faults import ServingKind
 from gateway.manifest import Calibration, VersionRef
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, LoadedBank, StoredCalibration
+from gateway.storage import ArtifactStore, LoadedBank
 
 log = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gateway.audit import AuditTrail
+from gateway.calibration_files import StoredCalibration, mirror_calibration, stored_calibration
 from gateway.durable import replace_file, storage_errors, sync_folder, write_file
-from gateway.errors import ArtifactCorruptError, OverloadedError, UnknownRoiError, UnknownVersionError
+from gateway.errors import ArtifactCorruptError, UnknownRoiError, UnknownVersionError
 from gateway.faults import ArtifactFaults
 from gateway.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, Manifest, Pointer, VersionRef
 from gateway.ok_files import OkFiles
@@ -36,6 +36,7 @@ from gateway.ok_maps import OkMaps
 from gateway.patchcore.memory_bank import MemoryBank
 from gateway.patchcore.neighbours import NeighbourSearch, SearchBackend, build_search
 from gateway.roi_key import RoiKey, is_valid_id
+from gateway.roi_lock import held
 from gateway.sealed import DamagedError, sha256_of, unsealed
 from gateway.version_folder import bank_of, ok_maps_of, read_all_verified, read_file, read_manifest, version_files
 
@@ -64,17 +65,6 @@ class LoadedBank:
     def n_bytes(self) -> int:
         """Memory held by the arrays of the bank and its search."""
         return self.bank.n_bytes + self.search.n_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCalibration:
-    """What is stored of a version's calibration."""
-
-    calibration: Calibration | None
-    damaged: str | None = None
-    """What of it is damaged, where a copy answers."""
-    has_own: bool = True
-    """Whether the version's own file is there and whole, or none is due."""
 
 
 class ArtifactStore:
@@ -277,36 +267,13 @@ class ArtifactStore:
             ArtifactCorruptError: it is damaged, and no copy is whole.
             NewerFormatError: a newer gateway wrote it.
         """
-        number = manifest.version
-        own, own_damaged = self._calibration_in(self.version_folder(key, number))
-        spare, spare_damaged = self._calibration_in(self.folder(key))
-        is_same = spare is not None and spare.kept_with == number
-        if own is None and own_damaged is None and is_same:
-            # The two may have been written since the first was looked for.
-            own, own_damaged = self._calibration_in(self.version_folder(key, number))
-            own_damaged = own_damaged or (f"version {number}: {CALIBRATION} is gone" if own is None else None)
-        if own is not None:
-            return StoredCalibration(own, spare_damaged)
-        if own_damaged is None and spare_damaged is None:
-            # Format 1 had one file for all versions.
-            return StoredCalibration(spare if manifest.format == 1 else None, has_own=spare is None)
-        if own_damaged is not None and is_same:
-            return StoredCalibration(spare, f"version {number}: {own_damaged}", has_own=False)
-        raise ArtifactCorruptError(
-            f"{key}: the calibration of version {number} is damaged: {own_damaged or spare_damaged}",
-            "Calibrate this ROI again, or roll back to a version whose calibration is whole.",
-        )
-
-    @staticmethod
-    def _calibration_in(folder: Path) -> tuple[Calibration | None, str | None]:
         try:
-            return Calibration.from_bytes((folder / CALIBRATION).read_bytes(), CALIBRATION), None
-        except (FileNotFoundError, NotADirectoryError):
-            return None, None
-        except OSError as error:
-            return None, f"{CALIBRATION}: {error.strerror}"
+            return stored_calibration(self.folder(key), self.version_folder(key, manifest.version), manifest)
         except DamagedError as error:
-            return None, str(error)
+            raise ArtifactCorruptError(
+                f"{key}: the calibration of version {manifest.version} is damaged: {error}",
+                "Calibrate this ROI again, or roll back to a version whose calibration is whole.",
+            ) from error
 
     def ok(self, key: RoiKey) -> OkFiles:
         """The OK images of an ROI."""
@@ -323,22 +290,9 @@ class ArtifactStore:
             StorageFullError: the models folder cannot be written.
             NewerFormatError: a newer gateway wrote something of it, which this one must not touch.
         """
-        folder = self.root / _LOCKS / key.role_id
-        with storage_errors():
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / f"{key.roi_id}.lock", timeout=timeout_s, thread_local=False)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise OverloadedError(
-                    f"{key}: another fit or change of this ROI is still at work after {timeout_s:g} s",
-                    retry_after_s=max(1, round(timeout_s / 2)),
-                ) from error
-        try:
+        with held(self.root / _LOCKS / key.role_id / f"{key.roi_id}.lock", str(key), timeout_s):
             self._refuse_newer(key)
             yield
-        finally:
-            lock.release()
 
     def next_version(self, key: RoiKey) -> int:
         """The number that the next version will have: one that none had before."""
@@ -393,7 +347,7 @@ class ArtifactStore:
                 if not self._is_current(key, number):
                     self.remove_version(key, number)
                 raise
-        self._mirror_calibration(key, manifest)
+        mirror_calibration(self.folder(key), self.version_folder(key, manifest.version), manifest)
         for old in self.numbers(key) - ref.manifests.keys():
             self.remove_version(key, old)
         return ref, manifest
@@ -407,7 +361,7 @@ class ArtifactStore:
         with storage_errors():
             self._keep_calibration(key)
             ref = self._point_to(key, ref)
-        self._mirror_calibration(key, self.manifest(key, ref))
+        mirror_calibration(self.folder(key), self.version_folder(key, ref.number), self.manifest(key, ref))
         return ref
 
     def set_calibration(self, key: RoiKey, manifest: Manifest, calibration: Calibration) -> None:
@@ -419,7 +373,7 @@ class ArtifactStore:
         data = calibration.model_copy(update={"kept_with": manifest.version}).to_bytes()
         with storage_errors():
             replace_file(self.version_folder(key, manifest.version) / CALIBRATION, data)
-        self._mirror_calibration(key, manifest)
+        mirror_calibration(self.folder(key), self.version_folder(key, manifest.version), manifest)
 
     def drop_unnamed_images(self, key: RoiKey) -> int:
         """Remove OK images and tokens that no kept version names, as far as all can be read. The caller holds the lock.
@@ -520,20 +474,6 @@ class ArtifactStore:
         if stored.calibration is not None and not stored.has_own:
             data = stored.calibration.model_copy(update={"kept_with": manifest.version}).to_bytes()
             replace_file(self.version_folder(key, manifest.version) / CALIBRATION, data)
-
-    def _mirror_calibration(self, key: RoiKey, manifest: Manifest) -> None:
-        """Put the calibration of the version in use into ``calib.json`` too; better none there than another's."""
-        spare = self.folder(key) / CALIBRATION
-        own = self.version_folder(key, manifest.version) / CALIBRATION
-        try:
-            if own.exists():
-                replace_file(spare, own.read_bytes())
-            elif manifest.format > 1:
-                spare.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s: the spare copy of the calibration cannot be written: %s", key, error.strerror)
-            with suppress(OSError):
-                spare.unlink(missing_ok=True)
 
     def remove_version(self, key: RoiKey, number: int) -> None:
         """Take a version away: out of the way first, so that no half of it is ever taken for a version."""
