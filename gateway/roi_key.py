@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gateway.errors import InvalidRequestError
 
 _ID = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?", re.ASCII)
+ID_PATTERN = f"^{_ID.pattern}$"
 ID_RULE = "1 to 64 characters of A-Z, a-z, 0-9, space, '.', '_', '-', not starting or ending with a dot or a space"
 
 

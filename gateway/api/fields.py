@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import File, Form, UploadFile
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
-from gateway.roi_key import ID_RULE
+from gateway.roi_key import ID_PATTERN, ID_RULE
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _MIME_WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
@@ -65,8 +65,13 @@ AreaMm2 = Annotated[Number, Field(ge=0, le=1e9, description="regions smaller tha
 Percentile = Annotated[Number, Field(ge=95, le=100)]
 Score = Annotated[Number, Field(ge=0, le=1000)]
 FalseAlarmRate = Annotated[Number, Field(ge=1e-6, lt=1)]
-RoleId = Annotated[str, Field(description=f"part or station: {ID_RULE}", examples=["disc-front"])]
-RoiId = Annotated[str, Field(description=f"region of it: {ID_RULE}", examples=["pad-1"])]
+# The rule is for the document; `RoiKey` holds to it, with a better message.
+_ID_SCHEMA: dict[str, JsonValue] = {"pattern": ID_PATTERN, "maxLength": 64}
+RoleId = Annotated[
+    str,
+    Field(description=f"part or station: {ID_RULE}", examples=["disc-front"], json_schema_extra=_ID_SCHEMA),
+]
+RoiId = Annotated[str, Field(description=f"region of it: {ID_RULE}", examples=["pad-1"], json_schema_extra=_ID_SCHEMA)]
 
 FormRole = Annotated[RoleId, Form()]
 FormRoi = Annotated[RoiId, Form()]

@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway import metrics
 from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import DriftAnswer
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, UnknownRoiError
@@ -36,7 +37,7 @@ async def scrape(request: Request, services: ServicesDep) -> Response:
     summary="Whether what is inspected still looks like what was learned",
     responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
 )
-async def drift(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
+async def drift(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """Recent inspections of this gateway's host with the version in use, against the OK images that it learned.
 
     Scores of images judged OK are compared with the fit's leave-one-out scores, which run a little higher than those

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from gateway import __version__
 from gateway.access import Caller
 from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import (
     AuditAnswer,
@@ -96,7 +97,7 @@ async def rois(services: ServicesDep, caller: CallerDep) -> Response:
     summary="What an ROI learned from",
     responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
 )
-async def roi(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
+async def roi(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """One ROI with its OK images and their leave-one-out scores."""
     return JsonResponse(await to_thread.run_sync(_detail, services, caller.roi(role_id, roi_id)))
 
@@ -110,8 +111,8 @@ async def roi(services: ServicesDep, caller: CallerDep, role_id: str, roi_id: st
 async def audit(
     services: ServicesDep,
     caller: CallerDep,
-    role_id: str,
-    roi_id: str,
+    role_id: RoleId,
+    roi_id: RoiId,
     limit: Annotated[int, Query(ge=1, le=10_000, description="newest entries")] = 100,
 ) -> Response:
     """Every fit, calibration, rollback and deletion, newest first; kept when the ROI is deleted."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from gateway.api.admitted import PlaceDep, admitted_by
 from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
+from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import (
     CalibrateAnswer,
@@ -224,7 +224,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
     ),
 )
 async def rollback(
-    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str, body: RollbackRequest
+    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId, body: RollbackRequest
 ) -> Response:
     """Put a version that is kept in use again, with the threshold that it had when it was left, at once.
 
@@ -263,7 +263,9 @@ async def rollback(
         StorageFullError,
     ),
 )
-async def delete_roi(services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str) -> Response:
+async def delete_roi(
+    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId
+) -> Response:
     """Remove an ROI with its OK images, memory banks and calibration."""
     key = caller.roi(role_id, roi_id)
 
@@ -298,7 +300,7 @@ async def delete_roi(services: ServicesDep, place: PlaceDep, caller: CallerDep, 
     ),
 )
 async def delete_ok_image(
-    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: str, roi_id: str, sha256: str
+    services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId, sha256: str
 ) -> Response:
     """Take an OK image out of an ROI, learned or excluded, and build its memory bank anew over the others.
 

@@ -235,9 +235,9 @@ ANY_JSON = st.recursive(
 
 
 def _near(good: dict[str, st.SearchStrategy]) -> st.SearchStrategy:
-    """Objects with the keys that are expected, good or not, some missing, some more."""
+    """Objects with the keys that are expected, all good; or good or not, some missing, some more."""
     keys = {key: st.one_of(value, value, value, ANY_JSON) for key, value in good.items()}
-    return st.fixed_dictionaries({}, optional={**keys, "other": ANY_JSON})
+    return st.fixed_dictionaries(good) | st.fixed_dictionaries({}, optional={**keys, "other": ANY_JSON})
 
 
 LENGTHS = st.one_of(st.floats(-10, 2 * SIDE), st.sampled_from([0, 1e-9, 1e6, 1e300, SIDE / 2]))
@@ -268,11 +268,12 @@ ITEMS = st.lists(
             "roi_id": st.just(ROI),
             "mm_per_px": st.just(0.2),
             "shape": SHAPES,
-            "k": st.integers(0, 101),
-            "p_score": st.floats(90, 100),
+            "k": st.integers(1, 100),
+            "p_score": st.floats(95, 100),
             "heatmap": st.sampled_from(["base64", "none", "path"]),
         }
     ),
+    min_size=1,
     max_size=4,
 )
 
