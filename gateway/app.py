@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__, logs, metrics, tracing
 from gateway.access import read_keys
-from gateway.api import docs, inspect, scrape, status, teach
+from gateway.api import docs, inspect, report, scrape, status, teach
 from gateway.api.access import AccessMiddleware, document_access, mask_access_log
 from gateway.api.errors import install_error_handlers
 from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
@@ -102,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         },
     )
     app.state.services = services
-    for router in (inspect.router, teach.fits, teach.changes, status.router, scrape.router, docs.router):
+    for router in (inspect.router, teach.fits, teach.changes, status.router, scrape.router, report.router, docs.router):
         app.include_router(router)
     install_error_handlers(app)
     mask_access_log()

@@ -152,13 +152,13 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         above = float(rejected.mean())
         if _at_least(int(rejected.sum()), len(rejected)) > max(_REJECTS, expected_rejects or 0.0):
             alarms.append("rejects")
-    brightness = _shift(recent.brightness[ok], [i.brightness for i in manifest.images if i.brightness is not None])
+    known = [i for i in manifest.images if i.brightness is not None and i.sharpness is not None]
+    brightness = _shift(recent.brightness[ok], [i.brightness or 0.0 for i in known])
     sharpness = _shift(
-        np.log(recent.sharpness[ok] + _EPSILON),
-        [math.log(i.sharpness + _EPSILON) for i in manifest.images if i.sharpness is not None],
+        np.log(recent.sharpness[ok] + _EPSILON), [math.log((i.sharpness or 0.0) + _EPSILON) for i in known]
     )
-    if brightness is None:
-        reasons.append("the fit kept no brightness to compare with: fit again")
+    if len(known) < 2:
+        reasons.append("the OK images have no brightness to compare with: they were learned before it was kept")
     for name, shift in (("brightness", brightness), ("sharpness", sharpness)):
         if shift is not None and abs(shift.shift) >= _SHIFT and abs(shift.z) >= _SHIFT_Z:
             alarms.append("brightness" if name == "brightness" else "sharpness")
@@ -178,6 +178,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
     )
 
 
+_BINS = 20
 _EPSILON = 1e-4
 
 
@@ -193,6 +194,26 @@ def _shift(values: NDArray[np.floating[Any]], reference: Sequence[float]) -> Shi
     mean, ok_mean = float(np.mean(values, dtype=np.float64)), float(np.mean(reference))
     difference = (mean - ok_mean) / spread
     return Shift(mean, ok_mean, difference, difference / math.sqrt(1 / len(values) + 1 / len(reference)))
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts in the same bins."""
+
+    edges: NDArray[np.float64]
+    """[n + 1]."""
+    ok_images: NDArray[np.int64]
+    """[n], leave-one-out scores of the fit."""
+    recent: NDArray[np.int64]
+    """[n], recent inspections judged OK."""
+
+
+def histogram(recent: Recent, manifest: Manifest) -> Histogram:
+    """The two samples that `measure` compares."""
+    scores = recent.score[recent.judged_ok].astype(np.float64)
+    both = np.concatenate([manifest.ok_scores, scores])
+    edges = np.histogram_bin_edges(both, _BINS) if len(both) else np.linspace(0, 1, _BINS + 1)
+    return Histogram(edges, np.histogram(manifest.ok_scores, edges)[0], np.histogram(scores, edges)[0])
 
 
 class DriftLog:

@@ -609,3 +609,28 @@ class DriftAnswer(BaseModel):
     since: float | None = Field(description="of the oldest inspection in the window, seconds since 1970")
     until: float | None
     histogram: DriftHistogram
+
+
+class BankAnswer(BaseModel):
+    """How the memory bank was made."""
+
+    extractor: str
+    token_hw: tuple[int, int]
+    dim: int
+    k: int
+    p_score: float
+    n_tokens_total: int
+
+
+class ReportAnswer(BaseModel):
+    """What other endpoints answer of an ROI, of one moment."""
+
+    role_id: str
+    roi_id: str
+    made_at: str
+    gateway: str = Field(description="its version")
+    roi: RoiDetail
+    bank: BankAnswer
+    drift: DriftAnswer
+    drift_needs: int = Field(description="inspections without which nothing is said of drift")
+    audit: list[dict[str, Any]] = Field(description="the newest entries of /audit")

@@ -3,10 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from numpy.typing import ArrayLike, NDArray
 from prometheus_client.exposition import choose_encoder
 
 from gateway import metrics
@@ -14,13 +12,12 @@ from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import DriftAnswer
+from gateway.drift import histogram
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, UnknownRoiError
 from gateway.roi_key import RoiKey
 from gateway.services import Services
 
 router = APIRouter(tags=["status"])
-
-_BINS = 20
 
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
@@ -45,16 +42,15 @@ async def drift(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_i
     with those of the OK images, in their standard deviations. `alarms` names what chance does not explain. What cannot
     be said from too few samples is null, and `reason` says so.
     """
-    return JsonResponse(await to_thread.run_sync(_drift, services, caller.roi(role_id, roi_id)))
+    return JsonResponse(await to_thread.run_sync(drift_of, services, caller.roi(role_id, roi_id)))
 
 
-def _drift(services: Services, key: RoiKey) -> dict[str, Any]:
+def drift_of(services: Services, key: RoiKey) -> dict[str, Any]:
+    """The body of `GET /rois/{role}/{roi}/drift`."""
     manifest, _ = services.store.served_manifest(key)
     calibration = services.store.calibration(key, manifest).calibration
     recent = services.drift.recent(key, manifest)
     measured = services.roi_metrics.drift(key, manifest, calibration)
-    scores = recent.score[recent.judged_ok].astype(np.float64)
-    edges = _edges(manifest.ok_scores, scores)
     return {
         **asdict(key),
         "version": manifest.version,
@@ -62,15 +58,5 @@ def _drift(services: Services, key: RoiKey) -> dict[str, Any]:
         **asdict(measured),
         "since": None if not len(recent) else float(recent.time[0]),
         "until": None if not len(recent) else float(recent.time[-1]),
-        "histogram": {
-            "edges": edges,
-            "ok_images": np.histogram(manifest.ok_scores, edges)[0],
-            "recent": np.histogram(scores, edges)[0],
-        },
+        "histogram": asdict(histogram(recent, manifest)),
     }
-
-
-def _edges(*samples: ArrayLike) -> NDArray[np.float64]:
-    """Edges of bins that hold both samples, [_BINS + 1]."""
-    both = np.concatenate([np.asarray(sample, np.float64) for sample in samples])
-    return np.histogram_bin_edges(both, _BINS) if len(both) else np.linspace(0, 1, _BINS + 1)

@@ -99,7 +99,7 @@ async def rois(services: ServicesDep, caller: CallerDep) -> Response:
 )
 async def roi(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """One ROI with its OK images and their leave-one-out scores."""
-    return JsonResponse(await to_thread.run_sync(_detail, services, caller.roi(role_id, roi_id)))
+    return JsonResponse(await to_thread.run_sync(detail_of, services, caller.roi(role_id, roi_id)))
 
 
 @router.get(
@@ -191,7 +191,8 @@ def _summary(
     )
 
 
-def _detail(services: Services, key: RoiKey) -> dict[str, Any]:
+def detail_of(services: Services, key: RoiKey) -> dict[str, Any]:
+    """The body of `GET /rois/{role}/{roi}`."""
     manifest, calibration, damaged = _read(services.store, key)
     scores = manifest.ok_scores or (None,) * len(manifest.images)
     z = robust_z(manifest.ok_scores).tolist() if manifest.ok_scores else [None] * len(manifest.images)
