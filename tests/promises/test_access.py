@@ -40,6 +40,7 @@ ENDPOINTS = {
     ("POST", "/calibrate_ng"): ("teach", True, {"json": BODY}),
     ("POST", "/rois/{role_id}/{roi_id}/rollback"): ("teach", True, {"json": {"version": 1}}),
     ("GET", "/rois/{role_id}/{roi_id}/audit"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/report"): ("teach", True, {}),
     ("DELETE", "/rois/{role_id}/{roi_id}/ok/{sha256}"): ("teach", True, {}),
     ("DELETE", "/rois/{role_id}/{roi_id}"): ("teach", True, {}),
 }
