@@ -27,7 +27,7 @@ class Admission:
             kind: verb for messages, as in "requests to inspect".
             limit: places.
             max_wait_s: how long the work admitted before may take for more to be admitted.
-            max_bytes: declared bodies of all that is admitted, together.
+            max_bytes: bodies of all that is admitted, together: as declared, or as they come in.
         """
         self.kind = kind
         self._limit = limit
@@ -45,6 +45,11 @@ class Admission:
     def wait_s(self) -> float:
         """How long the work that is admitted will take."""
         return self.in_flight * self.service_s
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is admitted any more."""
+        return self._closed_for_s is not None
 
     def close(self, retry_after_s: int) -> None:
         """Admit nothing any more: the process is about to end."""
@@ -69,19 +74,16 @@ class Admission:
                 self._measured < _WINDOW or self.wait_s <= self._max_wait_s,
                 f"they will take {self.wait_s:.1f} s; the limit is {self._max_wait_s:g} s",
             )
-            self._require(
-                self._bytes + n_bytes <= self._max_bytes,
-                f"their bodies have {self._bytes} bytes; with {n_bytes} more they are over {self._max_bytes:g}",
-            )
+            self._require_bytes(n_bytes)
         metrics.ADMITTED.labels(self.kind).inc()
-        place = Place(self)
+        place = Place(self, n_bytes)
         self._hold(1)
         self._bytes += n_bytes
         try:
             yield place
         finally:
             self._hold(-place.n)
-            self._bytes -= n_bytes
+            self._bytes -= place.n_bytes
 
     def _hold(self, n: int) -> None:
         self.in_flight += n
@@ -112,6 +114,18 @@ class Admission:
         weight = n / self._measured if self._measured <= _WINDOW else 1 - (1 - 1 / _WINDOW) ** n
         self.service_s += weight * (each - self.service_s)
 
+    def _receive(self, place: "Place", more: int) -> None:
+        if self._bytes > place.n_bytes:
+            self._require_bytes(more)
+        place.n_bytes += more
+        self._bytes += more
+
+    def _require_bytes(self, more: int) -> None:
+        self._require(
+            self._bytes + more <= self._max_bytes,
+            f"their bodies have {self._bytes} bytes; with {more} more they are over {self._max_bytes:g}",
+        )
+
     def _require(self, fits: bool, why: str) -> None:
         if not fits:
             metrics.SHED.labels(self.kind).inc()
@@ -124,9 +138,19 @@ class Admission:
 class Place:
     """What one admitted request holds."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, n_bytes: int) -> None:
         self._admission = admission
         self.n = 1
+        self.n_bytes = n_bytes
+
+    def receive(self, n_bytes: int) -> None:
+        """Count what has come in of the body so far, where it is more than was declared.
+
+        Raises:
+            OverloadedError: with the bodies of others that is too much.
+        """
+        if n_bytes > self.n_bytes:
+            self._admission._receive(self, n_bytes - self.n_bytes)
 
     @contextmanager
     def work(self, n: int = 1) -> Iterator[None]:

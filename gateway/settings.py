@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         "auto",
         description="embedded engine on CPU; auto is bf16 where the processor has it and the export passed in it",
     )
+    engine_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="deadline of an inspection's call to the embedded engine, its turn included"
+    )
+    engine_fit_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="deadline of a call to the embedded engine for one batch of a fit"
+    )
     search: Literal["auto", "numpy", "faiss", "faiss-gpu", "sklearn"] = Field(
         "auto", description="nearest neighbours; auto is FAISS on a GPU that it finds, else numpy"
     )
@@ -123,12 +129,6 @@ class Settings(BaseSettings):
     )
     min_upload_bytes_s: int = Field(
         65536, gt=0, description="mean rate at which a body must come in, after the first 10 s"
-    )
-    engine_timeout_s: float = Field(
-        30.0, gt=0, le=600, description="deadline of an inspection's call to the embedded engine, its turn included"
-    )
-    engine_fit_timeout_s: float = Field(
-        120.0, gt=0, le=3600, description="deadline of a call to the embedded engine for one batch of a fit"
     )
     drain_s: float = Field(
         0.0, ge=0, le=600, description="at SIGTERM, time during which /ready is 503 already and work is still admitted"

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
 from gateway.admission import Admission, Place
-from gateway.errors import ShuttingDownError, SlowBodyError
+from gateway.errors import SlowBodyError
 from gateway.services import Services
 
 _FREE_S = 10.0
@@ -25,18 +25,16 @@ def admitted_by(admission: Callable[[Services], Admission]) -> type[APIRoute]:
 
             async def admit_and_handle(request: Request) -> Response:
                 services: Services = request.app.state.services
-                paced = Request(request.scope, _paced(request.receive, services.settings.min_upload_bytes_s))
-                request.state.place = None
-                try:
-                    with admission(services).reserve(_declared_bytes(request)) as place:
-                        request.state.place = place
-                        return await services.lifecycle.until_cut(handle(paced))
-                except ShuttingDownError:
-                    if request.state.place is None:
-                        # The connection will be closed; over bytes that nobody has read that is a reset, and no answer.
-                        async for _ in paced.stream():
-                            pass
-                    raise
+                bytes_s = services.settings.min_upload_bytes_s
+                work = admission(services)
+                if work.is_closed:
+                    # The connection will be closed; over bytes that nobody has read that is a reset, and no answer.
+                    async for _ in Request(request.scope, _paced(request.receive, bytes_s)).stream():
+                        pass
+                with work.reserve(_declared_bytes(request)) as place:
+                    request.state.place = place
+                    counted = Request(request.scope, _paced(request.receive, bytes_s, place))
+                    return await services.lifecycle.until_cut(handle(counted))
 
             return admit_and_handle
 
@@ -56,7 +54,7 @@ def _declared_bytes(request: Request) -> int:
     return int(declared) if declared.isdecimal() else 0
 
 
-def _paced(receive: Receive, bytes_s: int) -> Receive:
+def _paced(receive: Receive, bytes_s: int, place: Place | None = None) -> Receive:
     """`receive`, which gives up on a body that comes in too slowly: it holds a place that others wait for."""
     start = asyncio.get_running_loop().time()
     seen = 0
@@ -75,6 +73,8 @@ def _paced(receive: Receive, bytes_s: int) -> Receive:
                 f"{seen} bytes of the body came in {took:.0f} s; at least {bytes_s} a second are asked for"
             ) from error
         seen += len(message.get("body", b""))
+        if place is not None:
+            place.receive(seen)
         is_whole = not message.get("more_body", False)
         return message
 

@@ -128,6 +128,20 @@ def test_bodies_together_are_bounded() -> None:
         assert "60 bytes; with 41 more" in refused(admission, 41).message
 
 
+def test_a_body_of_undeclared_length_counts_as_it_comes_in() -> None:
+    admission = Admission("inspect", 64, max_bytes=100)
+    with admission.reserve() as place:
+        place.receive(500)  # alone, it may
+    with admission.reserve(60), admission.reserve() as place:
+        for seen in (10, 40):
+            place.receive(seen)
+        with pytest.raises(OverloadedError, match="100 bytes; with 1 more"):
+            place.receive(41)
+    with admission.reserve(60), admission.reserve(40) as place:
+        place.receive(40)  # as declared
+        assert "100 bytes" in refused(admission, 1).message
+
+
 def test_once_closed_nothing_is_admitted_and_what_is_goes_on() -> None:
     admission = Admission("inspect", 2)
     with admission.reserve() as place:
