@@ -166,8 +166,10 @@ def test_at_five_times_its_capacity_what_is_admitted_is_answered_in_time_and_hea
     assert set(over.statuses) == {200, 429}
     assert over.statuses[429] > over.statuses[200], "five times as much was asked for as can be done"
     assert min(over.retry_after) >= 1
-    # Without admission they would wait four seconds for every second of load.
-    assert over.latency(99) <= 3 * (QUEUE_S + before.latency(99))
+    # Without admission they would wait four seconds for every second of load. The wait is foretold by the pace so far:
+    # where somebody else takes the machine meanwhile, it is longer.
+    assert over.latency(50) <= 2 * (QUEUE_S + before.latency(50))
+    assert over.latency(99) <= 8 * (QUEUE_S + before.latency(99))
     assert over.latency(50, 429) <= over.latency(50) / 5, "a refusal is at once"
     assert over.per_s >= capacity / 4, "refusing is not all that it does"
     assert health_ms[1] <= 100 + 10 * late_ms[1]
