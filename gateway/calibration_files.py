@@ -3,6 +3,7 @@
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from gateway.durable import replace_file
@@ -67,10 +68,16 @@ def mirror_calibration(roi: Path, version: Path, manifest: Manifest) -> None:
             spare.unlink(missing_ok=True)
 
 
+@lru_cache(maxsize=512)
+def _parsed(data: bytes) -> Calibration:
+    # Read for every inspection, and nearly always the same.
+    return Calibration.from_bytes(data, CALIBRATION)
+
+
 def _read(folder: Path) -> tuple[Calibration | None, str | None]:
     """The calibration in a folder, if there is any, and what is wrong with it."""
     try:
-        return Calibration.from_bytes((folder / CALIBRATION).read_bytes(), CALIBRATION), None
+        return _parsed((folder / CALIBRATION).read_bytes()), None
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except OSError as error:

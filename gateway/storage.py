@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -116,11 +117,9 @@ class ArtifactStore:
         if old := _FORMAT_1_POINTER.fullmatch(data):
             return VersionRef(int(old[1]), old[2].decode())
         try:
-            pointer = Pointer.from_lines(data)
+            return _pointed_to(data)
         except DamagedError as error:
             return self._newest_whole(key, str(error))
-        damaged = None if data == pointer.to_bytes() else "'current' is damaged, its second copy answers"
-        return VersionRef(pointer.version, pointer.sha256, damaged, pointer.manifests, pointer.last)
 
     def _newest_whole(self, key: RoiKey, damaged: str) -> VersionRef:
         whole = self._manifests_found(key)
@@ -501,6 +500,14 @@ class ArtifactStore:
                 unsealed(path.read_bytes(), f"{key}: {path.relative_to(folder)}")
         with suppress(OSError, DamagedError):
             Pointer.from_lines((folder / CURRENT).read_bytes())
+
+
+@lru_cache(maxsize=512)
+def _pointed_to(data: bytes) -> VersionRef:
+    # Read for every inspection, and nearly always the same.
+    pointer = Pointer.from_lines(data)
+    damaged = None if data == pointer.to_bytes() else "'current' is damaged, its second copy answers"
+    return VersionRef(pointer.version, pointer.sha256, damaged, pointer.manifests, pointer.last)
 
 
 def _nothing_whole(key: RoiKey, damaged: list[str]) -> ArtifactCorruptError:
