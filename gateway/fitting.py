@@ -25,8 +25,10 @@ from gateway.images import Limits, decode, read_header, to_model_input
 from gateway.learning import Learned, Recipe, learn
 from gateway.look import look
 from gateway.manifest import Calibration, ExcludedImage, Manifest, OkImage
+from gateway.metrics import FIT_STAGE_SECONDS
 from gateway.model_description import ModelDescription
 from gateway.pipeline import mask_of
+from gateway.request_context import tell
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting, WeightsMode
@@ -139,7 +141,7 @@ class FitService:
             )
         new = await self._extract(request, model, times)
         duplicates = len(request.images) - len(new)
-        return await in_thread(self._learn, request, model, new, duplicates, times, limiter=self._threads)
+        return _counted(await in_thread(self._learn, request, model, new, duplicates, times, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
         """Take one OK image out of an ROI, learned or excluded, and build its bank anew over the others.
@@ -155,7 +157,7 @@ class FitService:
         """
         times = StageTimes()
         model = self._engine.model
-        return await in_thread(self._remove, key, sha256, model, times, limiter=self._threads)
+        return _counted(await in_thread(self._remove, key, sha256, model, times, limiter=self._threads))
 
     async def _extract(self, request: FitRequest, model: ModelDescription, times: StageTimes) -> list[_NewImage]:
         """Decode and tokenise each image once, however often it was sent."""
@@ -455,6 +457,13 @@ class FitService:
 def _by_sha256(images: Sequence[tuple[str, bytes]]) -> dict[str, tuple[str, bytes]]:
     """The first of the same bytes, last image first. Hundreds of megabytes may have to be read for it."""
     return {hashlib.sha256(data).hexdigest(): (name, data) for name, data in reversed(images)}
+
+
+def _counted(result: FitResult) -> FitResult:
+    tell(version=result.manifest.version, n_ok=len(result.manifest.images), n_added=result.n_added)
+    for stage, ms in result.times.ms.items():
+        FIT_STAGE_SECONDS.labels(stage).observe(ms / 1e3)
+    return result
 
 
 def _known(before: Manifest | None) -> set[str]:
