@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from gateway import metrics
 from gateway.errors import OverloadedError, ShuttingDownError
 
-_WINDOW = 10
-"""Images over which the service time is measured: their mean at first, then one that forgets."""
+_WINDOW = 32
+"""Images over which the service time is measured: their mean at first, then one that forgets. So many that one stall of
+the machine does not turn a line away."""
 _LONGEST_RETRY_S = 120
 
 

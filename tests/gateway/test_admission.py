@@ -50,10 +50,10 @@ def test_the_service_time_is_that_of_one_image_whatever_a_request_holds(clock: C
     admission = Admission("inspect", 64)
     clock.work(admission, 2.0, n=4)
     assert admission.service_s == pytest.approx(0.5)
-    clock.work(admission, 6.0, n=6)
-    assert admission.service_s == pytest.approx(0.8), "the mean of the first ten"
-    clock.work(admission, 1.8)
-    assert admission.service_s == pytest.approx(0.9), "then a tenth of the latest"
+    clock.work(admission, 30.0, n=28)
+    assert admission.service_s == pytest.approx(1.0), "the mean of the first 32"
+    clock.work(admission, 4.2)
+    assert admission.service_s == pytest.approx(1.1), "then a part in 32 of the latest"
 
 
 def test_the_service_time_counts_how_many_are_worked_on_at_once(clock: Clock) -> None:
@@ -91,9 +91,9 @@ def test_a_failure_is_no_service_time(clock: Clock) -> None:
 
 def test_what_would_wait_too_long_is_refused_by_the_measured_service_time(clock: Clock) -> None:
     admission = Admission("inspect", 64, max_wait_s=5)
-    clock.work(admission, 18.0, n=9)
+    clock.work(admission, 62.0, n=31)
     with admission.reserve(), admission.reserve(), admission.reserve(), admission.reserve():
-        pass  # nine are too few to go by
+        pass  # 31 are too few to go by
     clock.work(admission, 2.0)
     with admission.reserve(), admission.reserve(), admission.reserve():  # alone, then behind 2 s and 4 s
         error = refused(admission)
@@ -104,7 +104,7 @@ def test_what_would_wait_too_long_is_refused_by_the_measured_service_time(clock:
 def test_one_that_is_alone_is_never_refused(clock: Clock) -> None:
     """However long the last one took, however large it is: else the measure could never be better again."""
     admission = Admission("inspect", 4, max_wait_s=5, max_bytes=10)
-    clock.work(admission, 10000, n=10)
+    clock.work(admission, 10000, n=40)
     with admission.reserve(n_bytes=99) as place, place.work(32):
         assert refused(admission).retry_after_s == 120
 

@@ -241,17 +241,23 @@ def until_admitted(gateway: Gateway) -> None:
         time.sleep(0.05)
 
 
-def test_memory_and_open_files_do_not_grow(loaded, full, record_property):
+def test_memory_and_open_files_do_not_grow(launch, small_model_repository, full, record_property):
+    with launch("soaked", model_repository=small_model_repository) as gateway:
+        gateway.fit("kept", OK)
+        soaked(gateway, full, record_property)
+
+
+def soaked(gateway: Gateway, full: bool, record_property) -> None:
     n_inferences, n_fits, n_first = (10_000, 200, 500) if full else (150, 4, 50)
     rois = ["kept", "b", "c", "d"]
     for roi in rois[1:]:
-        loaded.fit(roi, OK[:1])
+        gateway.fit(roi, OK[:1])
     every = n_inferences // n_fits
-    url = f"http://127.0.0.1:{loaded.port}"
+    url = f"http://127.0.0.1:{gateway.port}"
     images = [png(steel(1000 + seed)) for seed in range(8)]
 
     with ThreadPoolExecutor(3) as pool, httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
-        inspector = Gateway(loaded.process, loaded.port, client, loaded.models_dir, loaded.log)
+        inspector = Gateway(gateway.process, gateway.port, client, gateway.models_dir, gateway.log)
 
         def infer(i: int) -> None:
             inspector.infer(rois[i % len(rois)], images[i % len(images)])
@@ -259,14 +265,14 @@ def test_memory_and_open_files_do_not_grow(loaded, full, record_property):
         def soak(begin: int, end: int) -> None:
             for start in range(begin, end, every):
                 stop = min(start + every, end)
-                fit = pool.submit(loaded.fit, rois[start // every % len(rois)], [png(steel(5000 + start))])
+                fit = pool.submit(gateway.fit, rois[start // every % len(rois)], [png(steel(5000 + start))])
                 list(pool.map(infer, range(start, stop)))
                 fit.result()
 
         soak(0, n_first)
-        first = rss_mb(loaded), open_files(loaded)
+        first = rss_mb(gateway), open_files(gateway)
         soak(n_first, n_inferences)
-        last = rss_mb(loaded), open_files(loaded)
+        last = rss_mb(gateway), open_files(gateway)
     record_property(
         "soak",
         f"{n_inferences} inferences, {n_fits} fits: memory {first[0]:.0f} MB after the first {n_first}, "
