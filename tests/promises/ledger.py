@@ -30,6 +30,7 @@ class Seen:
     images: frozenset[str] = frozenset()
     mark: float | None = None
     """`area_mm2_thr` of the calibration: each one that a client asks for has another."""
+    version: int = field(default=0, compare=False)
     checksum: str | None = field(default=None, compare=False)
 
 
@@ -52,10 +53,10 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
     except GatewayError as error:
         raise BrokenPromiseError(f"{key}: {error.message}") from error
     if loaded.damaged or stored.damaged:
-        raise BrokenPromiseError(f"{key}: {loaded.damaged} {stored.damaged}")
-    calibration = stored.calibration
+        raise BrokenPromiseError(f"{key}: {loaded.damaged or stored.damaged}")
     images = frozenset(image.sha256 for image in loaded.manifest.images)
-    return Seen(images, None if calibration is None else calibration.area_mm2_thr, loaded.manifest.checksum)
+    mark = None if stored.calibration is None else stored.calibration.area_mm2_thr
+    return Seen(images, mark, loaded.manifest.version, loaded.manifest.checksum)
 
 
 def _new_images(n: int) -> dict[str, bytes]:
@@ -90,6 +91,7 @@ class OneClient:
         self._may_be: Seen | None = None
         """What it is instead, if the request whose answer was lost had been done."""
         self._versions: dict[int, Seen] = {}
+        """Each version as it was when it was last in use, to roll back to."""
 
     def change(self, gateway) -> None:
         """Ask for one change, and note what it makes of the ROI.
@@ -112,15 +114,21 @@ class OneClient:
         if now == self._is and self._is.checksum not in (None, now.checksum):
             raise BrokenPromiseError(f"{self.key}: another memory bank than was acknowledged")
         self._is, self._may_be = now, None
+        self._note()
+
+    def _note(self) -> None:
+        if not self._is.images:
+            self._versions.clear()
+        else:
+            self._versions[self._is.version] = self._is
 
     def _fit(self, gateway) -> None:
         images = _new_images(2)
-        answer = self._ask(
-            Seen(self._is.images | images.keys(), self._is.mark), lambda: _fit(gateway, self.key, images)
-        )
+        would_be = Seen(self._is.images | images.keys(), self._is.mark)
+        answer = self._ask(would_be, lambda: _fit(gateway, self.key, images))
         if answer is not None:
-            self._is = replace(self._is, checksum=answer["checksum"])
-            self._versions[answer["version"]] = self._is
+            self._is = replace(self._is, version=answer["version"], checksum=answer["checksum"])
+            self._note()
 
     def _calibrate(self, gateway) -> None:
         mark = self._rng.uniform(0.1, 10)
@@ -128,12 +136,20 @@ class OneClient:
         if self._rng.random() < 0.5:
             body["ok_scores"] = [0.4, 0.5]
         self._ask(replace(self._is, mark=mark), lambda: gateway.client.post("/calibrate_ng", json=body))
+        self._note()
 
-    def _roll_back(self, gateway) -> None: ...
+    def _roll_back(self, gateway) -> None:
+        """To one of the last three: those are surely kept."""
+        others = [number for number in sorted(self._versions)[-3:] if number != self._is.version]
+        if not others:
+            return
+        number = self._rng.choice(others)
+        path = f"/rois/{self.key}/rollback"
+        self._ask(self._versions[number], lambda: gateway.client.post(path, json={"version": number}))
 
     def _delete(self, gateway) -> None:
-        if self._ask(Seen(), lambda: gateway.client.delete(f"/rois/{self.key}")) is not None:
-            self._versions.clear()
+        self._ask(Seen(), lambda: gateway.client.delete(f"/rois/{self.key}"))
+        self._note()
 
     def _ask(self, would_be: Seen, send: Callable[[], httpx.Response]) -> dict[str, Any] | None:
         """The answer, and the ROI is then what it would be; None where it was refused, and the ROI is what it was."""

@@ -1,18 +1,19 @@
-"""A gateway that is killed in the midst of a write: ``python -m tests.promises.dying_gateway STEP [torn]``.
+"""A program that is killed in the midst of a write: ``python -m tests.promises.dying STEP whole|torn MODULE …``.
 
 A step is a system call that changes what is on disk. Just before the n-th of them the process gets SIGKILL, from
 itself, as it would from somebody else at that moment. ``torn`` is for the negative control: files are then replaced in
-place, half by half, and the steps are the moments between the halves.
+place, half by half, and the steps are the moments between the halves of ``current``.
 """
 
 import functools
 import itertools
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
 
-from gateway.__main__ import main
+from gateway.manifest import CURRENT
 
 _STEPS = ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")
 
@@ -42,7 +43,8 @@ def _torn_replace(die_in_time):
         with Path(target).open("wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            die_in_time()
+            if Path(target).name == CURRENT:
+                die_in_time()
             file.write(data[len(data) // 2 :])
         Path(source).unlink()
 
@@ -50,10 +52,12 @@ def _torn_replace(die_in_time):
 
 
 if __name__ == "__main__":
-    die = _dying(int(sys.argv[1]))
-    if "torn" in sys.argv[2:]:
+    step, how, module, *arguments = sys.argv[1:]
+    die = _dying(int(step))
+    if how == "torn":
         os.replace = _torn_replace(die)
     else:
         for name in _STEPS:
             setattr(os, name, _before(die, getattr(os, name)))
-    sys.exit(main(["serve"]))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,1 @@
+"""What is stored, looked at and moved without a gateway: list, verify, export, import."""

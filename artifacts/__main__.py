@@ -1,0 +1,141 @@
+"""`scripts/artifacts`: list, verify, export, import."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from artifacts.archive import ArchiveError
+from artifacts.checking import Listed, damages, listed
+from artifacts.moving import export_roi, import_roi
+from gateway.errors import GatewayError
+from gateway.model_description import DescriptionError, newest_version, read_description
+from gateway.roi_key import RoiKey
+from gateway.settings import Settings
+from gateway.storage import ArtifactStore
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 done and all whole, 1 failed or something is damaged, 2 wrong usage.
+    """
+    args = _parser().parse_args(arguments)
+    settings = Settings()
+    logging.basicConfig(handlers=[logging.NullHandler()])  # what is damaged is told below, once
+    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
+    if not settings.models_dir.is_dir() and args.command != "import":
+        print(f"error: GATEWAY_MODELS_DIR: {settings.models_dir} is not a folder", file=sys.stderr)
+        return 1
+    try:
+        return {"list": _list, "verify": _verify, "export": _export, "import": _import}[args.command](
+            store, settings, args
+        )
+    except GatewayError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+    except (ArchiveError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/artifacts",
+        description="Look at what is stored under GATEWAY_MODELS_DIR, and move an ROI to another site. "
+        "Gateways may be at work on the folder meanwhile.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    lists = commands.add_parser("list", help="every ROI with its versions, counts, size and calibration")
+    lists.add_argument("--json", action="store_true", help="for a program")
+    verify = commands.add_parser("verify", help="hold every file to its checksum; status 1 where one is damaged")
+    verify.add_argument("roi", nargs="?", type=_key, metavar="ROLE/ROI", help="(default: all)")
+    export = commands.add_parser("export", help="write one version of an ROI with its OK images and calibration")
+    export.add_argument("roi", type=_key, metavar="ROLE/ROI")
+    export.add_argument("target", type=Path, metavar="FILE.tar", help="or a folder to make")
+    export.add_argument("--version", type=int, metavar="N", help="(default: the one in use)")
+    imports = commands.add_parser("import", help="check an export and make it the newest version of its ROI")
+    imports.add_argument("source", type=Path, metavar="FILE.tar", help="or a folder")
+    imports.add_argument("--as", dest="as_key", type=_key, metavar="ROLE/ROI", help="(default: as it was called)")
+    return parser
+
+
+def _key(text: str) -> RoiKey:
+    role_id, _, roi_id = text.partition("/")
+    try:
+        return RoiKey(role_id, roi_id)
+    except GatewayError as error:
+        raise argparse.ArgumentTypeError(f"{error.message}. {error.hint}") from error
+
+
+def _list(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    found, unreadable = [], []
+    for key in store.rois():
+        try:
+            found.append(listed(store, key))
+        except GatewayError as error:
+            unreadable.append(error.message)
+    if args.json:
+        print(json.dumps({"rois": [dataclasses.asdict(roi) for roi in found], "unreadable": unreadable}, indent=1))
+    else:
+        print("\n".join(_table(found)))
+        for message in unreadable:
+            print(f"damaged: {message}", file=sys.stderr)
+    return 1 if unreadable or any(roi.damaged for roi in found) else 0
+
+
+def _table(rois: Sequence[Listed]) -> list[str]:
+    head = ("ROI", "version", "kept", "OK images", "embeddings", "calibration", "MB", "")
+    rows = [
+        (
+            f"{roi.role_id}/{roi.roi_id}",
+            str(roi.version),
+            ",".join(map(str, roi.kept)),
+            str(roi.n_ok),
+            str(roi.n_embeddings),
+            roi.calibration,
+            f"{roi.n_bytes / 1e6:.1f}",
+            "; ".join(roi.damaged),
+        )
+        for roi in rois
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+
+
+def _verify(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    n_damaged = 0
+    keys = store.rois() if args.roi is None else [args.roi]
+    for key in keys:
+        for damage in damages(store, key):
+            print(f"{key}: {damage}")
+            n_damaged += 1
+    print(f"{len(keys)} ROIs verified, {n_damaged} damages", file=sys.stderr)
+    return 1 if n_damaged else 0
+
+
+def _export(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    contents = export_roi(store, args.roi, args.target, args.version)
+    print(f"{args.roi} version {contents.version}: {len(contents.files)} files in {args.target}")
+    return 0
+
+
+def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    serves = None
+    if settings.engine == "embedded":
+        try:
+            serves = read_description(newest_version(settings.model_folder)).fingerprint
+        except DescriptionError as error:
+            print(f"warning: the model served here is not known: {error}", file=sys.stderr)
+    imported = import_roi(store, settings, args.source, args.as_key, serves)
+    for warning in imported.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{imported.key} version {imported.version}: {imported.n_images} OK images")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

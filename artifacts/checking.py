@@ -1,0 +1,116 @@
+"""What a models folder holds, and whether all of it is what was written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.errors import ArtifactCorruptError, GatewayError
+from gateway.manifest import CALIBRATION, Calibration, Manifest
+from gateway.roi_key import RoiKey
+from gateway.sealed import DamagedError
+from gateway.storage import ArtifactStore
+from gateway.version_folder import read_all_verified, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One ROI of a models folder."""
+
+    role_id: str
+    roi_id: str
+    version: int
+    """In use."""
+    kept: tuple[int, ...]
+    n_ok: int
+    n_embeddings: int
+    calibration: Literal["none", "current", "stale", "damaged"]
+    n_bytes: int
+    """Of all its files."""
+    damaged: tuple[str, ...]
+    """What was found so far; `verify` looks at everything."""
+
+
+def listed(store: ArtifactStore, key: RoiKey) -> Listed:
+    """Look at the manifest in use.
+
+    Raises:
+        GatewayError: never fitted, or nothing whole is stored.
+    """
+    manifest, damaged = store.served_manifest(key)
+    calibration: Literal["none", "current", "stale", "damaged"]
+    try:
+        stored = store.calibration(key, manifest).calibration
+        calibration = "none" if stored is None else "stale" if stored.is_stale(manifest) else "current"
+    except ArtifactCorruptError:
+        calibration = "damaged"
+    return Listed(
+        role_id=key.role_id,
+        roi_id=key.roi_id,
+        version=manifest.version,
+        kept=tuple(sorted(store.kept(key, store.current(key)))),
+        n_ok=len(manifest.images),
+        n_embeddings=manifest.n_embeddings,
+        calibration=calibration,
+        n_bytes=sum(path.stat().st_size for path in store.folder(key).rglob("*") if path.is_file()),
+        damaged=tuple(damaged),
+    )
+
+
+def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
+    """Hold every file of every version kept, and every OK image, to its checksum; what is wrong, one after the other.
+
+    Raises:
+        UnknownRoiError: never fitted.
+        NewerFormatError: a newer gateway wrote it.
+    """
+    try:
+        ref = store.current(key)
+    except ArtifactCorruptError as error:
+        yield _short(key, error)
+        return
+    if ref.damaged:
+        yield ref.damaged
+    images = {}
+    for number, sha256 in sorted(store.kept(key, ref).items()):
+        folder = store.version_folder(key, number)
+        try:
+            manifest = read_manifest(folder, sha256)
+        except DamagedError as error:
+            yield f"version {number}: {error}"
+            continue
+        for image in (*manifest.images, *manifest.excluded):
+            images[image.sha256] = image, manifest.model_fingerprint
+        try:
+            read_all_verified(folder, manifest)
+        except DamagedError as error:
+            yield f"version {number}: {error}"
+        yield from _calibration_damages(store, key, manifest, in_use=number == ref.number)
+    ok = store.ok(key)
+    for image, fingerprint in images.values():
+        try:
+            ok.image(image)
+        except GatewayError as error:
+            yield _short(key, error)
+        if ok.tokens(image.sha256, fingerprint) is None:
+            yield f"tokens of OK image {image.sha256} are damaged or gone: the next fit computes them anew"
+
+
+def _calibration_damages(store: ArtifactStore, key: RoiKey, manifest: Manifest, *, in_use: bool) -> Iterator[str]:
+    """Of a version's own calibration; of the one in use also the ROI's copy."""
+    try:
+        if in_use:
+            if (stored := store.calibration(key, manifest)).damaged:
+                yield stored.damaged
+            return
+        Calibration.from_bytes((store.version_folder(key, manifest.version) / CALIBRATION).read_bytes(), CALIBRATION)
+    except FileNotFoundError:
+        return  # never calibrated
+    except ArtifactCorruptError as error:
+        yield _short(key, error)
+    except (DamagedError, OSError) as error:
+        yield f"version {manifest.version}: {error}"
+
+
+def _short(key: RoiKey, error: GatewayError) -> str:
+    """The message without the name of the ROI, which the caller knows."""
+    return error.message.removeprefix(f"{key}: ")

@@ -1,0 +1,302 @@
+"""One version of an ROI out of a models folder, and into another."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from artifacts.archive import AUDIT_COPY, Archive, ArchiveError, Contents, Limits, opened, write_archive
+from gateway.array_files import read_npz
+from gateway.audit import Change
+from gateway.calibrating import threshold_of
+from gateway.errors import GatewayError
+from gateway.images import Limits as ImageLimits
+from gateway.images import read_header
+from gateway.manifest import CALIBRATION, LEAVE_ONE_OUT, MANIFEST, Calibration, ExcludedImage, Manifest, OkImage
+from gateway.ok_maps import OkMaps
+from gateway.patchcore.memory_bank import MemoryBank
+from gateway.request_context import actor
+from gateway.roi_key import RoiKey
+from gateway.sealed import DamagedError, unsealed_npz
+from gateway.settings import Settings
+from gateway.storage import ArtifactStore
+from gateway.version_folder import bank_of, read_all_verified, read_file
+from postprocess.roi_mask import ShapeError
+
+_FILES_BESIDE_OK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import made."""
+
+    key: RoiKey
+    version: int
+    n_images: int
+    warnings: list[str]
+
+
+def export_roi(store: ArtifactStore, key: RoiKey, target: Path, number: int | None = None) -> Contents:
+    """Write one version with its OK images, calibration and audit trail; gateways may be at work meanwhile.
+
+    Args:
+        store: the models folder.
+        key: the ROI.
+        target: a name that ends in ``.tar``, or a folder to make.
+        number: of the version; None is the one in use.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UnknownRoiError: never fitted.
+        UnknownVersionError: not kept, or damaged.
+        ArtifactCorruptError: an OK image or the calibration is damaged.
+        FileExistsError: something is there.
+        OSError: it cannot be written.
+    """
+    ref = store.whole_version(key, store.current(key).number if number is None else number)
+    manifest = store.manifest(key, ref)
+    contents = Contents(
+        role_id=key.role_id,
+        roi_id=key.roi_id,
+        version=manifest.version,
+        model_fingerprint=manifest.model_fingerprint,
+        exported_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        files={},
+    )
+    return write_archive(target, contents, _files(store, key, manifest))
+
+
+def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    folder = store.version_folder(key, manifest.version)
+    yield MANIFEST, read_file(folder / MANIFEST)
+    yield from read_all_verified(folder, manifest).items()
+    if (calibration := store.calibration(key, manifest).calibration) is not None:
+        yield CALIBRATION, calibration.to_bytes()
+    if changes := store.audit.read(key, limit=2**31):
+        yield AUDIT_COPY, b"".join(orjson.dumps(change) + b"\n" for change in reversed(changes))
+    ok = store.ok(key)
+    for image in (*manifest.images, *manifest.excluded):
+        yield f"ok/{image.sha256}.{image.extension}", ok.image(image)
+        tokens = ok.folder / f"{image.sha256}.npz"
+        # Tokens that are damaged or gone are computed anew by the next fit.
+        if ok.tokens(image.sha256, manifest.model_fingerprint) is not None:
+            yield f"ok/{tokens.name}", tokens.read_bytes()
+
+
+def import_roi(
+    store: ArtifactStore, settings: Settings, source: Path, as_key: RoiKey | None = None, serves: str | None = None
+) -> Imported:
+    """Put an exported version in place as a new version of its ROI, and make that the current one, at once.
+
+    Everything in the archive is checked before anything is written. An import that is cut off leaves the ROI as it was;
+    one that is done can be rolled back where the ROI was there before.
+
+    Args:
+        store: the models folder; gateways may be at work on it meanwhile.
+        settings: limits.
+        source: tar or folder.
+        as_key: another name than the archive's.
+        serves: fingerprint of the model that is served here, where it is known.
+
+    Raises:
+        ArchiveError: the archive is not what an export wrote, or more than is taken here.
+        GatewayError: a name that is no id, a newer format, or nothing can be written; the ROI is as it was.
+    """
+    limits = Limits(
+        files=2 * settings.max_roi_images + _FILES_BESIDE_OK,
+        image_bytes=settings.max_image_bytes,
+        file_bytes=settings.bank_cache_bytes,
+    )
+    with opened(source, limits) as archive:
+        checked = _Checked.of(archive, settings)
+        key = as_key or RoiKey(checked.manifest.role_id, checked.manifest.roi_id)
+        with _acting(), store.lock(key, settings.fit_lock_timeout_s):
+            version = _put(store, key, archive, checked, settings)
+    warnings = []
+    fitted_with = checked.manifest.model_fingerprint
+    if serves is not None and serves != fitted_with:
+        warnings.append(
+            f"{key} was fitted with model {fitted_with[:16]}, model {serves[:16]} is served here: it answers 409 "
+            "until a fit, for which one OK image is enough"
+        )
+    return Imported(key, version, len(checked.manifest.images), warnings)
+
+
+@contextmanager
+def _acting() -> Iterator[None]:
+    """Say in the audit trail who did it."""
+    token = actor.set(f"scripts/artifacts, uid {os.getuid()}")
+    try:
+        yield
+    finally:
+        actor.reset(token)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Checked:
+    """What is in an archive, all of it verified."""
+
+    manifest: Manifest
+    bank: MemoryBank
+    weights: NDArray[np.float32] | None
+    ok_maps: OkMaps | None
+    calibration: Calibration | None
+
+    @classmethod
+    def of(cls, archive: Archive, settings: Settings) -> "_Checked":
+        """Read all of it once.
+
+        Raises:
+            ArchiveError: names what is wrong.
+        """
+        names = archive.contents.files
+        try:
+            manifest = Manifest.from_bytes(archive.read(MANIFEST), MANIFEST)
+            files = {name: archive.read(name) for name in manifest.files}
+            if wrong := [name for name, sha256 in manifest.files.items() if names[name] != sha256]:
+                raise ArchiveError(f"{wrong[0]} is not the one that {MANIFEST} names")
+            for name, data in files.items():
+                if name.endswith(".npz"):
+                    _require_plain(name, data)
+            bank, weights = bank_of(files, manifest)
+            _require_fitting(bank, manifest)
+            ok_maps = None
+            if LEAVE_ONE_OUT in files:
+                ok_maps = _ok_maps(files[LEAVE_ONE_OUT], manifest, weights)
+            calibration = None
+            if CALIBRATION in names:
+                calibration = Calibration.from_bytes(archive.read(CALIBRATION), CALIBRATION)
+        except (DamagedError, KeyError, ValueError, ShapeError) as error:
+            raise ArchiveError(f"not a whole version: {error}") from error
+        n_images = len(manifest.images) + len(manifest.excluded)
+        if n_images > settings.max_roi_images:
+            raise ArchiveError(f"{n_images} OK images; at most {settings.max_roi_images} are taken")
+        for image in (*manifest.images, *manifest.excluded):
+            _image(archive, image, settings)
+            _tokens(archive, image, manifest)
+        if AUDIT_COPY in names:
+            archive.read(AUDIT_COPY)
+        return cls(manifest, bank, weights, ok_maps, calibration)
+
+
+def _require_plain(name: str, data: bytes) -> None:
+    """Refuse compressed arrays: a few bytes of them may be any number."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ArchiveError(f"{name} is compressed; no export writes that")
+
+
+def _require_fitting(bank: MemoryBank, manifest: Manifest) -> None:
+    n = manifest.n_embeddings
+    n_tokens = manifest.token_hw[0] * manifest.token_hw[1]
+    is_right = (
+        bank.tokens.shape == (n, manifest.dim)
+        and bank.tokens.dtype == np.float16
+        and bool(np.isfinite(bank.tokens).all())
+        and n > 0
+        and _indexes(bank.image_index, n, len(manifest.images))
+        and _indexes(bank.token_index, n, n_tokens)
+    )
+    if not is_right:
+        raise ArchiveError("the memory bank is not the one that the manifest describes")
+
+
+def _indexes(index: NDArray[np.int32], n: int, below: int) -> bool:
+    return index.shape == (n,) and index.dtype == np.int32 and bool(((index >= 0) & (index < below)).all())
+
+
+def _ok_maps(data: bytes, manifest: Manifest, weights: NDArray[np.float32] | None) -> OkMaps:
+    distances = read_npz(data)["distances"]
+    expected = (len(manifest.images), manifest.token_hw[0] * manifest.token_hw[1])
+    if distances.shape != expected or distances.dtype != np.float32:
+        raise ArchiveError(f"{LEAVE_ONE_OUT}: {distances.dtype} {distances.shape}; expected float32 {expected}")
+    return OkMaps(distances, manifest.token_hw, tuple(image.frame for image in manifest.images), weights)
+
+
+def _image(archive: Archive, image: OkImage, settings: Settings) -> bytes:
+    name = f"ok/{image.sha256}.{image.extension}"
+    if archive.contents.files.get(name) != image.sha256:
+        raise ArchiveError(f"{name} is not there, or not the image that {MANIFEST} names")
+    data = archive.read(name)
+    try:
+        header = read_header(data, name, ImageLimits(settings.max_image_bytes, settings.max_image_pixels))
+    except GatewayError as error:
+        raise ArchiveError(error.message) from error
+    if header.upright_size != (image.width, image.height):
+        raise ArchiveError(f"{name}: {header.upright_size}; the manifest says {(image.width, image.height)}")
+    return data
+
+
+def _tokens(archive: Archive, image: OkImage, manifest: Manifest) -> NDArray[np.float16] | None:
+    name = f"ok/{image.sha256}.npz"
+    if name not in archive.contents.files:
+        return None
+    data = archive.read(name)
+    try:
+        _require_plain(name, data)
+        arrays = unsealed_npz(data, name)
+        tokens = arrays["tokens"]
+        made_by = str(arrays["fingerprint"])
+    except (DamagedError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ArchiveError(f"{name}: {error}") from error
+    expected = (manifest.token_hw[0] * manifest.token_hw[1], manifest.dim)
+    if tokens.shape != expected or tokens.dtype != np.float16 or made_by != manifest.model_fingerprint:
+        raise ArchiveError(f"{name} does not hold the tokens of an image of this version")
+    return tokens
+
+
+def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked, settings: Settings) -> int:
+    """Publish what was checked. The caller holds the lock."""
+    exported = checked.manifest
+    latest = store.latest_manifest(key)
+    before = None if latest is None else latest[0]
+    number = max(exported.version, store.next_version(key))
+    manifest = _renamed(exported, key, number, before)
+    change = Change(
+        action="import",
+        version_before=None if before is None else before.version,
+        version_after=number,
+        threshold_before=None if before is None else threshold_of(store, key, before),
+        threshold_after=None if checked.calibration is None else checked.calibration.threshold,
+        n_ok_before=0 if before is None else len(before.images),
+        n_ok_after=len(manifest.images),
+    )
+    with store.audit.change(key, change):
+        ok = store.ok(key)
+        for image in (*manifest.images, *manifest.excluded):
+            ok.add_image(image, _image(archive, image, settings))
+            tokens = _tokens(archive, image, exported)
+            if tokens is not None:
+                ok.add_tokens(image.sha256, exported.model_fingerprint, tokens)
+        calibration = checked.calibration
+        if calibration is not None:
+            # Made for this very bank, it is bound to its new number; else it stays as stale as it was.
+            version = 0 if calibration.is_stale(exported) else number
+            calibration = calibration.model_copy(update={"version": version})
+        store.publish(key, manifest, checked.bank, checked.weights, checked.ok_maps, calibration)
+    return number
+
+
+def _renamed(exported: Manifest, key: RoiKey, number: int, before: Manifest | None) -> Manifest:
+    """The manifest as that of version `number` here; an image counts as added when this ROI had it first."""
+    known = {} if before is None else {image.sha256: image.added_in for image in before.images}
+
+    def added_in(image: OkImage) -> int:
+        return image.added_in if before is None else known.get(image.sha256, number)
+
+    images = [image.model_copy(update={"added_in": added_in(image)}) for image in exported.images]
+    excluded: list[ExcludedImage] = [
+        image.model_copy(update={"added_in": added_in(image), "excluded_in": number}) for image in exported.excluded
+    ]
+    names = {"role_id": key.role_id, "roi_id": key.roi_id, "version": number, "files": {}}
+    return exported.model_copy(update={**names, "images": tuple(images), "excluded": tuple(excluded)})
