@@ -73,14 +73,16 @@ def damaged_copies(path: Path, n_each: int) -> Iterator[tuple[str, bytes]]:
         yield f"cut to {length} of {len(whole)}", whole[:length]
 
 
-def test_nothing_is_served_from_a_damaged_file_and_the_answer_says_so(fitted, full):
+def test_nothing_is_served_from_a_damaged_file_and_the_answer_says_so(fitted, full, record_property):
     """An answer is that of the last whole version, with a warning, or an error: over the socket, loaded anew."""
     gateway = fitted.gateway
+    n = 0
     current = fitted.folder / "versions" / str(fitted.whole["version"])
     for path in fitted.files:
         name = path.relative_to(fitted.folder)
         whole = path.read_bytes()
         for how, damaged in damaged_copies(path, 100 if full else 1):
+            n += 1
             gateway.infer("other", UNSEEN, heatmap="none")
             path.write_bytes(damaged)
             try:
@@ -103,20 +105,24 @@ def test_nothing_is_served_from_a_damaged_file_and_the_answer_says_so(fitted, fu
                 assert "damaged" in " ".join(answer["warnings"]), said
     gateway.infer("other", UNSEEN, heatmap="none")
     assert gateway.infer("kept", UNSEEN) == fitted.whole
+    record_property("damages", f"{n} in {len(fitted.files)} files")
 
 
-def test_every_flip_and_truncation_of_every_file_is_noticed_by_verify(fitted, full):
+def test_every_flip_and_truncation_of_every_file_is_noticed_by_verify(fitted, full, record_property):
     """Also of what no inspection reads: older versions, OK images and their tokens."""
-    store = ArtifactStore(fitted.gateway.models_dir, keep_versions=5)
+    store = ArtifactStore(fitted.gateway.models_dir, keep_versions=5, search="faiss")
     assert list(damages(store, KEY)) == []
+    n = 0
     for path in fitted.files:
         whole = path.read_bytes()
         for how, damaged in damaged_copies(path, 300 if full else 5):
             path.write_bytes(damaged)
+            n += 1
             found = list(damages(store, KEY))
             path.write_bytes(whole)
             assert found, f"{path.relative_to(fitted.folder)}, {how}: not noticed"
     assert list(damages(store, KEY)) == []
+    record_property("damages", f"{n} in {len(fitted.files)} files")
 
 
 def test_a_fit_over_damaged_ok_images_or_tokens_learns_the_same_or_nothing(fitted, full, tmp_path):

@@ -97,7 +97,7 @@ def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bo
         name = f"{'torn' if torn else 'killed'} {next(numbers)}"
         return launch(name, command=command, models_dir=models_dir, model_repository=repository)
 
-    store = ArtifactStore(models_dir, keep_versions=5)
+    store = ArtifactStore(models_dir, keep_versions=5, search="faiss")
     alone = [OneClient(f"alone {i}", random.Random(rng.random())) for i in range(3)]
     crowds: list[ManyClients] = []
     n_killed = 0
@@ -146,9 +146,10 @@ def _until_killed(fleet: Fleet, changing: list[Future[None]]) -> None:
 
 
 def test_killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_there_by_half(
-    launch, small_model_repository, tmp_path, full
+    launch, small_model_repository, tmp_path, full, record_property
 ):
-    kill_loop(launch, small_model_repository, tmp_path / "models", kills=200 if full else 8, seed=6)
+    kills = kill_loop(launch, small_model_repository, tmp_path / "models", kills=200 if full else 8, seed=6)
+    record_property("kills", kills)
 
 
 def test_the_kill_loop_notices_files_that_are_replaced_in_place(launch, small_model_repository, tmp_path):

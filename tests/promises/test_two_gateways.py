@@ -29,7 +29,9 @@ def two_gateways(launch, small_model_repository, tmp_path):
         yield left, right
 
 
-def test_eight_clients_fit_four_rois_at_two_gateways_while_eight_infer_and_no_image_is_lost(two_gateways, full):
+def test_eight_clients_fit_four_rois_at_two_gateways_while_eight_infer_and_no_image_is_lost(
+    two_gateways, full, record_property
+):
     n_fits, n_clients = (40 if full else 4), 8
     for roi in ROIS:
         two_gateways[0].fit(roi, [UNSEEN])
@@ -56,6 +58,7 @@ def test_eight_clients_fit_four_rois_at_two_gateways_while_eight_infer_and_no_im
             added_in = {image["added_in"] for image in detail["images"]}
             assert (added_in, detail["version"]) == (set(range(1, len(added_in) + 1)), len(added_in))
     assert all(n_answers > 0 for n_answers in answers)
+    record_property("fits and inspections answered", (n_clients * n_fits, sum(answers)))
 
 
 def _fit_all(gateways, client: int, n_fits: int) -> list[tuple[set[str], int]]:
@@ -159,7 +162,7 @@ for number in range(1, int(sys.argv[2]) + 1):
 """
 
 
-def test_readers_see_the_version_before_or_after_and_never_a_mixture(two_gateways, full):
+def test_readers_see_the_version_before_or_after_and_never_a_mixture(two_gateways, full, record_property):
     """Two known banks with their thresholds in turn, published by another process as fast as it can."""
     gateway, other = two_gateways
     known = []
@@ -183,6 +186,7 @@ def test_readers_see_the_version_before_or_after_and_never_a_mixture(two_gateway
             versions += reader.result(_HANG_S)
     assert publisher.returncode == 0
     assert len(set(versions)) > 5, "the readers hardly saw a change"
+    record_property("answers and versions seen", (len(versions), len(set(versions))))
 
 
 def _read_while(publisher, gateway, known) -> list[int]:
