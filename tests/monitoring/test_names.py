@@ -6,11 +6,16 @@ import httpx
 import pytest
 
 from tests.monitoring.expressions import expressions, metric_names, rules
+from tests.monitoring.site import Site
 
 GPU_ONLY = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
 """Triton exposes them on a server with a GPU only, see the chapter on metrics of its documentation; not seen here."""
 OF_PROMETHEUS = {"up", "ALERTS"}
 """Series that Prometheus makes itself: of each scrape, and of each alert."""
+
+
+def triton_metrics(site: Site) -> str:
+    return f"http://127.0.0.1:{site.triton.metrics_port}/metrics"
 
 
 def families(text: str) -> dict[str, str]:
@@ -33,7 +38,13 @@ def gateway_names(site):
 
 @pytest.fixture(scope="module")
 def triton_names(site):
-    return series_names(httpx.get(f"http://127.0.0.1:{site.triton.metrics_port}/metrics", trust_env=False).text)
+    return series_names(httpx.get(triton_metrics(site), trust_env=False).text)
+
+
+def test_both_say_in_which_format_they_answer(site):
+    """Prometheus 3 refuses a scrape without."""
+    answers = [site.gateway.client.get("/metrics"), httpx.get(triton_metrics(site), trust_env=False)]
+    assert [answer.headers["content-type"].partition(";")[0] for answer in answers] == ["text/plain"] * 2
 
 
 def test_every_metric_that_is_asked_for_is_exposed_by_somebody(gateway_names, triton_names):
