@@ -1,6 +1,7 @@
 """No rule, test of a rule, or panel names a metric that nobody exposes."""
 
 import re
+import subprocess
 
 import httpx
 import pytest
@@ -72,3 +73,9 @@ def test_a_name_that_does_not_exist_is_noticed_wherever_it_stands():
         "z_bucket",
         "w",
     }
+
+
+def test_promtool_finds_nothing_to_say_of_names_units_and_help(site, promtool):
+    text = site.gateway.client.get("/metrics").content
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
