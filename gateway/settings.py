@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     max_contour_points: int = Field(
         20_000,
         ge=4,
+        validate_default=True,
         description="points of all contours in one answer; above it the longest are drawn coarser, with a warning",
     )
     max_queued_inspections: int = Field(64, gt=0, description="inspections at work or waiting before 429")

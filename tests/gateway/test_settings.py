@@ -67,6 +67,14 @@ def test_a_setting_out_of_range_stops_the_start(monkeypatch: pytest.MonkeyPatch,
         Settings()
 
 
+def test_points_for_fewer_than_four_a_region_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_MAX_REGIONS", "5001")
+    with pytest.raises(ValidationError, match="20004"):
+        Settings()
+    monkeypatch.setenv("GATEWAY_MAX_CONTOUR_POINTS", "20004")
+    assert Settings().max_regions == 5001
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1
