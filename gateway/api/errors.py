@@ -66,9 +66,9 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, GatewayError):  # raised while FastAPI read the body
         return error_response(error.__cause__)
     if error.status_code == 404:
-        body = envelope("not_found", f"{request.url.path}: no such path", "GET /docs lists the endpoints.")
+        body = envelope("not_found", f"{_path(request)}: no such path", "GET /docs lists the endpoints.")
     elif error.status_code == 405:
-        body = envelope("method_not_allowed", f"{request.method} {request.url.path}", "GET /docs lists the methods.")
+        body = envelope("method_not_allowed", f"{request.method[:20]} {_path(request)}", "GET /docs lists the methods.")
     elif error.status_code < 500:
         # Starlette counts parts before a route can: more files, or longer fields, than any form may have.
         too_large = ("Too many files", "Part exceeded", "Field exceeded")
@@ -78,6 +78,11 @@ async def _http(request: Request, error: Exception) -> Response:
         body = envelope("internal", str(error.detail), GatewayError.default_hint)
     tell(code=body["error"]["code"])
     return JsonResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+def _path(request: Request) -> str:
+    path = request.url.path
+    return path if len(path) <= 200 else f"{path[:200]}… ({len(path)} characters)"
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -438,6 +438,11 @@ def test_a_name_that_is_no_text_is_refused_as_the_image_it_names(gateway):
     refused(gateway.client.post("/infer", content=body, headers=headers), 415, "unsupported_image")
 
 
+@pytest.mark.parametrize(("path", "status"), [("/rois/a/b/" + "x" * 10_000, 404), ("/rois//" + "x" * 10_000, 404)])
+def test_a_path_of_any_length_is_refused_in_a_few_words(gateway, path, status):
+    refused(gateway.client.get(path), status, "not_found", "characters")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
