@@ -63,10 +63,16 @@ class Fleet:
         return len(killed)
 
     def _started(self) -> Gateway:
-        context = self._start()
-        gateway = context.__enter__()
-        self._contexts.push(context)
-        return gateway
+        while True:
+            context = self._start()
+            try:
+                gateway = context.__enter__()
+            except RuntimeError as error:
+                if "status -9" in str(error):
+                    continue  # killed while it cleaned up after one that was killed before
+                raise
+            self._contexts.push(context)
+            return gateway
 
 
 def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bool = False) -> int:
