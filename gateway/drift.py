@@ -118,6 +118,9 @@ class Drift:
 def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) -> Drift:
     """Compare recent inspections with the OK images of a version.
 
+    Scores are those of images judged OK; brightness and sharpness those of all, since light that makes every part NG is
+    what they are there to tell.
+
     Args:
         recent: inspections with that version.
         manifest: of the version.
@@ -153,9 +156,9 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         if _at_least(int(rejected.sum()), len(rejected)) > max(_REJECTS, expected_rejects or 0.0):
             alarms.append("rejects")
     known = [i for i in manifest.images if i.brightness is not None and i.sharpness is not None]
-    brightness = _shift(recent.brightness[ok], [i.brightness or 0.0 for i in known])
+    brightness = _shift(recent.brightness, [i.brightness or 0.0 for i in known])
     sharpness = _shift(
-        np.log(recent.sharpness[ok] + _EPSILON), [math.log((i.sharpness or 0.0) + _EPSILON) for i in known]
+        np.log(recent.sharpness + _EPSILON), [math.log((i.sharpness or 0.0) + _EPSILON) for i in known]
     )
     if len(known) < 2:
         reasons.append("the OK images have no brightness to compare with: they were learned before it was kept")

@@ -114,6 +114,13 @@ def test_light_and_focus_are_told_apart(change, signal) -> None:
     assert drift.alarms == (signal,)
 
 
+def test_light_that_makes_every_image_ng_is_still_told_as_light() -> None:
+    dark = stream(scores(0.9, 100, 1), brightness=60.0, ng=range(100))
+    drift = measure(dark, manifest(scores(0.45, 60, 0)), None)
+    assert drift.n_ok == 0
+    assert drift.alarms == ("rejects", "brightness")
+
+
 def test_the_kolmogorov_smirnov_statistic_is_that_of_the_definition() -> None:
     learned = manifest([0.1, 0.2, 0.3, 0.4])
     drift = measure(stream([0.25] * MIN_SAMPLES), learned, None)
