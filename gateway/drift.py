@@ -157,9 +157,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
             alarms.append("rejects")
     known = [i for i in manifest.images if i.brightness is not None and i.sharpness is not None]
     brightness = _shift(recent.brightness, [i.brightness or 0.0 for i in known])
-    sharpness = _shift(
-        np.log(recent.sharpness + _EPSILON), [math.log((i.sharpness or 0.0) + _EPSILON) for i in known]
-    )
+    sharpness = _shift(np.log(recent.sharpness + _EPSILON), [math.log((i.sharpness or 0.0) + _EPSILON) for i in known])
     if len(known) < 2:
         reasons.append("the OK images have no brightness to compare with: they were learned before it was kept")
     for name, shift in (("brightness", brightness), ("sharpness", sharpness)):
