@@ -1,4 +1,4 @@
-"""Writes a `TokenGraph` as one self-contained ONNX file, the same bytes for the same weights."""
+"""Writes a graph as one self-contained ONNX file, the same bytes for the same weights."""
 
 import os
 import warnings
@@ -9,20 +9,23 @@ import onnx
 import torch
 
 from export.errors import ExportError
-from export.token_graph import TokenGraph
 
 INPUT, OUTPUT = "image", "tokens"
 # The oldest that has LayerNormalization and that torch exports to without a conversion: the most servers read it.
 OPSET = 18
 
 
-def onnx_bytes(graph: TokenGraph) -> bytes:
+def onnx_bytes(graph: torch.nn.Module, size: int, output: str = OUTPUT) -> bytes:
     """Trace `graph` with a dynamic batch and serialise it as checked ONNX.
+
+    Args:
+        graph: takes images uint8 [B, S, S, 3].
+        size: S.
+        output: name of what it gives.
 
     Raises:
         ExportError: what torch produced is not valid ONNX.
     """
-    size = graph.input_size
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
     with warnings.catch_warnings():
         # torch's exporter uses what torch itself deprecates: nothing that an export can act on.
@@ -35,7 +38,7 @@ def onnx_bytes(graph: TokenGraph) -> bytes:
             external_data=False,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     if program is None:

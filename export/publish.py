@@ -1,24 +1,18 @@
 """Exports a model into a model repository: the whole of a new version appears at once, or nothing does."""
 
 import logging
-import os
-import re
-import secrets
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from export.backbone import HUB, TIMM_ID, load_weights
+from export.backbone import TIMM_ID, load_weights
 from export.errors import ExportError
 from export.onnx_writer import INPUT, OUTPUT, onnx_bytes, write
 from export.parity import TOLERANCE_COSINE, check_parity
 from export.token_graph import TokenGraph, check_layout
+from export.versions import DEFAULT_REPOSITORY, aside, check_name, locked, move_into_place
+from export.weights import HUB
 from gateway.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
@@ -30,14 +24,9 @@ from gateway.model_description import (
     read_description,
 )
 
-DEFAULT_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 DEFAULT_NAME = "dinov2_vits14"
 DEFAULT_SCALES = (384,)
 DEFAULT_LAYERS = (9, 11)
-
-# `.tmp-` so that Triton, which serves numbered folders, and git both pass over what is not published.
-_ASIDE = ".tmp-"
-_LOCK = ".tmp-lock"
 
 _logger = logging.getLogger(__name__)
 
@@ -72,22 +61,21 @@ def publish(options: ExportOptions) -> Path:
         ExportError: the options are not possible, weights cannot be had, the graph is not right, an f32 runtime
             disagrees with torch, or the repository cannot be written. Nothing is left behind.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
-        raise ExportError(f"{options.name!r} is not a model name: use letters, digits, '_', '-' and '.'")
+    check_name(options.name)
     check_layout(options.scales, options.layers)
     started = time.monotonic()
     graph, description, data = _build(options)
     model_folder = options.repository / options.name
     try:
         model_folder.mkdir(parents=True, exist_ok=True)
-        with _locked(model_folder):
+        with locked(model_folder):
             same = None if options.force else _newest_if_same(model_folder, description)
             if same is not None:
                 _logger.info(
                     "version %s already is this model: nothing to publish (--force to do it anyway)", same.name
                 )
                 return same
-            with _aside(model_folder) as folder:
+            with aside(model_folder) as folder:
                 _logger.info("writing %s: %.0f MB", GRAPH_FILE, len(data) / 1e6)
                 write(data, folder / GRAPH_FILE)
                 parity = check_parity(
@@ -96,7 +84,7 @@ def publish(options: ExportOptions) -> Path:
                 _refuse_disagreement(parity)
                 description = description.model_copy(update={"parity": parity})
                 write(description.model_dump_json(indent=2).encode() + b"\n", folder / DESCRIPTION_FILE)
-                version = _move_into_place(folder, model_folder)
+                version = move_into_place(folder, model_folder)
     except OSError as error:
         raise ExportError(f"cannot write to {model_folder}: {error.strerror or error}") from error
     _logger.info(
@@ -117,7 +105,7 @@ def _build(options: ExportOptions) -> tuple[TokenGraph, ModelDescription, bytes]
         graph.token_hw[0] * graph.token_hw[1],
         graph.dim,
     )
-    data = onnx_bytes(graph)
+    data = onnx_bytes(graph, graph.input_size)
     graph_sha256 = sha256(data).hexdigest()
     description = ModelDescription(
         name=options.name,
@@ -134,34 +122,6 @@ def _build(options: ExportOptions) -> tuple[TokenGraph, ModelDescription, bytes]
         fingerprint=fingerprint_of(weights.source.sha256, graph_sha256),
     )
     return graph, description, data
-
-
-@contextmanager
-def _locked(model_folder: Path) -> Iterator[None]:
-    lock = FileLock(model_folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ExportError(f"another export is writing to {model_folder}: wait for it to end") from None
-    try:
-        for left in model_folder.glob(f"{_ASIDE}*"):
-            if left.is_dir():  # whoever made it would hold the lock
-                _logger.info("removing %s, left by an export that died", left.name)
-                shutil.rmtree(left)
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _aside(model_folder: Path) -> Iterator[Path]:
-    """A new folder beside the versions, gone afterwards unless it was moved into place."""
-    folder = model_folder / f"{_ASIDE}{secrets.token_hex(4)}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _newest_if_same(model_folder: Path, description: ModelDescription) -> Path | None:
@@ -184,25 +144,3 @@ def _refuse_disagreement(parity: dict[str, Parity]) -> None:
         )
     for runtime in failed:
         _logger.warning("%s is too far from torch for this model: it is recorded, and serving uses f32", runtime)
-
-
-def _move_into_place(folder: Path, model_folder: Path) -> Path:
-    taken = [int(p.name) for p in model_folder.iterdir() if p.name.isdecimal()]
-    # A number that Triton has served stands for that model, whether or not its folder is still there.
-    config = model_folder / "config.pbtxt"
-    if config.is_file():
-        taken += [int(number) for number in re.findall(r'"fingerprint/(\d+)"', config.read_text())]
-    version = model_folder / str(max(taken, default=0) + 1)
-    _sync(folder)
-    folder.rename(version)
-    _sync(model_folder)
-    return version
-
-
-def _sync(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from export.backbone import DEPTH, PATCH, WIDTH, Weights, build_backbone, pixel_statistics
+from export.backbone import DEPTH, PATCH, WIDTH, build_backbone, pixel_statistics
 from export.errors import ExportError
+from export.weights import Weights
 
 # Below it a grid has too few tokens to inspect anything; above it attention takes more memory than a server has.
 SMALLEST_SCALE, LARGEST_SCALE = 56, 1036

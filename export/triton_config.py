@@ -14,21 +14,22 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from export.errors import ExportError
 from export.files import replace_file
+from export.served import Description, axes, axis_labels, output_shape
 from export.triton_options import FIT_PRIORITY, INSPECT_PRIORITY, ServingOptions, add_arguments, options_from
 from gateway.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
     DescriptionError,
-    ModelDescription,
     newest_version,
-    read_description,
 )
+from gateway.student_description import StudentDescription, read_any_description
 
 CONFIG_FILE = "config.pbtxt"
 FP16_GRAPH_FILE = "model.fp16.onnx"
@@ -52,19 +53,19 @@ def write_serving_files(model_folder: Path, options: ServingOptions, *, version:
     Raises:
         ExportError: there is no such version, it cannot be served so, or its number was another model's.
     """
-    options = options.resolved()
     try:
         folder = newest_version(model_folder) if version is None else model_folder / str(version)
-        model = read_description(folder)
+        model = read_any_description(folder)
     except DescriptionError as error:
         raise ExportError(f"{error}: run `python -m export` first") from error
+    options = for_model(model, options.resolved())
     _provide_model_file(folder, model, options)
     texts = {
         int(path.parent.name): path.read_text()
         for path in model_folder.glob(f"[0-9]*/{DESCRIPTION_FILE}")
         if path.parent.name.isdecimal()
     }
-    fingerprints = {number: read_description(model_folder / str(number)).fingerprint for number in texts}
+    fingerprints = {number: read_any_description(model_folder / str(number)).fingerprint for number in texts}
     fingerprints = _remembered(model_folder / CONFIG_FILE, fingerprints)
     config = serving_config(model, options, int(folder.name), texts, fingerprints)
     config.name = model_folder.name
@@ -75,8 +76,13 @@ def write_serving_files(model_folder: Path, options: ServingOptions, *, version:
     return path
 
 
+def for_model(model: Description, options: ServingOptions) -> ServingOptions:
+    """`options` as they hold for `model`: a map is small, and scores are compared by it, so it goes as fp32."""
+    return replace(options, output="fp32") if isinstance(model, StudentDescription) else options
+
+
 def serving_config(
-    model: ModelDescription,
+    model: Description,
     options: ServingOptions,
     version: int,
     descriptions: Mapping[int, str] = MappingProxyType({}),
@@ -92,7 +98,7 @@ def serving_config(
         fingerprints: by number; of versions that are gone too.
     """
     pb = _protobuf()
-    options = options.resolved()
+    options = for_model(model, options.resolved())
     assert options.max_batch_size is not None
     assert options.opt_batch_size is not None
     assert options.queue_delay_us is not None
@@ -109,7 +115,7 @@ def serving_config(
             pb.ModelOutput(
                 name=model.output_name,
                 data_type=pb.TYPE_FP16 if options.output == "fp16" else pb.TYPE_FP32,
-                dims=[model.n_tokens, model.dim],
+                dims=output_shape(model),
             )
         ],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
@@ -140,7 +146,7 @@ def serving_config(
         accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
         accelerator.parameters.update(_tensorrt_provider(model, options))
     parameters = _backend_parameters(model, options)
-    parameters |= {f"axes/{name}": " ".join(axes) for name, axes in _axes(model).items()}
+    parameters |= {f"axes/{name}": " ".join(axes) for name, axes in axes(model).items()}
     parameters |= {f"fingerprint/{number}": fingerprint for number, fingerprint in fingerprints.items()}
     parameters |= {f"{DESCRIPTION_FILE}/{number}": text for number, text in descriptions.items()}
     for key, value in parameters.items():
@@ -181,30 +187,6 @@ def model_file(options: ServingOptions) -> str:
     return _MODEL_FILE[options.backend]
 
 
-def axis_labels(model: ModelDescription) -> dict[str, str]:
-    """A text file for each tensor that says, line by line, what its axes are.
-
-    They are for people and for tools. Triton's own ``label_filename`` names the classes of a classification, and tokens
-    have none.
-    """
-    side = model.input_size
-    rows, columns = model.token_hw
-    sizes = {
-        "image": ("B: images", f"{side}: rows, from the top", f"{side}: columns, from the left", "3: red, green, blue"),
-        "tokens": (
-            "B: images",
-            f"{model.n_tokens}: patches, row by row in a grid of {rows} rows and {columns} columns",
-            f"{model.dim}: features, together of L2 norm 1; blocks {', '.join(map(str, model.layers))}"
-            f" of {len(model.scales)} scale{'s' if len(model.scales) > 1 else ''} one after another",
-        ),
-    }
-    return {f"labels_{name}.txt": "".join(f"{line}\n" for line in lines) for name, lines in sizes.items()}
-
-
-def _axes(model: ModelDescription) -> dict[str, tuple[str, ...]]:
-    return {model.input_name: ("batch", "row", "column", "rgb"), model.output_name: ("batch", "patch", "feature")}
-
-
 def _protobuf() -> Any:
     try:
         from tritonclient.grpc import model_config_pb2
@@ -222,7 +204,7 @@ def _queue_policy(pb: Any, timeout_ms: int, size: int) -> Any:
     )
 
 
-def _tensorrt_provider(model: ModelDescription, options: ServingOptions) -> dict[str, str]:
+def _tensorrt_provider(model: Description, options: ServingOptions) -> dict[str, str]:
     """Options of ONNX Runtime's TensorRT execution provider, under the names that Triton's backend gives them."""
 
     def shape(batch: int | None) -> str:
@@ -245,7 +227,7 @@ def _tensorrt_provider(model: ModelDescription, options: ServingOptions) -> dict
     }
 
 
-def _backend_parameters(model: ModelDescription, options: ServingOptions) -> dict[str, str]:
+def _backend_parameters(model: Description, options: ServingOptions) -> dict[str, str]:
     parameters: dict[str, str] = {}
     if options.backend == "openvino":
         checked = model.parity.get("openvino-bf16")
@@ -279,7 +261,7 @@ def _remembered(path: Path, fingerprints: Mapping[int, str]) -> dict[int, str]:
     return before | dict(fingerprints)
 
 
-def _provide_model_file(folder: Path, model: ModelDescription, options: ServingOptions) -> None:
+def _provide_model_file(folder: Path, model: Description, options: ServingOptions) -> None:
     path = folder / model_file(options)
     if options.backend == "python":
         replace_file(path, _PYTHON_MODEL.read_bytes())

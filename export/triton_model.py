@@ -16,11 +16,12 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
-from gateway.model_description import ModelDescription, read_description
+from gateway.model_description import ModelDescription
+from gateway.student_description import StudentDescription, read_any_description
 
 
 class TritonPythonModel:
-    """Image uint8 [B, S, S, 3] RGB -> tokens [B, N, D] in the type that the configuration states."""
+    """Image uint8 [B, S, S, 3] RGB -> tokens [B, N, D], or a map [B, S, S], in the type that the configuration has."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Compile the graph of this version.
@@ -36,7 +37,8 @@ class TritonPythonModel:
         version = args["model_version"]
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         folder = Path(args["model_repository"]) / version
-        model = read_description(folder)
+        described = read_any_description(folder)
+        model = described.as_tokens() if isinstance(described, StudentDescription) else described
         stated = parameters.get(f"fingerprint/{version}")
         if stated != model.fingerprint:
             raise pb_utils.TritonModelException(

@@ -9,10 +9,11 @@ import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch.nn.functional import interpolate, normalize
 
-from export.backbone import TIMM_ID, Weights, load_weights
+from export.backbone import TIMM_ID, load_weights
 from export.errors import ExportError
 from export.parity import camera_images
 from export.token_graph import TokenGraph, resize_matrix, served_size
+from export.weights import Weights
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.__main__ import _parser
 from export.comparison import camera_images
 from export.errors import ExportError
+from export.served import axis_labels
+from export.token_command import _parser
 from export.triton_config import (
     FP16_GRAPH_FILE,
-    axis_labels,
     config_text,
     main,
     parse_config,

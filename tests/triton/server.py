@@ -64,6 +64,7 @@ class TritonServer:
     grpc: int
     metrics_port: int
     arguments: tuple[str, ...] = ()
+    model: str = MODEL
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     starts: int = 0
 
@@ -74,7 +75,7 @@ class TritonServer:
 
     @property
     def model_folder(self) -> Path:
-        return self.repository / MODEL
+        return self.repository / self.model
 
     @property
     def pid(self) -> int:
@@ -95,6 +96,7 @@ class TritonServer:
                 [
                     SCRIPT,
                     *("--with", "wheel"),
+                    *("--name", self.model),
                     *("--model-repository", self.repository),
                     *("--http-port", str(self.http)),
                     *("--grpc-port", str(self.grpc)),
@@ -119,7 +121,9 @@ class TritonServer:
     def ready(self) -> bool:
         """Whether the model is served now."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/v2/models/{MODEL}/ready", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.http}/v2/models/{self.model}/ready", timeout=5
+            ) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
@@ -187,10 +191,12 @@ class TritonServer:
 
 
 @contextlib.contextmanager
-def running_triton(repository: Path, log: Path, *arguments: str, start: bool = True) -> Iterator[TritonServer]:
+def running_triton(
+    repository: Path, log: Path, *arguments: str, start: bool = True, model: str = MODEL
+) -> Iterator[TritonServer]:
     """A server on free ports, gone afterwards whatever has happened to it."""
     http, grpc, metrics = free_ports(3)
-    server = TritonServer(repository, log, http, grpc, metrics, arguments)
+    server = TritonServer(repository, log, http, grpc, metrics, arguments, model)
     try:
         if start:
             server.start()

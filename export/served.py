@@ -1,0 +1,48 @@
+"""The two kinds of models that are exported, where serving them differs. No torch here."""
+
+from gateway.model_description import ModelDescription
+from gateway.student_description import StudentDescription
+
+Description = ModelDescription | StudentDescription
+
+
+def output_shape(model: Description) -> tuple[int, int]:
+    """Of what the graph gives for one image: tokens and features, or rows and columns of a map."""
+    if isinstance(model, StudentDescription):
+        return model.input_size, model.input_size
+    return model.n_tokens, model.dim
+
+
+def axes(model: Description) -> dict[str, tuple[str, ...]]:
+    """Names of the axes of both tensors."""
+    output = ("batch", "row", "column") if isinstance(model, StudentDescription) else ("batch", "patch", "feature")
+    return {model.input_name: ("batch", "row", "column", "rgb"), model.output_name: output}
+
+
+def axis_labels(model: Description) -> dict[str, str]:
+    """A text file for each tensor that says, line by line, what its axes are.
+
+    They are for people and for tools. Triton's own ``label_filename`` names the classes of a classification, and tokens
+    and maps have none.
+    """
+    side = model.input_size
+    image = ("B: images", f"{side}: rows, from the top", f"{side}: columns, from the left", "3: red, green, blue")
+    labels = {model.input_name: image, model.output_name: _output_labels(model)}
+    return {f"labels_{name}.txt": "".join(f"{line}\n" for line in lines) for name, lines in labels.items()}
+
+
+def _output_labels(model: Description) -> tuple[str, ...]:
+    if isinstance(model, StudentDescription):
+        names = ", ".join(layer.name for layer in model.layers)
+        return (
+            "B: images",
+            f"{model.input_size}: rows, from the top",
+            f"{model.input_size}: columns, from the left; how far the student is from the teacher in {names}",
+        )
+    rows, columns = model.token_hw
+    return (
+        "B: images",
+        f"{model.n_tokens}: patches, row by row in a grid of {rows} rows and {columns} columns",
+        f"{model.dim}: features, together of L2 norm 1; blocks {', '.join(map(str, model.layers))}"
+        f" of {len(model.scales)} scale{'s' if len(model.scales) > 1 else ''} one after another",
+    )

@@ -1,0 +1,149 @@
+"""The command line of the student-teacher model."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.errors import ExportError
+from export.student_teacher.dataset import Columns, OkImages, load, read_csv, read_folder
+from export.student_teacher.publish import StudentOptions, model_name, publish_student
+from export.student_teacher.resnet import STAGES, WEIGHTS_VARIABLE
+from export.student_teacher.training import TrainingOptions
+from export.triton_config import write_serving_files
+from export.triton_options import add_arguments, options_from
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as the command line says; each version's folder goes to stdout, what is going on to stderr.
+
+    Returns:
+        The exit status: 0 published or already there, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    parsed = _parser().parse_args(arguments)
+    serving = options_from(parsed)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("export")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+    options = StudentOptions(
+        weights=parsed.weights,
+        repository=parsed.repository,
+        size=parsed.size,
+        layers=parsed.layers,
+        training=TrainingOptions(
+            seed=parsed.seed,
+            epochs=parsed.epochs,
+            patience=parsed.patience,
+            batch_size=parsed.batch_size,
+            learning_rate=parsed.learning_rate,
+            validation_share=parsed.validation_share,
+            device=parsed.train_on,
+            threads=parsed.train_threads,
+        ),
+        force=parsed.force,
+    )
+    try:
+        options.check()
+        chosen = _chosen(parsed)
+        for each in chosen:
+            model_name(each.connector)
+        # All are read before the first is trained: a missing image of the last one shows now, not in an hour.
+        read = [load(each, options.size, parsed.seed, parsed.validation_share) for each in chosen]
+        for each, images in zip(chosen, read, strict=True):
+            version = publish_student(options, each.connector, images, dict(each.unused))
+            if serving is not None:
+                write_serving_files(version.parent, serving, version=int(version.name))
+            print(version, flush=True)
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was not said above was not published; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _chosen(parsed: argparse.Namespace) -> list[OkImages]:
+    if parsed.ok is not None:
+        if parsed.all:
+            raise ExportError("--all trains every connector of a CSV: with --ok name the one, --connector NAME")
+        return [read_folder(parsed.ok, parsed.connector or parsed.ok.resolve().name)]
+    columns = Columns(parsed.image_column, parsed.connector_column, parsed.label_column, parsed.ok_label)
+    connectors = read_csv(parsed.csv, columns)
+    there = ", ".join(connectors) or "none"
+    if parsed.all:
+        if not connectors:
+            raise ExportError(f"{parsed.csv}: no row, so no connector")
+        return list(connectors.values())
+    if parsed.connector is None:
+        raise ExportError(f"which connector? --connector NAME or --all; those of {parsed.csv}: {there}")
+    if parsed.connector not in connectors:
+        raise ExportError(f"no connector {parsed.connector!r} in {parsed.csv}; there are: {there}")
+    return [connectors[parsed.connector]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = StudentOptions()
+    training, columns = default.training, Columns()
+    parser = argparse.ArgumentParser(
+        prog="python -m export student-teacher",
+        description="Train a ResNet18 student on OK images of a connector to predict a frozen teacher's maps, and"
+        " export both as one graph: uint8 RGB image -> anomaly map. No image that is not OK is opened. A training that"
+        " was interrupted goes on with the same command.",
+        epilog=f"The teacher's weights may also be named by {WEIGHTS_VARIABLE} in the environment.",
+    )
+    source = parser.add_argument_group("images")
+    where = source.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--csv", type=Path, metavar="FILE", help="columns: image path (relative to the file), connector, label"
+    )
+    where.add_argument("--ok", type=Path, metavar="DIR", help="a folder of OK images")
+    which = source.add_mutually_exclusive_group()
+    which.add_argument("--connector", metavar="NAME", help="the model is st_NAME (with --ok by default the folder's)")
+    which.add_argument("--all", action="store_true", help="train every connector of the CSV")
+    for name, value, text in (
+        ("--image-column", columns.image, "column of the image path"),
+        ("--connector-column", columns.connector, "column of the connector"),
+        ("--label-column", columns.label, "column of the label"),
+        ("--ok-label", columns.ok, "label of the images to learn; all others are left out"),
+    ):
+        source.add_argument(name, default=value, metavar="NAME", help=f"{text} (default: %(default)s)")
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--weights",
+        default=os.environ.get(WEIGHTS_VARIABLE) or default.weights,
+        metavar="hub|FILE|seed:N",
+        help="the teacher's: ImageNet from the hub (default), a .safetensors or .pth file, or random ones for tests",
+    )
+    model.add_argument(
+        "--layers",
+        type=lambda text: tuple(text.split(",")),
+        default=default.layers,
+        metavar="LAYER,…",
+        help=f"of {', '.join(STAGES)} (default: {','.join(default.layers)})",
+    )
+    model.add_argument("--size", type=int, default=default.size, metavar="PIXELS", help="default: %(default)s")
+    model.add_argument("--repository", type=Path, default=default.repository, metavar="DIR", help="to publish into")
+    model.add_argument("--force", action="store_true", help="train even where the newest version came of the same")
+    learning = parser.add_argument_group("training")
+    numbers: tuple[tuple[str, type, float, str], ...] = (
+        ("--seed", int, training.seed, "of first weights, split, order and augmentation"),
+        ("--epochs", int, training.epochs, "at most"),
+        ("--patience", int, training.patience, "epochs without a lower validation loss after which it ends"),
+        ("--batch-size", int, training.batch_size, "images"),
+        ("--learning-rate", float, training.learning_rate, "at the start"),
+        ("--validation-share", float, training.validation_share, "of the OK images, held back"),
+        ("--train-threads", int, training.threads, "on a CPU; 0 is one a core"),
+    )
+    for name, kind, number, text in numbers:
+        learning.add_argument(name, type=kind, default=number, metavar="N", help=f"{text} (default: %(default)s)")
+    learning.add_argument(
+        "--train-on", choices=("auto", "cpu", "cuda"), default=training.device, help="default: CUDA where it is"
+    )
+    add_arguments(parser, required=False)
+    return parser

@@ -1,0 +1,177 @@
+"""Which images a student learns: the OK ones of a connector, by the labels of a CSV or by their folder. No torch here.
+
+Of an image that is not OK, nothing but its label is read: its file is never opened.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import ExportError
+from gateway.errors import GatewayError
+from gateway.images import Limits, decode, read_header, to_model_input
+
+SMALLEST_OK = 10
+"""Fewer images give no validation that a threshold could rest on."""
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+_LIMITS = Limits(max_bytes=2**28, max_pixels=10**8)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a CSV are called, and what says OK there. Case does not matter."""
+
+    image: str = "image path"
+    connector: str = "connector"
+    label: str = "label"
+    ok: str = "OK"
+
+
+@dataclass(frozen=True)
+class OkImages:
+    """Files of one connector."""
+
+    connector: str
+    paths: Sequence[Path]
+    unused: Mapping[str, int]
+    """Rows that are not OK, by label."""
+    where: str
+    """They were named in, for messages."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Images ready to learn, each content once, in the order of their checksums."""
+
+    train: NDArray[np.uint8]
+    """[T, S, S, 3] RGB."""
+    validation: NDArray[np.uint8]
+    """[V, S, S, 3] RGB."""
+    names: Mapping[str, str]
+    """File name by SHA-256 of the file."""
+    train_sha256: Sequence[str]
+    validation_sha256: Sequence[str]
+    n_duplicates: int
+    """Files whose content was there already."""
+
+
+def read_folder(folder: Path, connector: str) -> OkImages:
+    """All images of a folder, which are taken for OK.
+
+    Raises:
+        ExportError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is not a folder of OK images")
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    return OkImages(connector, paths, {}, str(folder))
+
+
+def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
+    """The OK images of each connector of a CSV, by connector.
+
+    Args:
+        file: with a header. Image paths are relative to its folder.
+        columns: what its columns are called.
+
+    Raises:
+        ExportError: unreadable, a column is missing, or an image is called OK in one row and not in another.
+    """
+    ok: dict[str, dict[Path, None]] = {}
+    others: dict[str, dict[Path, str]] = {}
+    unused: dict[str, Counter[str]] = {}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)
+            image, connector, label = _found(file, lines.fieldnames or (), columns)
+            for line in lines:
+                given, name, said = ((line[column] or "").strip() for column in (image, connector, label))
+                ok.setdefault(name, {})
+                others.setdefault(name, {})
+                unused.setdefault(name, Counter())
+                if said.casefold() == columns.ok.casefold():
+                    if not given:
+                        raise ExportError(f"{file}, line {lines.line_num}: an OK row without an image path")
+                    ok[name][file.parent / given] = None
+                else:
+                    others[name][file.parent / given] = said
+                    unused[name][said] += 1
+    except OSError as error:
+        raise ExportError(f"{file}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ExportError(f"{file}: not a CSV in UTF-8 ({error})") from error
+    for name in ok:
+        both = [path for path in ok[name] if path in others[name]]
+        if both:
+            raise ExportError(f"{file}: {both[0].name} of connector {name} is both OK and {others[name][both[0]]}")
+    return {
+        name: OkImages(name, list(ok[name]), dict(unused[name]), f"{file}, connector {name}") for name in sorted(ok)
+    }
+
+
+def load(images: OkImages, size: int, seed: int, validation_share: float) -> TrainingImages:
+    """Read, decode and split the images, as the gateway would hand them to the network.
+
+    The same content counts once, so that none is on both sides of the split; and it is the checksums in their order
+    that are split, so that neither names nor the order of rows change what is learned.
+
+    Args:
+        images: whose.
+        size: S.
+        seed: of the split.
+        validation_share: of the distinct images; at least one goes to each side.
+
+    Raises:
+        ExportError: an image cannot be read, or there are too few.
+    """
+    pixels: dict[str, NDArray[np.uint8]] = {}
+    names: dict[str, str] = {}
+    for path in images.paths:
+        try:
+            data = path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 not in names:
+                names[sha256] = path.name
+                pixels[sha256] = to_model_input(decode(data, path.name, read_header(data, path.name, _LIMITS)), size)
+        except OSError as error:
+            raise ExportError(f"{images.where}: {path} cannot be read: {error.strerror or error}") from error
+        except GatewayError as error:
+            raise ExportError(f"{images.where}: {error.message}") from error
+    if len(pixels) < SMALLEST_OK:
+        raise ExportError(
+            f"{images.where}: {len(pixels)} different OK images; at least {SMALLEST_OK} are needed"
+            " (some are held back to set quantiles and thresholds)"
+        )
+    ordered = sorted(pixels)
+    held_back = min(max(1, round(validation_share * len(ordered))), len(ordered) - 1)
+    chosen = {ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))[:held_back]}
+    train = [sha256 for sha256 in ordered if sha256 not in chosen]
+    validation = [sha256 for sha256 in ordered if sha256 in chosen]
+    return TrainingImages(
+        train=np.stack([pixels[sha256] for sha256 in train]),
+        validation=np.stack([pixels[sha256] for sha256 in validation]),
+        names=names,
+        train_sha256=train,
+        validation_sha256=validation,
+        n_duplicates=len(images.paths) - len(pixels),
+    )
+
+
+def _found(file: Path, header: Sequence[str], columns: Columns) -> tuple[str, str, str]:
+    known = {column.strip().casefold(): column for column in header}
+    wanted = (columns.image, columns.connector, columns.label)
+    missing = [name for name in wanted if name.strip().casefold() not in known]
+    if missing:
+        raise ExportError(
+            f"{file}: no column {' and no column '.join(map(repr, missing))}; its columns are"
+            f" {', '.join(header) or 'none'}. Other names: --image-column, --connector-column, --label-column"
+        )
+    image, connector, label = (known[name.strip().casefold()] for name in wanted)
+    return image, connector, label

@@ -1,0 +1,122 @@
+"""The command line of the token model: DINOv2 ViT-S/14 as one ONNX graph in a model repository."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.errors import ExportError
+from export.publish import ExportOptions, publish
+from export.triton_config import write_serving_files
+from export.triton_options import add_arguments, options_from
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export as the command line says; the version's folder goes to stdout, what is going on to stderr.
+
+    Returns:
+        The exit status: 0 published or already there, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    serving = options_from(options)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("export")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+    try:
+        version = publish(
+            ExportOptions(
+                weights=options.weights,
+                repository=options.repository,
+                name=options.name,
+                scales=options.scales,
+                layers=options.layers,
+                force=options.force,
+                tolerance_f32=options.tolerance_f32,
+                tolerance_bf16=options.tolerance_bf16,
+            )
+        )
+        if serving is not None:
+            write_serving_files(version.parent, serving, version=int(version.name))
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was published", file=sys.stderr)
+        return 130
+    print(version)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = ExportOptions()
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export DINOv2 ViT-S/14 as one graph: uint8 RGB image -> L2-normalised patch tokens.",
+        epilog="Weights under the original DINOv2 key names may also be named by DINOV2_WEIGHTS in the environment."
+        " A model that is trained on OK images instead: python -m export student-teacher --help",
+    )
+    parser.add_argument(
+        "--weights",
+        default=os.environ.get("DINOV2_WEIGHTS") or default.weights,
+        metavar="hub|FILE|seed:N",
+        help="where the weights come from: the hub (default), a .safetensors or .pth file, or random ones for tests",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=default.repository,
+        metavar="DIR",
+        help="model repository to publish into (default: the project's own)",
+    )
+    parser.add_argument("--name", default=default.name, help="model folder in the repository (default: %(default)s)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--input-size",
+        dest="scales",
+        type=_numbers,
+        default=default.scales,
+        metavar="PIXELS",
+        help="side of the image; served at the largest multiple of 14 (default: 384, served at 378)",
+    )
+    size.add_argument(
+        "--scales",
+        type=_numbers,
+        metavar="PIXELS,…",
+        help="several sizes, rising: the graph takes the last and resizes to the others itself (such as 256,384)",
+    )
+    parser.add_argument(
+        "--layers",
+        type=_numbers,
+        default=default.layers,
+        metavar="BLOCK,…",
+        help="blocks whose tokens are concatenated, counted from 0 (default: 9,11)",
+    )
+    parser.add_argument(
+        "--tolerance-f32",
+        type=float,
+        default=default.tolerance_f32,
+        metavar="COSINE",
+        help="lowest cosine with torch that a token may have in f32, or nothing is published (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tolerance-bf16",
+        type=float,
+        default=default.tolerance_bf16,
+        metavar="COSINE",
+        help="the same in bf16, which is recorded as not passed below it (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="publish even where the newest version is the same model")
+    add_arguments(parser, required=False)
+    return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between them") from None

@@ -1,0 +1,88 @@
+"""Versions of a model in a repository: the whole of a new one appears at once, or nothing does."""
+
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from export.errors import ExportError
+
+DEFAULT_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
+
+# `.tmp-` so that Triton, which serves numbered folders, and git both pass over what is not published.
+_ASIDE = ".tmp-"
+_LOCK = ".tmp-lock"
+
+_logger = logging.getLogger(__name__)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a model's folder.
+
+    Raises:
+        ExportError: not a name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ExportError(f"{name!r} is not a model name: use letters, digits, '_', '-' and '.'")
+
+
+@contextmanager
+def locked(model_folder: Path) -> Iterator[None]:
+    """Nobody else exports to `model_folder` meanwhile; what a died export left there is removed.
+
+    Raises:
+        ExportError: somebody does.
+    """
+    lock = FileLock(model_folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExportError(f"another export is writing to {model_folder}: wait for it to end") from None
+    try:
+        for left in model_folder.glob(f"{_ASIDE}*"):
+            if left.is_dir():  # whoever made it would hold the lock
+                _logger.info("removing %s, left by an export that died", left.name)
+                shutil.rmtree(left)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def aside(model_folder: Path) -> Iterator[Path]:
+    """A new folder beside the versions, gone afterwards unless it was moved into place."""
+    folder = model_folder / f"{_ASIDE}{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into_place(folder: Path, model_folder: Path) -> Path:
+    """Make `folder`, which is complete, the next version of `model_folder`; returns the version's folder."""
+    taken = [int(p.name) for p in model_folder.iterdir() if p.name.isdecimal()]
+    # A number that Triton has served stands for that model, whether or not its folder is still there.
+    config = model_folder / "config.pbtxt"
+    if config.is_file():
+        taken += [int(number) for number in re.findall(r'"fingerprint/(\d+)"', config.read_text())]
+    version = model_folder / str(max(taken, default=0) + 1)
+    _sync(folder)
+    folder.rename(version)
+    _sync(model_folder)
+    return version
+
+
+def _sync(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,269 @@
+"""Models of connectors from a CSV: what is written, that KO images are unused, and that a killed training goes on."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from export import __main__ as export_main
+from export.comparison import camera_images
+from export.errors import ExportError
+from export.student_teacher.checkpoint import FILE
+from export.student_teacher.comparison import compare_maps, robust_scores
+from export.triton_config import parse_config, write_serving_files
+from export.triton_options import ServingOptions
+from gateway.engines.networks import supports_bf16
+from gateway.model_description import DescriptionError, read_description
+from gateway.student_description import StudentDescription, read_any_description, read_ok_maps, read_student
+from tests.export.tiny_model import write_version
+from tests.export.tiny_student import COMMAND, options, publish_folder, write_images
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments: object) -> int:
+    """`python -m export student-teacher` in this process."""
+    return export_main.main(["student-teacher", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of two connectors; of the rows that are not OK, no file can be opened as an image."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for seed, (connector, count) in enumerate({"conn1": 10, "conn2": 12}.items()):
+        rows += [f"{connector}/{path.name},{connector},OK" for path in write_images(folder / connector, count, seed)]
+        (folder / f"{connector}_ko.png").write_bytes(b"not an image")
+        (folder / f"{connector}_occluded.png").mkdir()
+        rows += [f"{connector}_ko.png,{connector},KO", f"absent.png,{connector},PARTIAL OCCLUSION"]
+        rows += [f"{connector}_occluded.png,{connector},OCCLUSION"] * 2
+    (folder / "dataset.csv").write_text("\n".join(["image path,connector,label", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both connectors, trained by the command line and made ready for Triton."""
+    folder = tmp_path_factory.mktemp("repository")
+    given = ("--csv", data / "dataset.csv", "--all", "--repository", folder, "--backend", "python")
+    assert command(*given, *COMMAND) == 0
+    return folder
+
+
+def test_a_csv_of_two_connectors_gives_two_models_and_no_ko_or_occluded_image_is_used(repository, data):
+    assert sorted(path.name for path in repository.iterdir()) == ["st_conn1", "st_conn2"]
+    for connector, count in (("conn1", 10), ("conn2", 12)):
+        model = read_student(repository / f"st_{connector}" / "1")
+        files = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in (data / connector).iterdir()}
+        assert {image.sha256: image.name for image in model.training.images} == files
+        assert len(files) == count == model.training.n_train + model.training.n_validation
+        assert model.training.unused == {"KO": 1, "OCCLUSION": 2, "PARTIAL OCCLUSION": 1}
+        assert model.connector == connector
+    assert len({read_student(repository / f"st_conn{i}" / "1").fingerprint for i in (1, 2)}) == 2
+
+
+def test_the_graph_takes_uint8_images_and_gives_a_float32_map_for_any_batch(repository):
+    path = repository / "st_conn1" / "1" / "model.onnx"
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (image,), (map_,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", 32, 32, 3])
+    assert (map_.name, map_.type, map_.shape) == ("map", "tensor(float)", ["batch", 32, 32])
+    images = camera_images(3, 32, seed=9)
+    together = session.run(None, {"image": images})[0]
+    alone = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
+    assert together.min() >= 0
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_description_says_what_was_trained(repository):
+    folder = repository / "st_conn1" / "1"
+    model = read_student(folder)
+    assert (model.name, model.extractor, model.kind) == ("st_conn1", "student-teacher-resnet18", "student-teacher")
+    assert [(layer.name, layer.stride, layer.channels) for layer in model.layers] == [("layer1", 4, 64)]
+    assert model.layers[0].q_high > model.layers[0].q_low > 0
+    assert model.has_random_weights
+    assert len(model.training.losses) == model.training.epochs == 2
+    assert model.training.best_epoch in (1, 2)
+    assert model.graph_sha256 == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert isinstance(read_any_description(folder), StudentDescription)
+    with pytest.raises(DescriptionError):
+        read_description(folder)
+    assert str(PROJECT) not in (folder / "model.json").read_text()
+
+
+def test_either_kind_of_model_is_told_by_its_description(tmp_path):
+    token_model = write_version(tmp_path / "1")
+    assert read_any_description(tmp_path / "1") == token_model
+    with pytest.raises(DescriptionError, match="not a student-teacher description"):
+        read_student(tmp_path / "1")
+
+
+def test_the_ok_maps_are_those_of_the_graph_on_the_validation_images(repository, data):
+    folder = repository / "st_conn2" / "1"
+    model = read_student(folder)
+    maps, checksums = read_ok_maps(folder, model)
+    assert (maps.dtype, maps.shape) == (np.float32, (model.training.n_validation, 32, 32))
+    assert checksums == [image.sha256 for image in model.training.images if image.part == "validation"]
+    np.testing.assert_allclose(robust_scores(maps), model.ok_maps.scores)
+    # The unit of a map is what parts the two quantiles of these very maps.
+    low, high = np.quantile(maps.astype(np.float64), model.quantiles)
+    assert high - low == pytest.approx(1, rel=1e-4)
+
+
+def test_damaged_ok_maps_are_not_read(repository, tmp_path):
+    folder = repository / "st_conn2" / "1"
+    model = read_student(folder)
+    (tmp_path / "ok_maps.npz").write_bytes((folder / "ok_maps.npz").read_bytes()[:-1])
+    with pytest.raises(DescriptionError, match="damaged"):
+        read_ok_maps(tmp_path, model)
+
+
+def test_every_runtime_of_this_machine_is_recorded(repository):
+    parity = read_student(repository / "st_conn1" / "1").parity
+    assert set(parity) == {"onnxruntime-cpu-f32", "openvino-f32"} | ({"openvino-bf16"} if supports_bf16() else set())
+    assert parity["onnxruntime-cpu-f32"].passed
+    assert parity["openvino-f32"].passed
+    assert all(found.passed is (found.max_error <= found.tolerance) for found in parity.values())
+
+
+def test_errors_of_a_map_count_in_its_unit_and_as_a_share_above():
+    expected = np.zeros((1, 10, 10), np.float32)
+    expected[0, 0, 0] = 50
+    off = expected.copy()
+    off[0, 0, 0] = 51
+    off[0, 5, 5] = 0.01
+    found = compare_maps(off, expected, 0.02)
+    assert (found.max_error, found.max_score_error, found.passed) == (pytest.approx(0.02), pytest.approx(0.02), True)
+    off[0, 5, 5] = 0.03
+    assert not compare_maps(off, expected, 0.02).passed
+    off[0, 5, 5] = np.nan
+    assert not compare_maps(off, expected, 0.02).passed
+
+
+def test_a_version_is_complete_for_triton_and_its_map_goes_as_fp32(repository):
+    config = parse_config((repository / "st_conn1" / "config.pbtxt").read_text())
+    assert (config.name, config.backend) == ("st_conn1", "python")
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == [("map", 11, [32, 32])]
+    assert config.parameters["axes/map"].string_value == "batch row column"
+    folder = repository / "st_conn1" / "1"
+    assert config.parameters["fingerprint/1"].string_value == read_student(folder).fingerprint
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx", "model.py", "ok_maps.npz"]
+    assert (repository / "st_conn1" / "labels_map.txt").read_text().splitlines()[0] == "B: images"
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_other_backends_serve_the_exported_file_itself(repository, backend):
+    before = (repository / "st_conn2" / "config.pbtxt").read_text()
+    config = parse_config(write_serving_files(repository / "st_conn2", ServingOptions(backend)).read_text())
+    (repository / "st_conn2" / "config.pbtxt").write_text(before)
+    assert (config.default_model_filename, config.output[0].data_type) == ("model.onnx", 11)
+
+
+def test_the_same_recipe_is_not_trained_again_and_another_seed_is_the_next_version(repository, data, tmp_path):
+    shutil.copytree(repository / "st_conn1", tmp_path / "st_conn1")
+    first = publish_folder(data / "conn1", options(tmp_path))
+    second = publish_folder(data / "conn1", options(tmp_path, seed=1))
+    assert (first, second) == (tmp_path / "st_conn1" / "1", tmp_path / "st_conn1" / "2")
+    assert read_student(first) == read_student(repository / "st_conn1" / "1")
+    assert read_student(first).fingerprint != read_student(second).fingerprint
+
+
+def epochs_done(checkpoint: Path) -> int:
+    try:
+        with safe_open(checkpoint, framework="np") as file:
+            return len(json.loads(file.metadata()["progress"])["history"])
+    except (OSError, SafetensorError):
+        return 0
+
+
+def test_a_killed_training_goes_on_in_another_process_to_the_result_of_an_uninterrupted_one(data, tmp_path):
+    whole = publish_folder(data / "conn1", options(tmp_path / "whole", epochs=60, patience=60))
+    line = [sys.executable, "-m", "export", "student-teacher", "--ok", data / "conn1", *COMMAND]
+    line += ["--epochs", "60", "--patience", "60", "--repository", tmp_path / "killed"]
+    checkpoint = tmp_path / "killed" / "st_conn1" / ".training" / FILE
+    with subprocess.Popen(line, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while epochs_done(checkpoint) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    reached = epochs_done(checkpoint)
+    assert 3 <= reached < 60
+    assert not (tmp_path / "killed" / "st_conn1" / "1").exists()
+
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"conn1: going on after epoch {reached}" in done.stderr
+    assert "epoch=60/60" in done.stderr
+    resumed = Path(done.stdout.strip())
+    assert resumed == tmp_path / "killed" / "st_conn1" / "1"
+    one, other = read_student(whole), read_student(resumed)
+    assert one.training.losses == other.training.losses
+    assert one.student_sha256 == other.student_sha256
+    assert one.fingerprint == other.fingerprint
+    assert not checkpoint.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--csv", "dataset.csv"], "which connector? --connector NAME or --all; those of dataset.csv: conn1, conn2"),
+        (["--csv", "dataset.csv", "--connector", "conn9"], "no connector 'conn9' in dataset.csv; there are: conn1,"),
+        (["--csv", "dataset.csv", "--all", "--label-column", "verdict"], "no column 'verdict'; its columns are image"),
+        (["--csv", "dataset.csv", "--all", "--ok-label", "KO"], "conn1_ko.png"),
+        (["--csv", "absent.csv", "--all"], "absent.csv: No such file"),
+        (["--ok", "conn1_occluded.png", "--connector", "x"], "0 different OK images; at least 10"),
+        (["--ok", "absent"], "absent is not a folder"),
+        (["--ok", "conn1", "--all"], "--all trains every connector of a CSV"),
+        (["--ok", "conn1", "--connector", "../up"], "not a model name"),
+        (["--ok", "conn1", "--size", "100"], "size 100: give a multiple of 32"),
+        (["--ok", "conn1", "--layers", "layer9"], "layers layer9: give some of layer1"),
+        (["--ok", "conn1", "--epochs", "0"], "epochs 0: must lie between"),
+        (["--ok", "conn1", "--weights", "absent.safetensors"], "no weights file absent.safetensors"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_one_clear_error_and_writes_nothing(
+    data, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(data)
+    assert command(*COMMAND, "--repository", tmp_path / "models", *arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "models").exists()
+
+
+def test_f32_beyond_its_tolerance_is_not_published(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.student_teacher.parity.TOLERANCE", {"f32": -1.0, "bf16": -1.0})
+    with pytest.raises(ExportError, match="onnxruntime-cpu-f32 and openvino-f32 disagree with torch"):
+        publish_folder(data / "conn1", options(tmp_path))
+    assert not list((tmp_path / "st_conn1").glob("[0-9]*"))
+
+
+def test_the_token_model_keeps_its_command_line(capsys):
+    with pytest.raises(SystemExit):
+        export_main.main(["--help"])
+    said = capsys.readouterr().out
+    assert "DINOv2" in said
+    assert "student-teacher" in said
+
+
+def test_the_help_of_the_training_names_its_options(capsys):
+    with pytest.raises(SystemExit):
+        command("--help")
+    said = capsys.readouterr().out
+    for option in ("--csv", "--ok", "--connector", "--all", "--layers", "--seed", "--train-on", "--backend"):
+        assert option in said

@@ -1,0 +1,37 @@
+"""Images and options with which a student is trained in seconds: the real network over 32 x 32 pixels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+
+from export.comparison import camera_images
+from export.student_teacher.dataset import load, read_folder
+from export.student_teacher.publish import StudentOptions, publish_student
+from export.student_teacher.training import TrainingOptions
+
+TRAINING = TrainingOptions(epochs=2, batch_size=4)
+COMMAND = ("--weights", "seed:0", "--size", "32", "--layers", "layer1", "--epochs", "2", "--batch-size", "4")
+
+
+def options(repository: Path, *, layers: tuple[str, ...] = ("layer1",), size: int = 32, **training) -> StudentOptions:
+    return StudentOptions(
+        weights="seed:0", repository=repository, size=size, layers=layers, training=replace(TRAINING, **training)
+    )
+
+
+def write_images(folder: Path, count: int, seed: int = 0, size: int = 40) -> list[Path]:
+    """`count` images of parts, none like another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, image in enumerate(camera_images(count, size, seed)):
+        paths.append(folder / f"{seed}_{i}.png")
+        assert cv2.imwrite(str(paths[-1]), image[..., ::-1])
+    return paths
+
+
+def publish_folder(folder: Path, given: StudentOptions, connector: str = "conn1") -> Path:
+    """Train on all images of `folder`."""
+    training = given.training
+    images = load(read_folder(folder, connector), given.size, training.seed, training.validation_share)
+    return publish_student(given, connector, images, {})

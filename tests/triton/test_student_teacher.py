@@ -1,0 +1,95 @@
+"""A trained student-teacher model behind the real server: the map of one process and of the other is the same."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import tritonclient.grpc.aio as triton
+from tritonclient.grpc import InferInput, InferRequestedOutput
+
+from export.comparison import camera_images
+from export.student_teacher.comparison import compare_maps
+from export.student_teacher.parity import TOLERANCE
+from export.triton_config import write_serving_files
+from export.triton_options import ServingOptions
+from gateway.engines.networks import OpenVinoNetwork, Precision, supports_bf16
+from gateway.student_description import StudentDescription, read_student
+from tests.export.tiny_student import options, publish_folder, write_images
+from tests.triton.server import running_triton
+
+SIZE = 64
+
+Ask = Callable[[np.ndarray], tuple[np.ndarray, StudentDescription]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of the real network, trained for two epochs."""
+    folder = tmp_path_factory.mktemp("student")
+    write_images(folder / "conn1", 12, size=SIZE)
+    given = options(folder / "repository", layers=("layer1", "layer2", "layer3"), size=SIZE)
+    return publish_folder(folder / "conn1", given)
+
+
+@pytest.fixture(scope="module", params=["bf16", "f32"])
+def precision(request) -> Precision:
+    if request.param == "bf16" and not supports_bf16():
+        pytest.skip("this processor has no bf16")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path, precision: Precision) -> StudentDescription:
+    """The model, as passed or not passed in bf16: the server takes what was passed."""
+    found = read_student(trained)
+    bf16 = found.parity.get("openvino-bf16")
+    parity = {} if bf16 is None else {"openvino-bf16": bf16.model_copy(update={"passed": precision == "bf16"})}
+    return found.model_copy(update={"parity": {**found.parity, **parity}})
+
+
+@pytest.fixture(scope="module")
+def version(trained: Path, model: StudentDescription, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository") / "st_conn1" / "1"
+    shutil.copytree(trained, folder)
+    (folder / "model.json").write_text(model.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(version: Path, triton_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Gives the server images; what comes back are the maps and what the server says of the model that made them."""
+    write_serving_files(version.parent, ServingOptions("python"))
+    log = tmp_path_factory.mktemp("log") / "triton.log"
+    with running_triton(version.parents[1], log, model="st_conn1") as server:
+
+        async def ask(images: np.ndarray) -> tuple[np.ndarray, StudentDescription]:
+            async with triton.InferenceServerClient(server.url) as client:
+                image = InferInput("image", list(images.shape), "UINT8")
+                image.set_data_from_numpy(images)
+                answer = await client.infer("st_conn1", [image], outputs=[InferRequestedOutput("map")])
+                config = (await client.get_model_config("st_conn1")).config
+                text = config.parameters[f"model.json/{answer.get_response().model_version}"].string_value
+            return answer.as_numpy("map"), StudentDescription.model_validate_json(text)
+
+        yield lambda images: asyncio.run(asyncio.wait_for(ask(images), 120))
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_the_map_of_the_server_is_that_of_the_same_network_in_process(served, version, model, precision, count):
+    images = camera_images(count, SIZE, seed=3)
+    maps, described = served(images)
+    assert (maps.dtype, maps.shape) == (np.float32, (count, SIZE, SIZE))
+    assert described == model
+    network = OpenVinoNetwork(version, model.as_tokens(), precision=precision)
+    assert compare_maps(maps, network.run(images), 1e-3).passed
+
+
+def test_the_map_of_the_server_is_that_of_onnx_runtime_as_far_as_its_precision_goes(served, version, precision):
+    images = camera_images(4, SIZE, seed=5)
+    session = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"])
+    (expected,) = session.run(["map"], {"image": images})
+    assert compare_maps(served(images)[0], expected, TOLERANCE[precision]).passed
