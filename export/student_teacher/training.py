@@ -32,9 +32,9 @@ class TrainingOptions:
 
     seed: int = 0
     """Of the student's first weights, the split, the order of images and their changes."""
-    epochs: int = 60
+    epochs: int = 120
     """At most; also the length of the learning rate's descent."""
-    patience: int = 15
+    patience: int = 20
     """Epochs without a lower validation loss after which it ends."""
     batch_size: int = 8
     learning_rate: float = 1e-3

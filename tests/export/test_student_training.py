@@ -79,7 +79,7 @@ def test_the_loss_is_the_mean_of_the_squared_differences_from_the_quantile_on(im
 def test_training_lowers_the_loss_and_leaves_the_teacher_alone(images, tmp_path):
     graph = new_graph()
     teacher = {key: value.clone() for key, value in graph.teacher.state_dict().items()}
-    options = TrainingOptions(epochs=8, batch_size=4, device="cpu")
+    options = TrainingOptions(epochs=8, batch_size=4, hard_quantile=0, device="cpu")
     result = train(graph, images, options, recipe="r", folder=tmp_path, name="test")
     assert len(result.history) == 8
     assert result.history[-1][0] < 0.9 * result.history[0][0]
@@ -100,6 +100,13 @@ def test_what_else_draws_random_numbers_does_not_change_a_student():
     one = new_student(LAYERS, 3).state_dict()
     torch.rand(7)
     assert same(one, new_student(LAYERS, 3).state_dict())
+
+
+def test_the_share_of_differences_that_is_learned_falls_from_all_to_the_hardest():
+    options = TrainingOptions(epochs=12, hard_quantile=0.999, hardening=0.5)
+    shares = [1 - options.quantile_at(epoch) for epoch in range(12)]
+    np.testing.assert_allclose(shares, [10 ** (-min(epoch, 6) / 2) for epoch in range(12)])
+    assert TrainingOptions(hardening=0).quantile_at(0) == pytest.approx(0.999)
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
