@@ -54,7 +54,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
                 gateway.infer("tile", png(change(image)), heatmap="none")
     store = ArtifactStore(models, keep_versions=5)
     manifest, _ = store.served_manifest(key)
-    calibration = store.calibration(key)
+    calibration = store.calibration(key, manifest).calibration
     kept = DriftLog(state / "drift", 1000).recent(key, manifest)
     parts = np.split(np.arange(len(kept)), len(CHANGES))
     return {
