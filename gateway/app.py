@@ -107,7 +107,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_error_handlers(app)
     mask_access_log()
     # The last one added is the first to see a request.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_json_bytes=settings.max_json_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        max_json_bytes=settings.max_json_bytes,
+        forms=("/infer", "/infer_batch", "/fit_ok"),
+    )
     app.add_middleware(AccessMiddleware, keys=keys, allow_anonymous=settings.allow_anonymous, origins=settings.origins)
     if settings.origins:
         app.add_middleware(

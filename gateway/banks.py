@@ -21,6 +21,7 @@ from gateway.faults import ServingKind
 from gateway.manifest import Calibration, VersionRef
 from gateway.roi_key import RoiKey
 from gateway.storage import ArtifactStore, LoadedBank
+from gateway.workers import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class BankCache:
         bank = self._banks.get(key)
         for attempt in itertools.count(1):
             # A bank loaded for this very request may answer though a fit came since: else it would wait for the fits.
-            ref, stored = await to_thread.run_sync(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
+            ref, stored = await in_thread(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
             if bank is not None and stored is not None:
                 if attempt == 1:
                     metrics.BANK_HITS.inc()
@@ -84,7 +85,7 @@ class BankCache:
                 bank = await self._bank(key, ref)
             except ArtifactCorruptError as error:
                 # A fit or a deletion may have come between two reads: then there is another version, or none.
-                now, _ = await to_thread.run_sync(self._on_disk, key, None, False, limiter=self._threads)
+                now, _ = await in_thread(self._on_disk, key, None, False, limiter=self._threads)
                 if now == ref or attempt == _READS:
                     self._store.faults.serving(key, {"version": error.message})
                     raise
@@ -113,7 +114,7 @@ class BankCache:
                     bank = self._cached(key, ref)
                     if bank is None:
                         metrics.BANK_MISSES.inc()
-                        bank = await to_thread.run_sync(self._store.load, key, ref, limiter=self._threads)
+                        bank = await in_thread(self._store.load, key, ref, limiter=self._threads)
                         self._keep(key, bank)
                         await to_thread.run_sync(self._note, list(self._banks))
             finally:

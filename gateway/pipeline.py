@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
 from gateway.banks import BankCache, FittedRoi
@@ -29,6 +29,7 @@ from gateway.spatial import SpatialWeighting
 from gateway.storage import LoadedBank
 from gateway.timing import StageTimes
 from gateway.watch import Watch
+from gateway.workers import in_thread
 from postprocess.anomaly_map import anomaly_map, blur, score, upsample
 from postprocess.heatmap import encode_heatmap
 from postprocess.regions import Region, bounded, find_regions
@@ -194,14 +195,12 @@ class InspectionPipeline:
         if isinstance(model, GatewayError):
             raise model
         require_same_model(roi.bank, model)
-        image, size_wh, looks = await to_thread.run_sync(
-            self._decode, request, model.input_size, times, limiter=self._threads
-        )
+        image, size_wh, looks = await in_thread(self._decode, request, model.input_size, times, limiter=self._threads)
         return _Prepared(request, roi, model, image[None], size_wh, looks, times)
 
     async def _finish(self, prepared: "_Prepared", tokens: NDArray[np.float32]) -> Inspection:
         p = prepared
-        return await to_thread.run_sync(self._answer_and_watch, p, tokens, limiter=self._threads)
+        return await in_thread(self._answer_and_watch, p, tokens, limiter=self._threads)
 
     def _answer_and_watch(self, p: "_Prepared", tokens: NDArray[np.float32]) -> Inspection:
         answer = self._answer(p.request, p.roi, p.model, tokens, p.size_wh, p.times)

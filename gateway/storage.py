@@ -340,6 +340,9 @@ class ArtifactStore:
                 sync_folder(aside)
                 aside.rename(final)
                 sync_folder(final.parent)
+                # Those of a new role or ROI; that of the ROI itself is synced with `current`.
+                for folder in (self.folder(key).parent, self.root):
+                    sync_folder(folder)
                 ref = self._point_to(key, VersionRef(number, sha256_of(files[MANIFEST])))
             except OSError:
                 shutil.rmtree(aside, ignore_errors=True)

@@ -22,6 +22,9 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
+_MAX_CHARS = 16_384
+"""Of the JSON about one image; what is served has some hundred."""
+
 ServicesDep = Annotated[Services, Depends(_services)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 """Who asks. Its `roi` is the one way from the ids of a request to an `RoiKey`."""
@@ -35,13 +38,26 @@ def parsed_shape(text: str | None) -> tuple[Shape | None, list[str]]:
     """
     if text is None or not text.strip():
         return None, []
-    require_shallow(text.encode(errors="replace"), "shape")
+    require_small(text, "shape", 1)
     try:
         return parse_shape(text)
     except ShapeError as error:
         raise InvalidRequestError(
             f"shape: {error}", 'Send JSON such as {"kind": "circle", "cx": 192, "cy": 192, "r": 180}, or leave it out.'
         ) from error
+
+
+def require_small(text: str, name: str, n_images: int) -> None:
+    """Refuse what is too deep or too long for what it says of some images; parsing it would hold up everybody.
+
+    Raises:
+        InvalidRequestError: nested too deeply.
+        TooLargeError: too long.
+    """
+    require_shallow(text.encode(errors="replace"), name)
+    limit = _MAX_CHARS * n_images
+    if len(text) > limit:
+        raise TooLargeError(f"{name}: {len(text)} characters for {n_images} images; at most {limit} are served")
 
 
 async def read_image(upload: UploadFile, settings: Settings) -> bytes:

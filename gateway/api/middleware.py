@@ -3,6 +3,7 @@
 import logging
 import re
 import uuid
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -85,17 +86,19 @@ class RequestIdMiddleware:
 class BodyLimitMiddleware:
     """Refuses a body over its limit by its declared length, or as soon as that much has come in, and JSON too deep."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int, forms: Collection[str]) -> None:
         """Wrap an application.
 
         Args:
             app: what comes after.
             max_bytes: of a form with files.
             max_json_bytes: of any other body.
+            forms: paths that take a form with files; elsewhere a body that says it is one is read whole as well.
         """
         self._app = app
         self._max_bytes = max_bytes
         self._max_json_bytes = max_json_bytes
+        self._forms = frozenset(forms)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -103,7 +106,8 @@ class BodyLimitMiddleware:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         content_type = headers.get("content-type", "").lower()
-        is_form = content_type.startswith("multipart/form-data")
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_form = content_type.startswith("multipart/form-data") and path in self._forms
         limit = self._max_bytes if is_form else min(self._max_bytes, self._max_json_bytes)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:

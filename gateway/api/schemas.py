@@ -143,7 +143,11 @@ class CalibrateRequest(BaseModel):
     mm_per_px: MmPerPx
     ok_scores: Annotated[
         list[Score] | None,
-        Field(max_length=100_000, description="of unseen OK images; none: the fit's leave-one-out scores are used"),
+        Field(
+            fail_fast=True,
+            max_length=100_000,
+            description="of unseen OK images; none: the fit's leave-one-out scores are used",
+        ),
     ] = None
     ng_scores: Annotated[
         list[Score] | None,

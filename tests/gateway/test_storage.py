@@ -247,7 +247,26 @@ def test_the_lock_holds_across_threads(store: ArtifactStore) -> None:
     assert overlaps == [1] * 80
 
 
-@pytest.mark.parametrize("fsyncs_that_pass", range(6))
+def test_the_names_of_a_new_rois_folders_are_on_disk_before_its_first_version_is_in_use(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    in_use = store.folder(KEY) / "current"
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if not in_use.exists():
+            before_use[:] = synced
+
+    before_use: list[Path] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.durable.os.fsync", fsync)
+        publish(store, 1)
+    assert {store.root, store.root / "role", store.folder(KEY) / "versions"} <= set(before_use)
+    assert store.folder(KEY) in synced
+
+
+@pytest.mark.parametrize("fsyncs_that_pass", range(8))
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_a_full_disk_leaves_what_was_stored(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, fsyncs_that_pass: int, code: int

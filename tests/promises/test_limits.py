@@ -46,8 +46,20 @@ def test_json_larger_or_deeper_than_any_use_is_refused_before_it_is_parsed(gatew
         for deep in ("[" * 33 + "]" * 33, '[{"shape":' * 50_000):
             reply = gateway.client.post(path, data={**FORM, field: deep}, files=image)
             refused(reply, 422, "invalid_request", field, "nested")
-        reply = gateway.client.post(path, data={**FORM, field: " " * (2 * MIB + 1)}, files=image)
-        refused(reply, 413, "too_large")
+        for long in ("[" + "0," * 9000 + "0]", " " * (2 * MIB + 1)):
+            reply = gateway.client.post(path, data={**FORM, field: long}, files=image)
+            refused(reply, 413, "too_large")
+    # A million mistakes would be told in as many words: the first is enough.
+    reply = as_json(gateway, json.dumps({**SCORES, "ok_scores": ["x"] * 90_000}))
+    refused(reply, 422, "invalid_request", "ok_scores.0")
+    assert "more" not in reply.json()["error"]["message"]
+    reply = gateway.client.post("/infer_batch", data={"items": json.dumps([0] * 5000)}, files=image[1:])
+    refused(reply, 422, "invalid_request", "items.0")
+    for path in ("/calibrate_ng", "/rois/steel/pad/rollback"):  # takes no form, so none may be large
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        refused(
+            gateway.client.post(path, content=b"x" * (2 * MIB + 1), headers=headers), 413, "too_large", str(2 * MIB)
+        )
     assert as_json(gateway, json.dumps({**SCORES, "ok_scores": [0.123456789012345678] * 90_000})).status_code == 200
 
 
