@@ -80,12 +80,8 @@ class AccessMiddleware:
         if needed is None or (path in _OPEN_ON_LOOPBACK and _by_loopback(scope)):
             return ANONYMOUS
         if not self._keys:
-            if not self._allow_anonymous and not _by_loopback(scope):
-                raise ForbiddenError(
-                    f"this gateway has no API keys, and without keys it answers on loopback only, not at "
-                    f"{scope['server'][0]}",
-                    "Set GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE, or GATEWAY_ALLOW_ANONYMOUS=true to let anybody in.",
-                )
+            if not self._allow_anonymous:
+                _require_local(scope, headers)
             return ANONYMOUS
         caller = self._keys.find(_presented(headers))
         if caller is None:
@@ -112,6 +108,30 @@ def _presented(headers: Headers) -> str:
     if len(given) > 1 or kind.lower() != "bearer" or not key.strip():
         raise UnauthorizedError("Authorization: expected one header of the form 'Bearer <key>'")
     return key.strip()
+
+
+def _require_local(scope: Scope, headers: Headers) -> None:
+    """Refuse what comes from elsewhere, or from a page that gave its own name this host's address (DNS rebinding)."""
+    hint = "Set GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE, or GATEWAY_ALLOW_ANONYMOUS=true to let anybody in."
+    if not _by_loopback(scope):
+        at, _ = scope.get("server") or ("an unknown address", 0)
+        raise ForbiddenError(
+            f"this gateway has no API keys, and without keys it answers on loopback only, not at {at}", hint
+        )
+    name = headers.get("host", "")
+    if scope["server"][1] is not None and name and not _is_own(name):
+        raise ForbiddenError(
+            f"Host: {name[:100]!r}: without API keys this gateway answers to localhost and to addresses only", hint
+        )
+
+
+def _is_own(host_header: str) -> bool:
+    """Whether a Host header is one that no other site's page can have: localhost, or an address instead of a name."""
+    try:
+        host = urlsplit(f"//{host_header}").hostname or ""
+        return host == "localhost" or bool(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        return False
 
 
 def _by_loopback(scope: Scope) -> bool:

@@ -245,8 +245,17 @@ def test_a_page_of_another_site_cannot_make_its_reader_teach(launch, small_model
             reply = gateway.client.post("/fit_ok", headers={"Origin": origin}, **form)
             assert reply.status_code == 403, origin
             assert "access-control-allow-origin" not in reply.headers
-        own = gateway.client.get("/rois", headers={"Origin": f"http://127.0.0.1:{gateway.port}"})
-        assert own.status_code == 200
+        for own in (f"127.0.0.1:{gateway.port}", f"localhost:{gateway.port}", "[::1]"):
+            assert gateway.client.get("/rois", headers={"Origin": f"http://{own}", "Host": own}).status_code == 200
+        # DNS rebinding: to the browser the gateway is its page's own site.
+        for rebound in (
+            f"elsewhere.example:{gateway.port}",
+            "localhost.elsewhere.example",
+            "127.0.0.1.elsewhere.example",
+        ):
+            for headers in ({"Host": rebound}, {"Host": rebound, "Origin": f"http://{rebound}"}):
+                assert gateway.client.get("/rois", headers=headers).status_code == 403, headers
+                assert gateway.client.post("/fit_ok", headers=headers, **form).status_code == 403, headers
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         named = gateway.client.options("/fit_ok", headers={"Origin": "https://mes.plant.example", **asked})
         assert named.headers["access-control-allow-origin"] == "https://mes.plant.example"
