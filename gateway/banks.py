@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import logging
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from gateway.workers import in_thread
 
 log = logging.getLogger(__name__)
 
-_READS = 5
+_READ_S = 10.0
+"""How long an inspection goes after versions that are replaced faster than it can read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class BankCache:
             ArtifactCorruptError: nothing whole is stored.
         """
         bank = self._banks.get(key)
+        ends = time.monotonic() + _READ_S
         for attempt in itertools.count(1):
             # A bank loaded for this very request may answer though a fit came since: else it would wait for the fits.
             ref, stored = await in_thread(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
@@ -86,7 +89,7 @@ class BankCache:
             except ArtifactCorruptError as error:
                 # A fit or a deletion may have come between two reads: then there is another version, or none.
                 now, _ = await in_thread(self._on_disk, key, None, False, limiter=self._threads)
-                if now == ref or attempt == _READS:
+                if now == ref or time.monotonic() > ends:
                     self._store.faults.serving(key, {"version": error.message})
                     raise
         raise AssertionError("unreachable")
