@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from gateway.durable import replace_file
+from gateway.durable import read_replaced, replace_file
 from gateway.manifest import CALIBRATION, Calibration, Manifest
 from gateway.sealed import DamagedError
 
@@ -77,7 +77,7 @@ def _parsed(data: bytes) -> Calibration:
 def _read(folder: Path) -> tuple[Calibration | None, str | None]:
     """The calibration in a folder, if there is any, and what is wrong with it."""
     try:
-        return _parsed((folder / CALIBRATION).read_bytes()), None
+        return _parsed(read_replaced(folder / CALIBRATION)), None
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from gateway.errors import StorageFullError
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_STALE_READS = 4
 
 
 @contextmanager
@@ -21,6 +22,20 @@ def storage_errors(folder: str = "the models folder") -> Iterator[None]:
         if error.errno in _CANNOT_WRITE:
             raise StorageFullError(f"cannot write to {folder}: {error.strerror}") from error
         raise
+
+
+def read_replaced(path: Path) -> bytes:
+    """The bytes of a file that another host may replace meanwhile.
+
+    Over NFS whoever has opened the old one may find it stale; the new one is there then, and nothing is damaged.
+    """
+    for _ in range(_STALE_READS):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_bytes()
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from gateway.audit import AuditTrail
 from gateway.calibration_files import StoredCalibration, mirror_calibration, stored_calibration
-from gateway.durable import replace_file, storage_errors, sync_folder, write_file
+from gateway.durable import read_replaced, replace_file, storage_errors, sync_folder, write_file
 from gateway.errors import ArtifactCorruptError, UnknownRoiError, UnknownVersionError
 from gateway.faults import ArtifactFaults
 from gateway.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, Manifest, Pointer, VersionRef
@@ -109,7 +109,7 @@ class ArtifactStore:
             NewerFormatError: a newer gateway wrote it.
         """
         try:
-            data = (self.folder(key) / CURRENT).read_bytes()
+            data = read_replaced(self.folder(key) / CURRENT)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UnknownRoiError(f"{key} {_NEVER_FITTED}") from error
         except OSError:

@@ -247,6 +247,31 @@ def test_the_lock_holds_across_threads(store: ArtifactStore) -> None:
     assert overlaps == [1] * 80
 
 
+@pytest.mark.parametrize("name", ["current", "calib.json"])
+def test_a_file_that_another_host_replaces_while_it_is_read_is_not_taken_for_damaged(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    refs = [publish(store, 1), publish(store, 2)]
+    store.set_calibration(KEY, store.manifest(KEY, refs[0]), calibration(0.6))
+    with store.lock(KEY, 5):
+        store.roll_back(KEY, refs[0])
+    read_bytes, stale = Path.read_bytes, [True, True]
+
+    def over_nfs(path: Path) -> bytes:
+        if path.name == name and stale:
+            stale.pop()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", over_nfs)
+    ref = store.current(KEY)
+    assert (ref.number, ref.damaged) == (1, None)
+    stored = store.calibration(KEY, store.manifest(KEY, ref))
+    assert stored.calibration is not None
+    assert (stored.calibration.threshold, stored.damaged) == (0.6, None)
+    assert not stale
+
+
 def test_the_names_of_a_new_rois_folders_are_on_disk_before_its_first_version_is_in_use(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
