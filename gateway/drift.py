@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, ks_2samp
+from scipy.stats import beta, ks_2samp, t
 
 from gateway.calibration import Verdict
 from gateway.look import Look
@@ -42,7 +42,11 @@ _RECORD = np.dtype(
 )
 _HEADER = np.dtype([("magic", "S8"), ("capacity", "<u8"), ("written", "<u8")])
 _MAGIC = b"drift-01"
+_MOST_WRITTEN = 1 << 48
+"""Nobody counts so far: the header is damaged."""
 _VERDICTS: tuple[Verdict, ...] = ("uncalibrated", "ok", "ng")
+_SCORED_OTHERWISE = 0x100
+"""Beside the verdict: scored with another k, percentile or shape than the OK images."""
 
 MIN_SAMPLES = 50
 """Fewer say nothing: the answer is then that there are too few."""
@@ -50,8 +54,11 @@ _P_VALUE = 1e-4
 _KS_UP, _KS_DOWN = 0.3, 0.7
 """Leave-one-out scores run higher than those of unseen images (their own tokens leave a hole): a stream that is as ever
 lies below them, so a fall must be large to mean anything."""
-_SHIFT, _SHIFT_Z = 0.4, 3.3
-"""Of brightness and sharpness: standard deviations of the OK images, and of the difference of the means."""
+_SHIFT, _SHIFT_P = 0.4, 1e-3
+"""Of brightness and sharpness: standard deviations of the OK images, and how seldom chance does it. After Student:
+the spread of few OK images is itself a guess."""
+_LEAST_SPREAD = 0.01
+"""Of brightness and sharpness, as a share of them: where OK images differ by less, so may those inspected."""
 _REJECTS = 0.05
 """A share of images above the threshold up to which nothing is said, where the calibration expects no more."""
 
@@ -70,6 +77,8 @@ class Recent:
     brightness: NDArray[np.float32]
     sharpness: NDArray[np.float32]
     verdict: NDArray[np.uint32]
+    scored_otherwise: NDArray[np.bool_]
+    """With another k, percentile or shape than the OK images: such scores do not compare with theirs."""
 
     def __len__(self) -> int:
         return len(self.score)
@@ -78,6 +87,11 @@ class Recent:
     def judged_ok(self) -> NDArray[np.bool_]:
         """Bool [n]: those judged OK; before calibration, all of them."""
         return np.not_equal(self.verdict, _VERDICTS.index("ng"))
+
+    @property
+    def comparable(self) -> NDArray[np.bool_]:
+        """Bool [n]: those whose score compares with the leave-one-out scores of the bank."""
+        return self.judged_ok & ~self.scored_otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
     """
     reference = np.asarray(manifest.ok_scores, np.float64)
     ok = recent.judged_ok
-    n, n_ok = len(recent), int(ok.sum())
+    n, n_ok, n_comparable = len(recent), int(ok.sum()), int(recent.comparable.sum())
     if n < MIN_SAMPLES:
         return Drift(n, n_ok, len(reference), reason=f"{n} inspections with this memory bank; {MIN_SAMPLES} are needed")
     alarms: list[Signal] = []
@@ -138,15 +152,19 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         reasons.append("the memory bank has no leave-one-out scores to compare with")
     elif n_ok < MIN_SAMPLES:
         reasons.append(f"{n_ok} inspections judged OK; {MIN_SAMPLES} are needed to compare scores")
+    elif n_comparable < MIN_SAMPLES:
+        reasons.append(
+            f"{n_comparable} of the {n_ok} inspections judged OK were scored as the OK images were, with the same k, "
+            f"percentile and use of a shape; {MIN_SAMPLES} are needed to compare scores"
+        )
     else:
-        scores = recent.score[ok].astype(np.float64)
+        scores = recent.score[recent.comparable].astype(np.float64)
         both = ks_2samp(scores, reference, method="asymp")
         ks, p = float(both.statistic), float(both.pvalue)
-        # "less": the distribution function of the scores lies below, so the scores lie above.
-        rise = ks_2samp(scores, reference, alternative="less", method="asymp")
-        fall = ks_2samp(scores, reference, alternative="greater", method="asymp")
-        up, down = float(rise.statistic), float(fall.statistic)
-        if (up >= _KS_UP and rise.pvalue <= _P_VALUE) or (down >= _KS_DOWN and fall.pvalue <= _P_VALUE):
+        up, down = _one_sided(scores, reference)
+        if (up >= _KS_UP and _p_value(scores, reference, "less") <= _P_VALUE) or (
+            down >= _KS_DOWN and _p_value(scores, reference, "greater") <= _P_VALUE
+        ):
             alarms.append("score")
     above = None
     calibrated = ~np.isnan(recent.threshold)
@@ -156,12 +174,17 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         if _at_least(int(rejected.sum()), len(rejected)) > max(_REJECTS, expected_rejects or 0.0):
             alarms.append("rejects")
     known = [i for i in manifest.images if i.brightness is not None and i.sharpness is not None]
-    brightness = _shift(recent.brightness, [i.brightness or 0.0 for i in known])
-    sharpness = _shift(np.log(recent.sharpness + _EPSILON), [math.log((i.sharpness or 0.0) + _EPSILON) for i in known])
+    of_ok = [i.brightness or 0.0 for i in known]
+    brightness = _shift(recent.brightness, of_ok, _LEAST_SPREAD * max(1.0, float(np.mean(of_ok or [0.0]))))
+    sharpness = _shift(
+        np.log(recent.sharpness + _EPSILON),
+        [math.log((i.sharpness or 0.0) + _EPSILON) for i in known],
+        _LEAST_SPREAD,  # of a logarithm: a share already
+    )
     if len(known) < 2:
         reasons.append("the OK images have no brightness to compare with: they were learned before it was kept")
     for name, shift in (("brightness", brightness), ("sharpness", sharpness)):
-        if shift is not None and abs(shift.shift) >= _SHIFT and abs(shift.z) >= _SHIFT_Z:
+        if shift is not None and abs(shift.shift) >= _SHIFT and 2 * t.sf(abs(shift.z), len(known) - 1) <= _SHIFT_P:
             alarms.append("brightness" if name == "brightness" else "sharpness")
     return Drift(
         n,
@@ -188,10 +211,24 @@ def _at_least(k: int, n: int) -> float:
     return 0.0 if k == 0 else float(beta.ppf(_P_VALUE, k, n - k + 1))
 
 
-def _shift(values: NDArray[np.floating[Any]], reference: Sequence[float]) -> Shift | None:
+def _one_sided(scores: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
+    """How much more often `scores` lie above and below: the largest differences of the distribution functions."""
+    at = np.concatenate([scores, reference])
+    own, other = (np.searchsorted(np.sort(sample), at, "right") / len(sample) for sample in (scores, reference))
+    return float((other - own).max()), float((own - other).max())
+
+
+def _p_value(
+    scores: NDArray[np.float64], reference: NDArray[np.float64], alternative: Literal["less", "greater"]
+) -> float:
+    """Of a one-sided statistic; "less": the distribution function of `scores` lies below, so the scores lie above."""
+    return float(ks_2samp(scores, reference, alternative=alternative, method="asymp").pvalue)
+
+
+def _shift(values: NDArray[np.floating[Any]], reference: Sequence[float], least_spread: float) -> Shift | None:
     if len(reference) < 2 or len(values) < MIN_SAMPLES:
         return None
-    spread = max(float(np.std(reference, ddof=1)), 1e-3 * (abs(float(np.mean(reference))) + _EPSILON))
+    spread = max(float(np.std(reference, ddof=1)), least_spread)
     mean, ok_mean = float(np.mean(values, dtype=np.float64)), float(np.mean(reference))
     difference = (mean - ok_mean) / spread
     return Shift(mean, ok_mean, difference, difference / math.sqrt(1 / len(values) + 1 / len(reference)))
@@ -206,12 +243,12 @@ class Histogram:
     ok_images: NDArray[np.int64]
     """[n], leave-one-out scores of the fit."""
     recent: NDArray[np.int64]
-    """[n], recent inspections judged OK."""
+    """[n], recent inspections judged OK and scored as the OK images were."""
 
 
 def histogram(recent: Recent, manifest: Manifest) -> Histogram:
     """The two samples that `measure` compares."""
-    scores = recent.score[recent.judged_ok].astype(np.float64)
+    scores = recent.score[recent.comparable].astype(np.float64)
     both = np.concatenate([manifest.ok_scores, scores])
     edges = np.histogram_bin_edges(both, _BINS) if len(both) else np.linspace(0, 1, _BINS + 1)
     return Histogram(edges, np.histogram(manifest.ok_scores, edges)[0], np.histogram(scores, edges)[0])
@@ -225,11 +262,19 @@ class DriftLog:
         self._window = window
 
     def add(
-        self, key: RoiKey, manifest: Manifest, *, score: float, threshold: float | None, verdict: Verdict, looks: Look
+        self,
+        key: RoiKey,
+        manifest: Manifest,
+        *,
+        score: float,
+        threshold: float | None,
+        verdict: Verdict,
+        looks: Look,
+        scored_otherwise: bool = False,
     ) -> None:
         """Keep an inspection. What cannot be written is told to the log: statistics stop no line."""
         record = np.zeros(1, _RECORD)
-        record["verdict"] = _VERDICTS.index(verdict)
+        record["verdict"] = _VERDICTS.index(verdict) | (_SCORED_OTHERWISE if scored_otherwise else 0)
         record["time"] = time.time()
         record["bank"] = np.void(_bank(manifest))
         record["score"] = score
@@ -260,8 +305,10 @@ class DriftLog:
         return Recent(
             **{
                 name: np.ascontiguousarray(records[name])
-                for name in ("time", "score", "threshold", "brightness", "sharpness", "verdict")
-            }
+                for name in ("time", "score", "threshold", "brightness", "sharpness")
+            },
+            verdict=records["verdict"] & ~np.uint32(_SCORED_OTHERWISE),
+            scored_otherwise=(records["verdict"] & _SCORED_OTHERWISE) != 0,
         )
 
     def _path(self, key: RoiKey) -> Path:
@@ -273,8 +320,8 @@ class DriftLog:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # other workers of this host
             header = np.frombuffer(os.pread(descriptor, _HEADER.itemsize, 0).ljust(_HEADER.itemsize, b"\0"), _HEADER)[0]
             written = int(header["written"])
-            if header["magic"] != _MAGIC or header["capacity"] != self._window:
-                os.ftruncate(descriptor, 0)  # new, not ours, or of another length
+            if header["magic"] != _MAGIC or header["capacity"] != self._window or written > _MOST_WRITTEN:
+                os.ftruncate(descriptor, 0)  # new, not ours, damaged, or of another length
                 written = 0
             at = _HEADER.itemsize + written % self._window * _RECORD.itemsize
             os.pwrite(descriptor, record, at)
@@ -299,6 +346,8 @@ def _ordered(data: bytes) -> NDArray[Any]:
         return np.zeros(0, _RECORD)
     records = np.frombuffer(data, _RECORD, n, _HEADER.itemsize)
     written, capacity = int(header["written"]), int(header["capacity"])
+    if not capacity:
+        return records[:0]
     return records[:written] if written <= capacity else np.roll(records, -(written % capacity))
 
 
@@ -307,4 +356,5 @@ def _crc(record: NDArray[Any]) -> int:
 
 
 def _crcs(records: NDArray[Any]) -> NDArray[np.uint32]:
-    return np.array([_crc(record) for record in records.reshape(-1, 1)], np.uint32)
+    data, size = records.tobytes(), _RECORD.itemsize
+    return np.array([zlib.crc32(data[at + 4 : at + size]) for at in range(0, len(data), size)], np.uint32)

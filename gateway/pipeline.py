@@ -206,7 +206,13 @@ class InspectionPipeline:
         answer = self._answer(p.request, p.roi, p.model, tokens, p.size_wh, p.times)
         if self._watch is not None:
             self._watch.inspected(
-                p.request.key, p.roi, score=answer.score, verdict=answer.verdict, looks=p.looks, times=p.times
+                p.request.key,
+                p.roi,
+                score=answer.score,
+                verdict=answer.verdict,
+                looks=p.looks,
+                times=p.times,
+                scored_otherwise=_is_scored_otherwise(p, answer.params),
             )
         return answer
 
@@ -348,6 +354,16 @@ def require_same_model(bank: LoadedBank, model: ModelDescription) -> None:
 
 def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
+
+
+def _is_scored_otherwise(p: _Prepared, params: InferParams) -> bool:
+    """Whether a score does not compare with the leave-one-out scores of the OK images: k, percentile, shape or none."""
+    manifest, has_shape = p.roi.bank.manifest, p.request.shape is not None
+    return (
+        params.k != min(manifest.k, len(p.roi.bank.bank))
+        or params.p_score != manifest.p_score
+        or not any((image.shape is not None) == has_shape for image in manifest.images)
+    )
 
 
 def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription, params: InferParams) -> list[str]:

@@ -18,9 +18,17 @@ class Watch:
         self._labels = labels
 
     def inspected(
-        self, key: RoiKey, roi: FittedRoi, *, score: float, verdict: Verdict, looks: Look, times: StageTimes
+        self,
+        key: RoiKey,
+        roi: FittedRoi,
+        *,
+        score: float,
+        verdict: Verdict,
+        looks: Look,
+        times: StageTimes,
+        scored_otherwise: bool = False,
     ) -> None:
-        """Keep an inspection."""
+        """Keep an inspection; `scored_otherwise`: its score does not compare with those of the OK images."""
         role_id, roi_id = self._labels.of(key)
         metrics.SCORES.labels(role_id, roi_id).observe(score)
         metrics.VERDICTS.labels(role_id, roi_id, verdict).inc()
@@ -28,7 +36,15 @@ class Watch:
             metrics.STAGE_SECONDS.labels(stage).observe(ms / 1e3)
         threshold = None if roi.calibration is None else roi.calibration.threshold
         manifest = roi.bank.manifest
-        self._drift.add(key, manifest, score=score, threshold=threshold, verdict=verdict, looks=looks)
+        self._drift.add(
+            key,
+            manifest,
+            score=score,
+            threshold=threshold,
+            verdict=verdict,
+            looks=looks,
+            scored_otherwise=scored_otherwise,
+        )
         told = facts.get()
         if told is not None:
             told.setdefault("inspections", []).append(

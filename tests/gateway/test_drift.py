@@ -54,7 +54,7 @@ def manifest(scores: Sequence[float], brightness: float | None = 100.0, bank: st
     )
 
 
-def stream(scores, *, threshold=0.6, brightness=100.0, sharpness=0.1, ng=()) -> Recent:
+def stream(scores, *, threshold=0.6, brightness=100.0, sharpness=0.1, ng=(), otherwise=False) -> Recent:
     n = len(scores)
     rng = np.random.default_rng(9)
     return Recent(
@@ -64,6 +64,7 @@ def stream(scores, *, threshold=0.6, brightness=100.0, sharpness=0.1, ng=()) -> 
         brightness=(brightness + rng.normal(0, 10, n)).astype(np.float32),
         sharpness=(sharpness * np.exp(rng.normal(0, 0.1, n))).astype(np.float32),
         verdict=np.array([2 if i in ng else 1 for i in range(n)], np.uint32),
+        scored_otherwise=np.full(n, otherwise),
     )
 
 
@@ -119,6 +120,43 @@ def test_light_that_makes_every_image_ng_is_still_told_as_light() -> None:
     drift = measure(dark, manifest(scores(0.45, 60, 0)), None)
     assert drift.n_ok == 0
     assert drift.alarms == ("rejects", "brightness")
+
+
+@pytest.mark.parametrize("n_ok", [2, 3, 5, 10, 40])
+def test_the_chance_of_few_ok_images_is_no_drift_of_light(n_ok) -> None:
+    """One fit in a thousand by either signal."""
+    alarmed = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        learned = manifest([0.45] * n_ok)
+        images = [image.model_copy(update={"brightness": float(rng.normal(100, 10))}) for image in learned.images]
+        drift = measure(stream([0.45] * 100), learned.model_copy(update={"images": tuple(images)}), None)
+        alarmed += "brightness" in drift.alarms
+    assert alarmed <= 1
+
+
+def test_a_change_too_small_to_matter_is_no_drift_where_ok_images_are_all_alike() -> None:
+    learned = manifest(scores(0.45, 20, 0))
+    same = [image.model_copy(update={"brightness": 100.0, "sharpness": 1.0}) for image in learned.images]
+    learned = learned.model_copy(update={"images": tuple(same)})
+    recent = stream(scores(0.45, 100, 1))
+
+    def shifts(factor):
+        recent.brightness[:] = 100 * factor
+        recent.sharpness[:] = factor
+        return set(measure(recent, learned, None).alarms)
+
+    assert shifts(1.003) == set()
+    assert shifts(1.01) == {"brightness", "sharpness"}
+
+
+def test_scores_made_otherwise_than_those_of_the_ok_images_are_not_compared() -> None:
+    learned = manifest(scores(0.45, 60, 0))
+    drift = measure(stream(scores(0.2, 100, 1), otherwise=True), learned, None)
+    assert (drift.ks, drift.alarms) == (None, ())
+    assert drift.reason is not None
+    assert "0 of the 100 inspections judged OK were scored as the OK images were" in drift.reason
+    assert drift.above_threshold == 0.0
 
 
 def test_the_kolmogorov_smirnov_statistic_is_that_of_the_definition() -> None:
@@ -187,6 +225,35 @@ class TestLog:
         assert len(log.recent(KEY, self.learned)) == 0
         self.add(log, 3)
         assert log.recent(KEY, self.learned).score.tolist() == [3]
+
+    @pytest.mark.parametrize(("at", "value"), [(8, 0), (16, 2**64 - 1), (16, 2**63)])
+    def test_a_damaged_header_starts_anew(self, tmp_path, at, value) -> None:
+        log = DriftLog(tmp_path, 5)
+        for i in range(7):
+            self.add(log, i)
+        (ring,) = tmp_path.glob("*/*.ring")
+        data = bytearray(ring.read_bytes())
+        data[at : at + 8] = value.to_bytes(8, "little")
+        ring.write_bytes(data)
+        log.recent(KEY, self.learned)
+        self.add(log, 9)
+        assert log.recent(KEY, self.learned).score.tolist() == [9]
+
+    def test_how_an_image_was_scored_is_kept_beside_its_verdict(self, tmp_path) -> None:
+        log = DriftLog(tmp_path, 5)
+        for otherwise in (False, True):
+            log.add(
+                KEY,
+                self.learned,
+                score=1,
+                threshold=2,
+                verdict="ok",
+                looks=Look(1.0, 2.0),
+                scored_otherwise=otherwise,
+            )
+        recent = log.recent(KEY, self.learned)
+        assert recent.judged_ok.tolist() == [True, True]
+        assert recent.comparable.tolist() == [True, False]
 
     def test_its_file_does_not_grow(self, tmp_path) -> None:
         log = DriftLog(tmp_path, 5)

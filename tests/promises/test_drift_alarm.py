@@ -68,7 +68,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
 def window(streams: dict[str, Any], name: str, seed: int) -> Recent:
     drawn = np.random.default_rng(seed).choice(streams[name], WINDOW)
     kept = streams["kept"]
-    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict")
+    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict", "scored_otherwise")
     return Recent(**{field: getattr(kept, field)[drawn] for field in fields})
 
 
