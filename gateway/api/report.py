@@ -4,21 +4,24 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from numpy.typing import NDArray
 
 from gateway import __version__
 from gateway import report as page
 from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import ReportAnswer
 from gateway.api.scrape import drift_of
-from gateway.api.status import detail_of
-from gateway.banks import FittedRoi
+from gateway.api.status import detail_and_manifest
 from gateway.drift import MIN_SAMPLES
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.images import Limits
+from gateway.manifest import Manifest
 from gateway.roi_key import RoiKey
 from gateway.services import Services
 
@@ -41,8 +44,8 @@ async def report(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
-    role_id: str,
-    roi_id: str,
+    role_id: RoleId,
+    roi_id: RoiId,
     form: Annotated[
         Literal["html", "json"] | None,
         Query(alias="format", description="without it, what the Accept header asks for; html where it does not say"),
@@ -55,35 +58,39 @@ async def report(
     """
     key = caller.roi(role_id, roi_id)
     roi = await services.banks.get(key)
-    figures = await to_thread.run_sync(_figures, services, key, roi)
+    figures, manifest = await to_thread.run_sync(_figures, services, key)
     accepted = request.headers.get("accept", "")
     if form == "json" or (form is None and "application/json" in accepted and "text/html" not in accepted):
         return JsonResponse(figures)
-    html = await to_thread.run_sync(_page, services, key, roi, figures)
+    # Where the version in use is damaged, an older one answers: its weights are none of this report.
+    weights = roi.bank.weights if roi.bank.manifest.version == manifest.version else None
+    html = await to_thread.run_sync(_page, services, manifest, weights, figures)
     return HTMLResponse(html, headers={"Content-Security-Policy": _ALLOWED})
 
 
-def _figures(services: Services, key: RoiKey, roi: FittedRoi) -> dict[str, Any]:
-    manifest = roi.bank.manifest
-    return {
+def _figures(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]:
+    """Every figure of the report, and the manifest that its images are of."""
+    detail, manifest = detail_and_manifest(services, key)
+    figures = {
         **asdict(key),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "gateway": __version__,
-        "roi": detail_of(services, key),
+        "roi": detail,
         "bank": manifest.model_dump(include={"extractor", "token_hw", "dim", "k", "p_score", "n_tokens_total"}),
         "drift": drift_of(services, key),
         "drift_needs": MIN_SAMPLES,
         "audit": services.store.audit.read(key, _AUDIT_ENTRIES),
     }
+    return figures, manifest
 
 
-def _page(services: Services, key: RoiKey, roi: FittedRoi, figures: dict[str, Any]) -> str:
+def _page(services: Services, manifest: Manifest, weights: NDArray[np.float32] | None, figures: dict[str, Any]) -> str:
     settings = services.settings
     shown = page.pictures(
-        services.store.ok(key),
-        roi.bank.manifest,
+        services.store.ok(RoiKey(manifest.role_id, manifest.roi_id)),
+        manifest,
         page.sheet_order(figures["roi"]["images"]),
-        roi.bank.weights,
+        weights,
         Limits(settings.max_image_bytes, settings.max_image_pixels),
     )
     return page.render(figures, shown)

@@ -99,7 +99,8 @@ async def rois(services: ServicesDep, caller: CallerDep) -> Response:
 )
 async def roi(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """One ROI with its OK images and their leave-one-out scores."""
-    return JsonResponse(await to_thread.run_sync(detail_of, services, caller.roi(role_id, roi_id)))
+    detail, _ = await to_thread.run_sync(detail_and_manifest, services, caller.roi(role_id, roi_id))
+    return JsonResponse(detail)
 
 
 @router.get(
@@ -191,13 +192,13 @@ def _summary(
     )
 
 
-def detail_of(services: Services, key: RoiKey) -> dict[str, Any]:
-    """The body of `GET /rois/{role}/{roi}`."""
+def detail_and_manifest(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]:
+    """The body of `GET /rois/{role}/{roi}`, and the manifest that it tells of."""
     manifest, calibration, damaged = _read(services.store, key)
     scores = manifest.ok_scores or (None,) * len(manifest.images)
     z = robust_z(manifest.ok_scores).tolist() if manifest.ok_scores else [None] * len(manifest.images)
     suspects = {suspect.index for suspect in find_suspects(manifest.ok_scores)}
-    return {
+    detail = {
         **_summary(services, key, manifest, calibration, damaged).model_dump(),
         "covering_radius": manifest.covering_radius,
         "seed": manifest.seed,
@@ -225,3 +226,4 @@ def detail_of(services: Services, key: RoiKey) -> dict[str, Any]:
             image.model_dump(include=set(ExcludedImageAnswer.model_fields)) for image in manifest.excluded
         ],
     }
+    return detail, manifest

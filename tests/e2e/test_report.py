@@ -122,6 +122,20 @@ def test_an_ok_image_that_is_damaged_is_said_to_be(launch, small_model_repositor
         assert text.count('<div class="gone">damaged</div>') == 1
 
 
+def test_the_report_of_a_damaged_version_shows_its_images_and_says_so(launch, small_model_repository, tmp_path) -> None:
+    with launch(
+        "report-old", model_repository=small_model_repository, state_dir=tmp_path, spatial_weights="variance"
+    ) as gateway:
+        gateway.fit("older", [png(steel(i)) for i in range(3)])
+        gateway.fit("older", [png(steel(i)) for i in range(3, 8)])
+        (gateway.models_dir / "steel" / "older" / "versions" / "2" / "spatial_mask.npy").write_bytes(b"x")
+        response = gateway.client.get("/rois/steel/older/report")
+        assert response.status_code == 200, response.text
+        assert len(shown(response.text)) == 8
+        assert "the version in use is damaged" in response.text
+        assert "spatial_mask.npy fails its checksum" in response.text
+
+
 def test_an_roi_that_was_never_fitted_has_no_report(roi) -> None:
     response = roi.client.get("/rois/steel/nothing/report")
     assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_roi")
