@@ -69,6 +69,23 @@ class Admission:
         """
         if self._closed_for_s is not None:
             raise ShuttingDownError("this gateway is shutting down", retry_after_s=self._closed_for_s)
+        with self._counted(), self._held(n_bytes) as place:
+            yield place
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request once: as refused also where it is what it waits for that refuses, such as a full queue."""
+        try:
+            yield
+        except BaseException as error:
+            # FastAPI wraps what is raised while it reads a body.
+            refused = isinstance(error, OverloadedError) or isinstance(error.__cause__, OverloadedError)
+            (metrics.SHED if refused else metrics.ADMITTED).labels(self.kind).inc()
+            raise
+        metrics.ADMITTED.labels(self.kind).inc()
+
+    @contextmanager
+    def _held(self, n_bytes: int) -> Iterator["Place"]:
         if self.in_flight:
             self._require(self.in_flight < self._limit, f"the limit is {self._limit}")
             self._require(
@@ -76,7 +93,6 @@ class Admission:
                 f"they will take {self.wait_s:.1f} s; the limit is {self._max_wait_s:g} s",
             )
             self._require_bytes(n_bytes)
-        metrics.ADMITTED.labels(self.kind).inc()
         place = Place(self, n_bytes)
         self._hold(1)
         self._bytes += n_bytes
@@ -129,7 +145,6 @@ class Admission:
 
     def _require(self, fits: bool, why: str) -> None:
         if not fits:
-            metrics.SHED.labels(self.kind).inc()
             raise OverloadedError(
                 f"{self.in_flight} requests to {self.kind} are at work or waiting; {why}",
                 retry_after_s=min(_LONGEST_RETRY_S, max(1, math.ceil(self.wait_s))),

@@ -102,7 +102,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         },
     )
     app.state.services = services
-    for router in (inspect.router, teach.fits, teach.changes, status.router, scrape.router, report.router, docs.router):
+    routers = (inspect.router, teach.fits, teach.changes, status.router, scrape.router, report.router, docs.router)
+    for router in routers:
         app.include_router(router)
     install_error_handlers(app)
     mask_access_log()
@@ -123,13 +124,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
         )
     app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(ObserveMiddleware)
+    app.add_middleware(ObserveMiddleware, routes=[route for router in routers for route in router.routes])
     app.add_middleware(SecurityHeadersMiddleware)
     return app
 
 
 async def _report(services: Services) -> None:
     """Keep the gauges that no request changes."""
+    told: tuple[str, ...] = ()
     while True:
         status = services.engine.status
         metrics.ENGINE_READY.set(float(status.ready))
@@ -139,8 +141,12 @@ async def _report(services: Services) -> None:
             fingerprint, weights = "none", "none"
         else:
             fingerprint, weights = model.fingerprint[:16], model.weights.kind
-        metrics.BUILD.clear()
-        metrics.BUILD.labels(__version__, services.settings.engine, status.runtime, fingerprint, weights).set(1)
+        now = (__version__, services.settings.engine, status.runtime, fingerprint, weights)
+        if now != told:
+            if told:
+                metrics.BUILD.labels(*told).set(0)  # workers share values that nobody can remove
+            metrics.BUILD.labels(*now).set(1)
+            told = now
         await asyncio.sleep(_REPORT_S)
 
 

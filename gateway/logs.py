@@ -1,6 +1,8 @@
 """Logs: a line of JSON an event, or columns on a terminal; each with the id of the request at hand."""
 
+import json
 import logging
+import re
 import sys
 from typing import Any
 
@@ -11,6 +13,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from gateway.access import masked
 from gateway.request_context import request_id
 from gateway.settings import Settings
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def configure(settings: Settings) -> None:
@@ -23,7 +27,7 @@ def configure(settings: Settings) -> None:
         _with_request_id,
     ]
     if console:
-        last: list[Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        last: list[Processor] = [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     else:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     handler = logging.StreamHandler(sys.stderr)
@@ -52,6 +56,12 @@ def _without_keys(_: WrappedLogger, __: str, line: Any) -> str:
     return masked(str(line))
 
 
+def _harmless(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """What a client put into a path must not steer the terminal of whoever reads the log."""
+    event["event"] = _CONTROL.sub(lambda found: repr(found[0])[1:-1], str(event["event"]))
+    return event
+
+
 def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     at_hand = request_id.get()
     if at_hand:
@@ -61,4 +71,7 @@ def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _json(event: dict[str, Any], **_: Any) -> str:
     first = {name: event.pop(name) for name in ("timestamp", "level", "logger", "event") if name in event}
-    return orjson.dumps(first | event, default=str).decode()
+    try:
+        return orjson.dumps(first | event, default=str).decode()
+    except TypeError:  # half a surrogate pair, or a number of more than 64 bits: the slower one writes them all
+        return json.dumps(first | event, default=str)

@@ -48,6 +48,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
+from gateway.durable import replace_file  # noqa: E402
 from gateway.roi_key import RoiKey  # noqa: E402
 
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -98,7 +99,9 @@ QUEUED = Gauge(
     multiprocess_mode="livesum",
     registry=METRICS,
 )
-ADMITTED = Counter("gateway_admitted", "Requests let in, by kind of work", ("work",), registry=METRICS)
+ADMITTED = Counter(
+    "gateway_admitted", "Requests let in, by kind of work, counted when they end", ("work",), registry=METRICS
+)
 SHED = Counter("gateway_shed", "Requests refused with 429, by kind of work", ("work",), registry=METRICS)
 ENGINE_ERRORS = Counter(
     "gateway_engine_errors", "Calls to the engine that failed, by the code of the error", ("code",), registry=METRICS
@@ -132,7 +135,7 @@ DEGRADED = Gauge(
 )
 BUILD = Gauge(
     "gateway_build_info",
-    "1, with what runs",
+    "1 with what runs, 0 with what ran before",
     ("version", "engine", "runtime", "model", "weights"),
     multiprocess_mode="livemostrecent",
     registry=METRICS,
@@ -162,13 +165,16 @@ class RoiLabels:
         if _FOLDER not in os.environ:
             self._known.add(key)
             return True
-        with _locked(Path(os.environ[_FOLDER]) / "rois.json") as file:
-            text = file.read_text() if file.exists() else "[]"
-            known = {RoiKey(*pair) for pair in json.loads(text)}
-            if key not in known and len(known) < self._limit:
-                known.add(key)
-                file.write_text(json.dumps([[k.role_id, k.roi_id] for k in known]))
-            self._known = known
+        try:
+            with _locked(Path(os.environ[_FOLDER]) / "rois.json") as file:
+                text = file.read_text() if file.exists() else "[]"
+                known = {RoiKey(*pair) for pair in json.loads(text)}
+                if key not in known and len(known) < self._limit:
+                    replace_file(file, json.dumps(sorted([k.role_id, k.roi_id] for k in {*known, key})).encode())
+                    known.add(key)
+                self._known = known
+        except (OSError, ValueError):
+            return False  # a full disk, or somebody's hand: an inspection does not end for its label
         return key in self._known
 
 
@@ -183,12 +189,21 @@ def registry(*collectors: Collector) -> CollectorRegistry:
     """All metrics for one scrape: of every worker, and what is read at the time of the scrape."""
     scraped = CollectorRegistry()
     if _FOLDER in os.environ:
+        _forget_the_dead(Path(os.environ[_FOLDER]))
         MultiProcessCollector(scraped)  # type: ignore[no-untyped-call]
     else:
         scraped.register(METRICS)
     for collector in collectors:
         scraped.register(collector)
     return scraped
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """A worker that was killed had no time to: what it held is no longer held."""
+    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}:
+        if pid.isdecimal() and _started(int(pid)) is None:
+            with suppress(OSError):
+                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
 
 
 def forget_worker() -> None:

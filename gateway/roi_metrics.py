@@ -41,8 +41,8 @@ class RoiCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See prometheus_client's `Collector`."""
-        states = self._states()
-        yield _one("gateway_rois", "ROIs that are fitted", len(self._manifests))
+        states, n_fitted = self._states()
+        yield _one("gateway_rois", "ROIs that are fitted", n_fitted)
         yield from _bank_metrics(states)
         yield from _calibration_metrics(states)
         yield from _drift_metrics(states)
@@ -57,7 +57,9 @@ class RoiCollector(Collector):
         expected = None if calibration is None else calibration.expected_false_alarm_interval
         return measure(self._drift.recent(key, manifest), manifest, None if expected is None else expected[1])
 
-    def _states(self) -> dict[tuple[str, str], _State]:
+    def _states(self) -> tuple[dict[tuple[str, str], _State], int]:
+        """Of the ROIs with labels of their own, and how many ROIs there are."""
+        n_fitted = 0
         states: dict[tuple[str, str], _State] = {}
         seen: dict[RoiKey, tuple[str, Manifest]] = {}
         for key in self._store.rois():
@@ -66,7 +68,9 @@ class RoiCollector(Collector):
                 known = self._manifests.get(key)
                 if known is None or known[0] != ref.manifest_sha256:
                     known = ref.manifest_sha256, self._store.served_manifest(key)[0]
-                seen[key] = known
+                if known[1].version == ref.number:  # else that of an older version, until this one is whole again
+                    seen[key] = known
+                n_fitted += 1
                 labels = self._labels.of(key)
                 if labels != OTHER:
                     calibration = self._store.calibration(key, known[1]).calibration
@@ -74,7 +78,7 @@ class RoiCollector(Collector):
             except GatewayError as error:  # deleted since it was listed, or damaged: counted as a fault where it is met
                 log.debug("not in this scrape: %s", error.message)
         self._manifests = seen
-        return states
+        return states, n_fitted
 
     def _disk(self) -> Iterator[GaugeMetricFamily]:
         folder = self._store.root

@@ -2,9 +2,11 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import metrics, tracing
@@ -19,8 +21,10 @@ _QUIET = {"/health", "/ready", "/metrics"}
 class ObserveMiddleware:
     """Stands outside all others, so that what they refuse is counted too."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        """Wrap an application; `routes` are its own."""
         self._app = app
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -42,7 +46,7 @@ class ObserveMiddleware:
                 await self._app(scope, receive, send_and_see)
             finally:
                 seconds = time.perf_counter() - start
-                endpoint = getattr(scope.get("route"), "path", "unmatched")
+                endpoint = self._endpoint(scope)
                 code = told.pop("code", None) or ("ok" if 0 < status < 400 else f"http_{status}")
                 metrics.REQUESTS.labels(endpoint, code).inc()
                 metrics.REQUEST_SECONDS.labels(endpoint).observe(seconds)
@@ -52,6 +56,11 @@ class ObserveMiddleware:
                     {"http.response.status_code": status, "code": code, "request_id": request_id.get()},
                 )
                 _line(scope, told, status, code, seconds)
+
+    def _endpoint(self, scope: Scope) -> str:
+        """The path template, also of a request that was refused before it was routed."""
+        route = scope.get("route") or next((r for r in self._routes if r.matches(scope)[0] != Match.NONE), None)
+        return getattr(route, "path", "unmatched")
 
 
 def _line(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: float) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_requests_are_counted_by_endpoint_and_outcome(served) -> None:
     served.post("/infer", "never-fitted", [png(steel(9))], "image")
     served.client.get("/no/such/path")
     assert _difference(counts(), before) == [3, 1, 1]
+
+
+def test_what_is_refused_before_it_is_routed_is_counted_to_its_endpoint(served) -> None:
+    labels = {"endpoint": "/rois/{role_id}/{roi_id}", "code": "forbidden"}
+    before = value(served.client, "gateway_requests_total", **labels)
+    refused = served.client.get("/rois/steel/watched", headers={"Origin": "https://elsewhere.example"})
+    assert refused.status_code == 403
+    assert value(served.client, "gateway_requests_total", **labels) == before + 1
 
 
 def _difference(after: list[float], before: list[float]) -> list[float]:
@@ -198,3 +207,6 @@ class TestTwoWorkers:
                 time.sleep(0.2)
         found = self.scrape(workers)
         assert found["gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))] == 7
+        (folder,) = Path(tempfile.gettempdir()).glob(f"patchcore-gateway-metrics-{workers.process.pid}-*")
+        assert list(folder.glob("counter_*.db"))
+        assert not list(folder.glob(f"gauge_live*_{victim}.db")), "what it had in flight or loaded is still counted"

@@ -1,7 +1,8 @@
 import pytest
 
+from gateway import metrics
 from gateway.admission import Admission
-from gateway.errors import OverloadedError, ShuttingDownError
+from gateway.errors import InvalidRequestError, OverloadedError, ShuttingDownError
 
 
 class Clock:
@@ -151,3 +152,23 @@ def test_once_closed_nothing_is_admitted_and_what_is_goes_on() -> None:
         assert caught.value.retry_after_s == 7
         with place.work():
             assert admission.in_flight == 1
+
+
+def counts(kind: str) -> tuple[float, float]:
+    found = (counter.labels(kind)._value.get() for counter in (metrics.ADMITTED, metrics.SHED))
+    admitted, shed = found
+    return admitted, shed
+
+
+def test_a_request_is_counted_once_as_let_in_or_as_refused() -> None:
+    """Whoever refuses it: no place, no room for its images, or what it waits for."""
+    admission = Admission("count", 2)
+    with admission.reserve(), pytest.raises(OverloadedError), admission.reserve() as place, place.work(3):
+        pytest.fail("more than there are places")
+    assert counts("count") == (1, 1)
+    with pytest.raises(OverloadedError), admission.reserve():
+        raise OverloadedError("the queue of the engine is full")
+    assert counts("count") == (1, 2)
+    with pytest.raises(InvalidRequestError), admission.reserve():
+        raise InvalidRequestError("k: 0")
+    assert counts("count") == (2, 2)
