@@ -418,9 +418,26 @@ def test_an_example_has_the_keys_of_an_answer(gateway, small_roi, document, path
     assert set(example) | nulls == set(answer)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_the_documentation_is_served(gateway, path):
-    assert gateway.client.get(path).status_code == 200
+def test_the_documentation_needs_nobody_but_the_gateway(gateway):
+    page = gateway.client.get("/docs")
+    named = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
+    parts = [path for pair in named for path in pair if path]
+    assert len(parts) == 4
+    for path in parts:
+        assert path.startswith("/")
+        assert gateway.client.get(path).status_code == 200, path
+    policy = page.headers["content-security-policy"]
+    assert "//" not in policy
+    assert "script-src 'self' 'sha256-" in policy
+    assert "swagger-ui" in gateway.client.get("/docs/swagger-ui.css").text
+    assert gateway.client.get("/docs/__init__.py").status_code == 422
+
+
+def test_the_page_of_the_documentation_knows_the_version_of_openapi_that_is_served(gateway, document):
+    """Swagger UI knows OpenAPI 3.1 from its version 5 on, and shows nothing of what it does not know."""
+    assert document["openapi"].startswith("3.1.")
+    script = gateway.client.get("/docs/swagger-ui-bundle.js").text
+    assert re.search(r'PACKAGE_VERSION:"5[.]', script)
 
 
 def test_an_ok_image_sent_again_with_a_shape_is_scored_inside_it_from_now_on(gateway):
