@@ -114,6 +114,7 @@ async def infer(
         ShuttingDownError,
         EngineUnavailableError,
         EngineTimeoutError,
+        StorageFullError,
     ),
 )
 async def infer_batch(

@@ -22,6 +22,7 @@ import os, sys
 disk, options, read_only, *command = sys.argv[1:]
 mount = 'mount -t tmpfs -o "$1" tmpfs "$0" || exit 1; [ -z "$2" ] || mount -o remount,ro "$0"; shift 2; exec "$@"'
 arguments = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, disk, options, read_only]
+os.environ["TMPDIR"] = disk
 os.execvp("unshare", [*arguments, sys.executable, "-m", "gateway"])
 """
 
@@ -89,7 +90,7 @@ def on_small_disk(
     read_only: bool = False,
     **settings: object,
 ) -> Iterator[SmallDisk]:
-    """Start a gateway whose models and heatmaps are on a tmpfs mounted at `disk`, an empty folder."""
+    """Start a gateway whose models, heatmaps and temporary files are on a tmpfs mounted at `disk`, an empty folder."""
     disk.mkdir()
     command = ("-c", _ON_ITS_OWN_DISK, str(disk), options, "1" if read_only else "")
     folders = {"models_dir": disk / "models", "heatmap_dir": disk / "heatmaps"}

@@ -1,6 +1,7 @@
 """What happens when nothing can be written: 507, everything answers as before, and again once there is space."""
 
 import itertools
+import time
 
 import pytest
 
@@ -160,3 +161,19 @@ def test_a_gateway_on_a_read_only_folder_says_so_at_start_or_at_the_first_write(
         assert "Read-only" in ready.json()["storage"]
         reply = fit(disk)
         assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full")
+
+
+def test_a_body_that_cannot_be_kept_while_it_comes_in_is_told_as_such(disk):
+    def sent():
+        return disk.gateway.post("/infer", "kept", [b"no image" * 2**18], "image")
+
+    free = disk.n_bytes_free
+    assert sent().status_code == 415
+    ends = time.monotonic() + 30
+    while disk.n_bytes_free < free - 2**20 and time.monotonic() < ends:
+        time.sleep(0.01)  # it is closed only after the answer
+    with disk.full():
+        reply = sent()
+    assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full"), reply.text
+    assert "TMPDIR" in reply.json()["error"]["hint"]
+    assert sent().status_code == 415
