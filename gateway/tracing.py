@@ -17,6 +17,7 @@ from gateway.settings import Settings
 
 _tracer: Any = None
 _provider: Any = None
+_propagator: Any = None
 
 
 def start(settings: Settings) -> None:
@@ -25,7 +26,7 @@ def start(settings: Settings) -> None:
     Raises:
         RuntimeError: an endpoint is set, but the `otlp` extra is not installed.
     """
-    global _tracer, _provider
+    global _tracer, _provider, _propagator
     if settings.otlp_endpoint is None or _tracer is not None:
         return
     try:
@@ -33,6 +34,7 @@ def start(settings: Settings) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
     except ImportError as error:
         raise RuntimeError("GATEWAY_OTLP_ENDPOINT needs the otlp extra: GATEWAY_EXTRAS=otlp scripts/run") from error
     _provider = TracerProvider(
@@ -40,6 +42,7 @@ def start(settings: Settings) -> None:
     )
     insecure = not settings.otlp_endpoint.startswith("https://")
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(settings.otlp_endpoint, insecure=insecure)))
+    _propagator = TraceContextTextMapPropagator()  # and no baggage: what a client writes there is not for Triton
     _tracer = _provider.get_tracer("gateway", __version__)
 
 
@@ -58,10 +61,9 @@ def request(scope: Scope) -> Iterator[Any]:
     if _tracer is None:
         yield None
         return
-    from opentelemetry.propagate import extract
     from opentelemetry.trace import SpanKind
 
-    context = extract(dict(Headers(scope=scope)))
+    context = _propagator.extract(dict(Headers(scope=scope)))
     with _tracer.start_as_current_span(
         f"{scope['method']} {scope['path'][:100]}", context=context, kind=SpanKind.SERVER
     ) as span:
@@ -86,7 +88,5 @@ def headers() -> dict[str, str]:
     """What carries the span at hand to the next service; empty where tracing is off."""
     carried: dict[str, str] = {}
     if _tracer is not None:
-        from opentelemetry.propagate import inject
-
-        inject(carried)
+        _propagator.inject(carried)
     return carried
