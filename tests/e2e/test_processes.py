@@ -181,7 +181,7 @@ def test_more_requests_than_are_queued_are_told_when_to_come_again(beside, path,
 
 def test_a_body_over_the_limit_is_refused_by_its_declared_length_alone(beside):
     for path in ("/infer", "/fit_ok", "/calibrate_ng"):
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         head += f"Content-Length: {BODY_LIMIT + 1}\r\nExpect: 100-continue\r\n\r\n"
         reply = exchange(beside.port, head.encode())
         assert reply.status == 413
@@ -193,7 +193,9 @@ def test_a_body_over_the_limit_is_refused_by_its_declared_length_alone(beside):
 @pytest.mark.parametrize("path", ["/infer", "/fit_ok", "/calibrate_ng"])
 def test_a_body_without_a_length_is_refused_once_it_is_over_the_limit(beside, path):
     content_type = "application/json" if path == "/calibrate_ng" else "multipart/form-data; boundary=x"
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     start = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     with socket.create_connection(("127.0.0.1", beside.port), timeout=60) as connection:
         connection.sendall(head.encode())

@@ -124,7 +124,7 @@ def test_an_id_that_is_none_is_refused_everywhere(gateway, field, value):
     ],
 )
 def test_a_path_never_leaves_the_models_folder(gateway, method, path, status, code):
-    head = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     refused(exchange(gateway.port, head), status, code)
 
 

@@ -44,7 +44,7 @@ def infer_request(gateway: Gateway, folder: Path) -> Path:
     form = {"role_id": "steel", "roi_id": "kept", "mm_per_px": "0.2"}
     request = httpx.Request("POST", "http://gateway/infer", data=form, files={"image": ("roi.png", UNSEEN)})
     body = request.read()
-    head = f"POST /infer HTTP/1.1\r\nHost: {gateway.port}\r\nContent-Type: {request.headers['content-type']}\r\n"
+    head = f"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.headers['content-type']}\r\n"
     path = folder / "request"
     path.write_bytes(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return path
@@ -222,7 +222,9 @@ def announced(gateway: Gateway, n_bytes: int, head: str = "POST /infer HTTP/1.1\
     """A connection with a request that says how long its body is, and does not send it."""
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=60)
     content_type = "multipart/form-data; boundary=x"
-    connection.sendall(f"{head}Host: x\r\nContent-Type: {content_type}\r\nContent-Length: {n_bytes}\r\n\r\n".encode())
+    connection.sendall(
+        f"{head}Host: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {n_bytes}\r\n\r\n".encode()
+    )
     assert httpx.get(f"http://127.0.0.1:{gateway.port}/health").status_code == 200  # it has been seen by now
     return connection
 

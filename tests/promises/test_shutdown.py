@@ -60,7 +60,7 @@ def test_what_was_admitted_is_answered_before_the_process_ends(served):
     with served("ends") as gateway, ThreadPoolExecutor(2) as pool:
         gateway.fit("kept", OK)
         with socket.create_connection(("127.0.0.1", gateway.port)) as idle:  # a line between two parts
-            idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with HTTPResponse(idle) as response:
                 response.begin()
                 assert response.status == 200

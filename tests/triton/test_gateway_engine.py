@@ -174,7 +174,7 @@ def test_a_client_that_goes_away_frees_its_place_in_the_queue(behind, triton_ser
     request = behind.client.build_request("POST", "/infer", data=form, files={"image": ("a.png", UNSEEN)})
     body = request.read()
     head = (
-        f"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Type: {request.headers['content-type']}\r\n"
+        f"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.headers['content-type']}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     enough = threading.Event()
