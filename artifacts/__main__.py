@@ -1,4 +1,4 @@
-"""`scripts/artifacts`: list, verify, export, import."""
+"""`scripts/artifacts`: list, verify, export, import, publish-model."""
 
 import argparse
 import dataclasses
@@ -11,11 +11,14 @@ from pathlib import Path
 from artifacts.archive import ArchiveError
 from artifacts.checking import Listed, damages, listed
 from artifacts.moving import export_roi, import_roi
+from artifacts.publishing import PublishError, publish_model
 from gateway.errors import GatewayError
 from gateway.model_description import DescriptionError, newest_version, read_description
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
+from gateway.spatial import RoiConfigError
 from gateway.storage import ArtifactStore
+from postprocess.roi_mask import ShapeError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,16 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings()
     logging.basicConfig(handlers=[logging.NullHandler()])  # what is damaged is told below, once
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
-    if not settings.models_dir.is_dir() and args.command != "import":
+    if not settings.models_dir.is_dir() and args.command not in ("import", "publish-model"):
         print(f"error: GATEWAY_MODELS_DIR: {settings.models_dir} is not a folder", file=sys.stderr)
         return 1
     try:
-        return {"list": _list, "verify": _verify, "export": _export, "import": _import}[args.command](
-            store, settings, args
-        )
+        commands = {
+            "list": _list,
+            "verify": _verify,
+            "export": _export,
+            "import": _import,
+            "publish-model": _publish_model,
+        }
+        return commands[args.command](store, settings, args)
     except GatewayError as error:
         print(f"error: {error.message}", file=sys.stderr)
-    except (ArchiveError, OSError) as error:
+    except (ArchiveError, PublishError, RoiConfigError, ShapeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
 
@@ -60,6 +68,26 @@ def _parser() -> argparse.ArgumentParser:
     imports = commands.add_parser("import", help="check an export and make it the newest version of its ROI")
     imports.add_argument("source", type=Path, metavar="FILE.tar", help="or a folder")
     imports.add_argument("--as", dest="as_key", type=_key, metavar="ROLE/ROI", help="(default: as it was called)")
+    publish = commands.add_parser(
+        "publish-model", help="make a trained student-teacher model the newest version of an ROI, in use at once"
+    )
+    publish.add_argument(
+        "model", type=Path, metavar="FOLDER", help="a version of it, such as model_repository/st_conn1/1"
+    )
+    publish.add_argument("roi", type=_key, metavar="ROLE/ROI")
+    publish.add_argument("--mm-per-px", type=_mm_per_px, required=True, metavar="MM", help="of the OK images")
+    publish.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="folders or files with the OK images that it was validated with: they are kept with the ROI",
+    )
+    publish.add_argument("--shape", metavar="JSON", help="the part, as in /fit_ok, for the scores of those images")
+    publish.add_argument(
+        "--spatial-weights", choices=("none", "variance"), help="without a manual box (default: the setting)"
+    )
     return parser
 
 
@@ -134,6 +162,35 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
     for warning in imported.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{imported.key} version {imported.version}: {imported.n_images} OK images")
+    return 0
+
+
+def _mm_per_px(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0 and below 1000")
+    return value
+
+
+def _publish_model(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    published = publish_model(
+        store,
+        settings,
+        args.model,
+        args.roi,
+        mm_per_px=args.mm_per_px,
+        images=args.images,
+        shape=args.shape,
+        mode=args.spatial_weights,
+    )
+    for warning in published.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    manifest, calibration = published.manifest, published.calibration
+    threshold = "not calibrated" if calibration is None else f"threshold {calibration.threshold:.4f}"
+    print(
+        f"{args.roi} version {manifest.version}: {manifest.extractor} {manifest.model_fingerprint[:16]}, "
+        f"{len(manifest.images)} OK images, spatial weights {manifest.spatial_weights.kind}, {threshold}"
+    )
     return 0
 
 

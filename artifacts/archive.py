@@ -25,7 +25,7 @@ CONTENTS = "contents.json"
 AUDIT_COPY = "audit.jsonl"
 _NAME = re.compile(
     r"contents\.json|manifest\.json|calib\.json|audit\.jsonl|memory\.npz|index\.faiss|leave_one_out\.npz"
-    r"|spatial_mask\.npy|ok/[0-9a-f]{64}\.[a-z]{1,8}"
+    r"|spatial_mask\.npy|model\.onnx|model\.json|ok/[0-9a-f]{64}\.[a-z]{1,8}"
 )
 _LONGEST_NAME = 120
 

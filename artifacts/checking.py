@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.detectors import is_taught
 from gateway.errors import ArtifactCorruptError, GatewayError
-from gateway.manifest import CALIBRATION, Calibration, Manifest
+from gateway.manifest import CALIBRATION, Calibration, Manifest, OkImage
 from gateway.roi_key import RoiKey
 from gateway.sealed import DamagedError
 from gateway.storage import ArtifactStore
@@ -70,7 +71,7 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
         return
     if ref.damaged:
         yield ref.damaged
-    images = {}
+    images: dict[str, tuple[OkImage, str | None]] = {}  # with the model whose tokens are kept beside it
     for number, sha256 in sorted(store.kept(key, ref).items()):
         folder = store.version_folder(key, number)
         try:
@@ -79,7 +80,8 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
             yield f"version {number}: {error}"
             continue
         for image in (*manifest.images, *manifest.excluded):
-            images[image.sha256] = image, manifest.model_fingerprint
+            _, before = images.get(image.sha256, (image, None))
+            images[image.sha256] = image, manifest.model_fingerprint if is_taught(manifest) else before
         try:
             read_all_verified(folder, manifest)
         except DamagedError as error:
@@ -91,7 +93,7 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
             ok.image(image)
         except GatewayError as error:
             yield _short(key, error)
-        if ok.tokens(image.sha256, fingerprint) is None:
+        if fingerprint is not None and ok.tokens(image.sha256, fingerprint) is None:
             yield f"tokens of OK image {image.sha256} are damaged or gone: the next fit computes them anew"
 
 

@@ -17,18 +17,18 @@ from artifacts.archive import AUDIT_COPY, Archive, ArchiveError, Contents, Limit
 from gateway.array_files import read_npz
 from gateway.audit import Change
 from gateway.calibrating import threshold_of
+from gateway.detectors import Detector, is_taught, load_detector
 from gateway.errors import GatewayError
 from gateway.images import Limits as ImageLimits
 from gateway.images import read_header
 from gateway.manifest import CALIBRATION, LEAVE_ONE_OUT, MANIFEST, Calibration, ExcludedImage, Manifest, OkImage
 from gateway.ok_maps import OkMaps
-from gateway.patchcore.memory_bank import MemoryBank
 from gateway.request_context import actor
 from gateway.roi_key import RoiKey
 from gateway.sealed import DamagedError, unsealed_npz
 from gateway.settings import Settings
 from gateway.storage import ArtifactStore
-from gateway.version_folder import bank_of, read_all_verified, read_file
+from gateway.version_folder import read_all_verified, read_file, spatial_weights_of
 from postprocess.roi_mask import ShapeError
 
 _FILES_BESIDE_OK = 16
@@ -120,11 +120,11 @@ def import_roi(
     with opened(source, limits) as archive:
         checked = _Checked.of(archive, settings)
         key = as_key or RoiKey(checked.manifest.role_id, checked.manifest.roi_id)
-        with _acting(), store.lock(key, settings.fit_lock_timeout_s):
+        with acting(), store.lock(key, settings.fit_lock_timeout_s):
             version = _put(store, key, archive, checked, settings)
     warnings = []
     fitted_with = checked.manifest.model_fingerprint
-    if serves is not None and serves != fitted_with:
+    if serves is not None and serves != fitted_with and is_taught(checked.manifest):
         warnings.append(
             f"{key} was fitted with model {fitted_with[:16]}, model {serves[:16]} is served here: it answers 409 "
             "until a fit, for which one OK image is enough"
@@ -133,7 +133,7 @@ def import_roi(
 
 
 @contextmanager
-def _acting() -> Iterator[None]:
+def acting() -> Iterator[None]:
     """Say in the audit trail who did it."""
     token = actor.set(f"scripts/artifacts, uid {os.getuid()}")
     try:
@@ -147,7 +147,7 @@ class _Checked:
     """What is in an archive, all of it verified."""
 
     manifest: Manifest
-    bank: MemoryBank
+    detector: Detector
     weights: NDArray[np.float32] | None
     ok_maps: OkMaps | None
     calibration: Calibration | None
@@ -168,8 +168,9 @@ class _Checked:
             for name, data in files.items():
                 if name.endswith(".npz"):
                     _require_plain(name, data)
-            bank, weights = bank_of(files, manifest)
-            _require_fitting(bank, manifest)
+            detector = load_detector(files, manifest)
+            detector.check()
+            weights = spatial_weights_of(files, manifest)
             ok_maps = None
             if LEAVE_ONE_OUT in files:
                 ok_maps = _ok_maps(files[LEAVE_ONE_OUT], manifest, weights)
@@ -186,7 +187,7 @@ class _Checked:
             _tokens(archive, image, manifest)
         if AUDIT_COPY in names:
             archive.read(AUDIT_COPY)
-        return cls(manifest, bank, weights, ok_maps, calibration)
+        return cls(manifest, detector, weights, ok_maps, calibration)
 
 
 def _require_plain(name: str, data: bytes) -> None:
@@ -196,31 +197,13 @@ def _require_plain(name: str, data: bytes) -> None:
             raise ArchiveError(f"{name} is compressed; no export writes that")
 
 
-def _require_fitting(bank: MemoryBank, manifest: Manifest) -> None:
-    n = manifest.n_embeddings
-    n_tokens = manifest.token_hw[0] * manifest.token_hw[1]
-    is_right = (
-        bank.tokens.shape == (n, manifest.dim)
-        and bank.tokens.dtype == np.float16
-        and bool(np.isfinite(bank.tokens).all())
-        and n > 0
-        and _indexes(bank.image_index, n, len(manifest.images))
-        and _indexes(bank.token_index, n, n_tokens)
-    )
-    if not is_right:
-        raise ArchiveError("the memory bank is not the one that the manifest describes")
-
-
-def _indexes(index: NDArray[np.int32], n: int, below: int) -> bool:
-    return index.shape == (n,) and index.dtype == np.int32 and bool(((index >= 0) & (index < below)).all())
-
-
 def _ok_maps(data: bytes, manifest: Manifest, weights: NDArray[np.float32] | None) -> OkMaps:
     distances = read_npz(data)["distances"]
     expected = (len(manifest.images), manifest.token_hw[0] * manifest.token_hw[1])
     if distances.shape != expected or distances.dtype != np.float32:
         raise ArchiveError(f"{LEAVE_ONE_OUT}: {distances.dtype} {distances.shape}; expected float32 {expected}")
-    return OkMaps(distances, manifest.token_hw, tuple(image.frame for image in manifest.images), weights)
+    frames = tuple(image.frame for image in manifest.images)
+    return OkMaps(distances, manifest.token_hw, frames, weights, manifest.score_rule)
 
 
 def _image(archive: Archive, image: OkImage, settings: Settings) -> bytes:
@@ -283,7 +266,7 @@ def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked,
             # Made for this very bank, it is bound to its new number; else it stays as stale as it was.
             version = 0 if calibration.is_stale(exported) else number
             calibration = calibration.model_copy(update={"version": version})
-        store.publish(key, manifest, checked.bank, checked.weights, checked.ok_maps, calibration)
+        store.publish(key, manifest, checked.detector.files(), checked.weights, checked.ok_maps, calibration)
     return number
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bench.report import Row
 from bench.service import Answer, Client, body_of, gateway, multipart, roi_png, triton
 from bench.tokens import Tokens
+from gateway.detectors.memory_bank import bank_files
 from gateway.engines.embedded import open_network
 from gateway.images import to_model_input
 from gateway.manifest import Manifest, OkImage
@@ -181,4 +182,4 @@ def _publish(models_dir: Path, tokens: Tokens, size: int) -> None:
         heatmap_max=1.0,
     )
     with store.lock(key, 10):
-        store.publish(key, manifest, MemoryBank(bank, zeros, zeros, 0.5))
+        store.publish(key, manifest, bank_files(MemoryBank(bank, zeros, zeros, 0.5), manifest))

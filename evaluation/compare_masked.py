@@ -17,15 +17,15 @@ from evaluation.data import KO_LABELS, DataError, read_rows
 from evaluation.plots import read_rgb
 from gateway.banks import FittedRoi
 from gateway.engines import TokenEngine
+from gateway.engines.every import Engines
 from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.images import to_model_input
-from gateway.patchcore.memory_bank import patch_distances
 from gateway.pipeline import mask_of, require_same_model
 from gateway.roi_key import RoiKey
 from gateway.services import create_services
 from gateway.settings import Settings
 from gateway.spatial import RoiConfigError
-from postprocess.anomaly_map import anomaly_map, score, upsample
+from postprocess.anomaly_map import anomaly_map, score_by, upsample
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
 
 _SIZE = (13, 7.5)
@@ -70,7 +70,7 @@ async def compare(
     shape: Shape | None = None,
     engine: TokenEngine | None = None,
 ) -> Comparison:
-    """Compare with the stored memory bank of an ROI.
+    """Compare as the version of an ROI that is in use inspects.
 
     Args:
         settings: name the models folder and the engine.
@@ -79,25 +79,28 @@ async def compare(
         ko: a bad one.
         p_score: percentile of the score; None takes the calibration's, else the setting.
         shape: the part, for the score.
-        engine: in place of the one that the settings name.
+        engine: of tokens, in place of the one that the settings name.
 
     Raises:
         GatewayError: no such ROI, another model, an image that cannot be read.
     """
     services = create_services(settings)
-    engine = engine or services.engine
-    await engine.start()
+    engines = services.engines if engine is None else Engines(engine, settings)
     try:
-        if not engine.status.ready:
-            raise EngineUnavailableError(f"no tokens: {engine.status.reason}", retry_after_s=0)
         roi = await services.banks.get(key)
-        require_same_model(roi.bank, engine.model)
+        used = await roi.loaded.detector.engine(engines)
+        if used is engines.tokens:
+            await used.start()
+        if not used.status.ready:
+            raise EngineUnavailableError(f"no tokens: {used.status.reason}", retry_after_s=0)
+        model = used.model
+        require_same_model(roi.loaded, model)
         calibration = roi.calibration
         if p_score is None:
             p_score = settings.p_score if calibration is None else calibration.score_percentile
         images = [read_rgb(path) for path in (ok, ko)]
-        inputs = np.stack([to_model_input(image, engine.model.input_size) for image in images])
-        tokens = await engine.tokens(inputs, model=engine.model)
+        inputs = np.stack([to_model_input(image, model.input_size) for image in images])
+        tokens = await used.tokens(inputs, model=model)
 
         def both() -> list[Compared]:
             pairs = zip(images, tokens, strict=True)
@@ -105,14 +108,14 @@ async def compare(
 
         first, second = await to_thread.run_sync(both)
     finally:
-        await engine.close()
-    weights = roi.bank.weights
+        await engines.close()
+    weights = roi.loaded.weights
     return Comparison(
         key=key,
         ok=first,
         ko=second,
         weights=None if weights is None else (float(weights.min()), float(weights.max())),
-        kind=roi.bank.manifest.spatial_weights.kind,
+        kind=roi.loaded.manifest.spatial_weights.kind,
         p_score=p_score,
         threshold=None if calibration is None else calibration.threshold,
     )
@@ -123,11 +126,12 @@ def _compared(
 ) -> Compared:
     size_wh = image.shape[1], image.shape[0]
     mask = None if shape is None else mask_of(shape, size_wh)
-    distances = patch_distances(roi.bank.search, tokens, min(k, len(roi.bank.bank)))
-    token_hw = roi.bank.manifest.token_hw
+    detector, token_hw = roi.loaded.detector, roi.loaded.manifest.token_hw
+    distances = detector.distances(tokens, detector.neighbours(k)[0])
+    rule = roi.loaded.manifest.score_rule
     raw = upsample(anomaly_map(distances, token_hw), size_wh)
-    masked = upsample(anomaly_map(distances, token_hw, roi.bank.weights), size_wh)
-    return Compared(image, raw, masked, score(raw, p_score, mask), score(masked, p_score, mask))
+    masked = upsample(anomaly_map(distances, token_hw, roi.loaded.weights), size_wh)
+    return Compared(image, raw, masked, score_by(rule, raw, p_score, mask), score_by(rule, masked, p_score, mask))
 
 
 def normalised(values: NDArray[np.float32]) -> NDArray[np.float32]:

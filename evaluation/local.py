@@ -15,10 +15,10 @@ from evaluation.inspection import Calibrated, FitRecipe, Judged, Progress
 from evaluation.tokens import RememberingEngine
 from gateway.calibrating import CalibrationRequest, calibrate
 from gateway.engines import TokenEngine
+from gateway.engines.every import Engines
 from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.fitting import FitRequest, FitService
 from gateway.images import Limits, decode, read_header, to_model_input
-from gateway.patchcore.memory_bank import patch_distances
 from gateway.pipeline import InferRequest, InspectionPipeline
 from gateway.roi_key import RoiKey
 from gateway.services import create_services
@@ -51,8 +51,8 @@ class LocalInspector:
         self.engine = RememberingEngine(inner, cache)
         self._services = replace(
             services,
-            engine=self.engine,
-            pipeline=InspectionPipeline(self.engine, services.banks, services.weighting, self.settings),
+            engines=(engines := Engines(self.engine, self.settings)),
+            pipeline=InspectionPipeline(engines, services.banks, services.weighting, self.settings),
             fitting=FitService(self.engine, services.store, services.weighting, self.settings),
         )
         self._mm_per_px = mm_per_px
@@ -169,15 +169,16 @@ class LocalInspector:
         (tokens,) = await self.engine.tokens(image[None], model=model)
 
         def full() -> NDArray[np.float32]:
-            distances = patch_distances(roi.bank.search, tokens, min(self.settings.k, len(roi.bank.bank)))
-            grid = anomaly_map(distances, model.token_hw, roi.bank.weights)
+            detector = roi.loaded.detector
+            distances = detector.distances(tokens, detector.neighbours(self.settings.k)[0])
+            grid = anomaly_map(distances, model.token_hw, roi.loaded.weights)
             return blur(upsample(grid, header.upright_size), self.settings.blur_sigma)
 
         return await to_thread.run_sync(full)
 
     async def close(self) -> None:
         """See `Inspector.close`."""
-        await self.engine.close()
+        await self._services.engines.close()
         self._folder.cleanup()
 
 

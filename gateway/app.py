@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         tracing.start(services.settings)
         await services.engine.start()
         reporting = asyncio.create_task(_report(services), name="report")
-        warming = asyncio.create_task(services.banks.warm(), name="warm banks")
+        warming = asyncio.create_task(_warm(services), name="warm banks")
         stopping = threading.Event()
         sweeping = asyncio.create_task(to_thread.run_sync(sweep, services.store, stopping.is_set), name="sweep")
         try:
@@ -84,7 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 task.cancel()
             await asyncio.gather(warming, reporting, sweeping, return_exceptions=True)
             await services.banks.close()
-            await services.engine.close()
+            await services.engines.close()
             metrics.forget_worker()
             tracing.stop()
 
@@ -127,6 +127,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveMiddleware, routes=[route for router in routers for route in router.routes])
     app.add_middleware(SecurityHeadersMiddleware)
     return app
+
+
+async def _warm(services: Services) -> None:
+    """Have ready what was asked for last before the process ended, with the networks that it brings along."""
+    for roi in await services.banks.warm():
+        await roi.loaded.detector.engine(services.engines)
 
 
 async def _report(services: Services) -> None:

@@ -24,7 +24,7 @@ from gateway.roi_key import RoiKey
 
 AUDIT = ".audit"
 
-Action = Literal["fit", "calibrate", "rollback", "delete", "delete_ok_image", "import"]
+Action = Literal["fit", "calibrate", "rollback", "delete", "delete_ok_image", "import", "publish"]
 
 
 @dataclass(frozen=True, slots=True)

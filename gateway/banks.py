@@ -21,7 +21,7 @@ from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.faults import ServingKind
 from gateway.manifest import Calibration, VersionRef
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, LoadedBank
+from gateway.storage import ArtifactStore, LoadedVersion
 from gateway.workers import in_thread
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ _READ_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class FittedRoi:
-    """What an inspection needs of an ROI: its bank and, once it is calibrated, its thresholds."""
+    """What an inspection needs of an ROI: its version in use and, once it is calibrated, its thresholds."""
 
-    bank: LoadedBank
+    loaded: LoadedVersion
     calibration: Calibration | None
     calibration_damaged: str | None = None
     """What of the calibration is damaged, where its copy answers."""
@@ -42,7 +42,7 @@ class FittedRoi:
     @property
     def is_degraded(self) -> bool:
         """Whether something answers in the place of what is damaged."""
-        return bool(self.bank.damaged or self.calibration_damaged)
+        return bool(self.loaded.damaged or self.calibration_damaged)
 
 
 class BankCache:
@@ -63,7 +63,7 @@ class BankCache:
         self._threads = CapacityLimiter(8)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._banks: OrderedDict[RoiKey, LoadedBank] = OrderedDict()
+        self._banks: OrderedDict[RoiKey, LoadedVersion] = OrderedDict()
         self._loading: dict[RoiKey, asyncio.Lock] = {}
 
     async def get(self, key: RoiKey) -> FittedRoi:
@@ -96,9 +96,9 @@ class BankCache:
 
     def _told(self, key: RoiKey, roi: FittedRoi) -> FittedRoi:
         found: dict[ServingKind, str] = {}
-        if roi.bank.ref.damaged:
-            found["pointer"] = roi.bank.ref.damaged
-        versions = [what for what in roi.bank.damaged if what != roi.bank.ref.damaged]
+        if roi.loaded.ref.damaged:
+            found["pointer"] = roi.loaded.ref.damaged
+        versions = [what for what in roi.loaded.damaged if what != roi.loaded.ref.damaged]
         if versions:
             found["version"] = "; ".join(versions)
         if roi.calibration_damaged:
@@ -106,7 +106,7 @@ class BankCache:
         self._store.faults.serving(key, found)
         return roi
 
-    async def _bank(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
+    async def _bank(self, key: RoiKey, ref: VersionRef) -> LoadedVersion:
         bank = self._cached(key, ref)
         if bank is not None:
             metrics.BANK_HITS.inc()
@@ -125,13 +125,15 @@ class BankCache:
                     self._loading.pop(key, None)
         return bank
 
-    async def warm(self) -> None:
-        """Load the banks that were used last before the process ended, the latest last; quietly skips what is gone."""
+    async def warm(self) -> list[FittedRoi]:
+        """Load the ROIs that were used last before the process ended, the latest last; quietly skips what is gone."""
+        loaded = []
         for key in await to_thread.run_sync(self._noted):
             try:
-                await self.get(key)
+                loaded.append(await self.get(key))
             except GatewayError as error:
                 log.info("not loaded at start: %s", error.message)
+        return loaded
 
     async def close(self) -> None:
         """Note the ROIs used last."""
@@ -156,7 +158,7 @@ class BankCache:
             log.warning("the ROIs used last are not noted: %s", error)
 
     def _on_disk(
-        self, key: RoiKey, bank: LoadedBank | None, is_fresh: bool
+        self, key: RoiKey, bank: LoadedVersion | None, is_fresh: bool
     ) -> tuple[VersionRef, StoredCalibration | None]:
         """The version in use and, where the bank at hand may answer, the calibration that goes with it."""
         kind: ServingKind = "pointer"
@@ -178,14 +180,14 @@ class BankCache:
         now = self._store.current(key)
         return now, stored if now == ref or now.keeps(bank.ref) else None
 
-    def _cached(self, key: RoiKey, ref: VersionRef) -> LoadedBank | None:
+    def _cached(self, key: RoiKey, ref: VersionRef) -> LoadedVersion | None:
         bank = self._banks.get(key)
         if bank is None or bank.ref != ref:
             return None
         self._banks.move_to_end(key)
         return bank
 
-    def _keep(self, key: RoiKey, bank: LoadedBank) -> None:
+    def _keep(self, key: RoiKey, bank: LoadedVersion) -> None:
         self._banks[key] = bank
         self._banks.move_to_end(key)
         while len(self._banks) > 1 and (

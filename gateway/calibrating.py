@@ -183,7 +183,9 @@ def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, befor
 
 
 def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
-    """Area in mm² that the score's percentile hides, for the OK image of median size."""
+    """Area in mm² that the score's percentile hides, for the OK image of median size; a mean of the top hides none."""
+    if manifest.score_rule == "top_mean":
+        return 0.0
     percentile = manifest.p_score if calibration is None else calibration.score_percentile
     mm_per_px = manifest.mm_per_px if calibration is None else calibration.mm_per_px
     return blind_area_mm2([image.frame for image in manifest.images], percentile, mm_per_px)

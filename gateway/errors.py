@@ -8,6 +8,7 @@ GatewayError
 ├── UnknownImageError         404 unknown_image
 ├── ModelMismatchError        409 model_mismatch
 ├── UnknownVersionError       409 unknown_version
+├── TrainedOfflineError       409 trained_offline
 ├── TooLargeError             413 too_large
 ├── UnsupportedImageError     415 unsupported_image
 ├── SlowBodyError             408 slow_body
@@ -97,6 +98,14 @@ class UnknownVersionError(GatewayError):
     default_hint = "GET /rois/{role_id}/{roi_id} lists the versions that are kept."
 
 
+class TrainedOfflineError(GatewayError):
+    """OK images for an ROI whose detector is trained offline."""
+
+    status = 409
+    code = "trained_offline"
+    default_hint = "Train it again and publish it, roll back to a memory bank, or delete the ROI."
+
+
 class TooLargeError(GatewayError):
     """A body, an image or a number of images over the limit, decided before decoding."""
 
@@ -184,6 +193,7 @@ ERRORS: tuple[type[GatewayError], ...] = (
     UnknownImageError,
     ModelMismatchError,
     UnknownVersionError,
+    TrainedOfflineError,
     TooLargeError,
     UnsupportedImageError,
     SlowBodyError,

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from gateway.audit import Action, Change
 from gateway.calibrating import redone, state_of
 from gateway.contamination import Suspect, find_suspects
+from gateway.detectors import require_taught
+from gateway.detectors.memory_bank import bank_files
 from gateway.engines import Priority, TokenEngine
 from gateway.errors import (
+    ArtifactCorruptError,
     InvalidRequestError,
     TooLargeError,
     UnknownImageError,
@@ -131,9 +135,11 @@ class FitService:
         """Add OK images to an ROI and build its bank anew over all of them.
 
         Raises:
+            TrainedOfflineError: the ROI does not learn from images here.
             GatewayError: nothing of the request was learned, and what was stored before answers as before.
         """
         times = StageTimes()
+        await in_thread(self._require_taught, request.key, limiter=self._decoders)
         model = self._engine.model
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
@@ -152,10 +158,12 @@ class FitService:
         Raises:
             UnknownRoiError: never fitted.
             UnknownImageError: the ROI has no such image.
+            TrainedOfflineError: the ROI does not learn from images here.
             InvalidRequestError: it is the only one.
             GatewayError: what was stored before answers as before.
         """
         times = StageTimes()
+        await in_thread(self._require_taught, key, limiter=self._decoders)
         model = self._engine.model
         return _counted(await in_thread(self._remove, key, sha256, model, times, limiter=self._threads))
 
@@ -320,12 +328,24 @@ class FitService:
                 times=times,
             )
 
+    def _require_taught(self, key: RoiKey) -> None:
+        """Refuse, before images are decoded and tokenised, what could not be learned."""
+        with suppress(ArtifactCorruptError):  # told under the lock
+            latest = self._store.latest_manifest(key)
+            if latest is not None:
+                require_taught(latest[0], lambda: self._store.manifests(key))
+
     def _latest(self, key: RoiKey, warnings: list[str]) -> tuple[Manifest | None, bool]:
-        """What to build on, and whether that version is the current one and whole."""
+        """What to build on, and whether that version is the current one and whole.
+
+        Raises:
+            TrainedOfflineError: nothing can be built on it here.
+        """
         latest = self._store.latest_manifest(key)
         if latest is None:
             return None, False
         manifest, damaged = latest
+        require_taught(manifest, lambda: self._store.manifests(key))
         if damaged:
             warnings.append(
                 f"damaged: {'; '.join(damaged)}; built on version {manifest.version} instead, "
@@ -404,7 +424,8 @@ class FitService:
             n_ok_after=len(images),
         )
         with times.stage("store"), self._store.audit.change(key, change):
-            _, manifest = self._store.publish(key, manifest, learned.bank, learned.weights, learned.ok_maps, kept)
+            content = bank_files(learned.bank, manifest)
+            _, manifest = self._store.publish(key, manifest, content, learned.weights, learned.ok_maps, kept)
         self._drop_unnamed_images(key)
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
         state = "redone" if after is not None else state_of(manifest, calibration)

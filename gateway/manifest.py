@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,7 @@ from gateway.calibration import Method
 from gateway.ok_maps import Frame
 from gateway.sealed import FORMAT, DamagedError, sealed, unsealed
 from gateway.spatial import WeightsRecipe
+from postprocess.anomaly_map import ScoreRule
 from postprocess.roi_mask import parse_shape
 
 CURRENT = "current"
@@ -22,7 +23,15 @@ MEMORY: Final = "memory.npz"
 INDEX: Final = "index.faiss"
 LEAVE_ONE_OUT: Final = "leave_one_out.npz"
 WEIGHTS: Final = "spatial_mask.npy"
-FileName = Literal["memory.npz", "index.faiss", "leave_one_out.npz", "spatial_mask.npy"]
+NETWORK: Final = "model.onnx"
+NETWORK_DESCRIPTION: Final = "model.json"
+FileName = Literal["memory.npz", "index.faiss", "leave_one_out.npz", "spatial_mask.npy", "model.onnx", "model.json"]
+DetectorKind = Literal["memory-bank", "student-teacher"]
+MANIFEST_FORMAT: Final = 3
+"""The last one of a manifest. A gateway that knows up to 2 leaves alone what it would take for a memory bank."""
+_FORMAT_OF: dict[DetectorKind, Literal[2, 3]] = {"memory-bank": 2, "student-teacher": 3}
+_ANSWERS: dict[DetectorKind, FileName] = {"memory-bank": MEMORY, "student-teacher": NETWORK}
+"""The file that scores come from."""
 
 
 class _Sealed(BaseModel):
@@ -30,7 +39,10 @@ class _Sealed(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal[1, 2] = 2
+    newest: ClassVar[int] = FORMAT
+    """The last format of such a file."""
+
+    format: Literal[1, 2, 3] = 2
 
     def to_bytes(self) -> bytes:
         """The whole file, in the format of now."""
@@ -45,7 +57,7 @@ class _Sealed(BaseModel):
             NewerFormatError: it is whole, and of a later format.
         """
         try:
-            return cls.model_validate(unsealed(data, name), strict=False)
+            return cls.model_validate(unsealed(data, name, cls.newest), strict=False)
         except ValidationError as error:
             raise DamagedError(f"{name} does not hold what it should") from error
 
@@ -107,13 +119,19 @@ class ScoreSummary(BaseModel):
 
 
 class Manifest(_Sealed):
-    """What a version is made of and how."""
+    """What a version is made of and how. What only a memory bank has is 0 where another detector answers."""
+
+    newest = MANIFEST_FORMAT
 
     role_id: str
     roi_id: str
     version: int
     created_at: str
+    detector: DetectorKind = "memory-bank"
+    score_rule: ScoreRule = "percentile"
+    """How a map is scored, by `/infer` and for `ok_scores`."""
     model_fingerprint: str
+    """Of the network: tokens, or maps, of another one mean something else."""
     extractor: str
     token_hw: tuple[int, int]
     dim: int
@@ -128,7 +146,7 @@ class Manifest(_Sealed):
     n_tokens_total: int
     covering_radius: float
     images: tuple[OkImage, ...]
-    """Learned, in the order of the memory bank's `image_index`."""
+    """Learned, in the order of the memory bank's `image_index`; of a student, those of its validation."""
     excluded: tuple[ExcludedImage, ...] = ()
     """Sent as OK, but kept out."""
     spatial_weights: WeightsRecipe = WeightsRecipe()
@@ -138,10 +156,14 @@ class Manifest(_Sealed):
     files: dict[FileName, str] = {}
     """SHA-256 of every other file of the version but its calibration, which may change and has a seal of its own."""
 
+    def to_bytes(self) -> bytes:
+        """The whole file, in the oldest format whose gateways can serve the version."""
+        return sealed(self.model_copy(update={"format": _FORMAT_OF[self.detector]}).model_dump_json(indent=1))
+
     @property
     def checksum(self) -> str:
-        """SHA-256 of the memory bank: the same images, order and seed give the same."""
-        return self.files[MEMORY]
+        """SHA-256 of the memory bank or the network: the same images, order and seed give the same."""
+        return self.files[_ANSWERS[self.detector]]
 
     @property
     def weights_checksum(self) -> str | None:

@@ -53,7 +53,7 @@ from gateway.roi_key import RoiKey  # noqa: E402
 
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
 _FIT_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
-_SCORES = tuple(round(0.1 + 0.05 * i, 2) for i in range(24))
+_SCORES = (*(round(0.1 + 0.05 * i, 2) for i in range(24)), 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 METRICS = CollectorRegistry()

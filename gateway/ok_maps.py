@@ -1,4 +1,4 @@
-"""What OK images look like to a bank that does not know them: leave-one-out maps, and what follows from them."""
+"""What OK images look like to a detector that has not learned them, and what follows from it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.calibration import judge
-from postprocess.anomaly_map import anomaly_map, blur, score, upsample
+from postprocess.anomaly_map import ScoreRule, anomaly_map, blur, score_by, upsample
 from postprocess.regions import find_regions, px_to_mm2
 from postprocess.roi_mask import Shape, rasterise
 
@@ -27,15 +27,17 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OkMaps:
-    """Patch distances of each OK image to the bank without its own centres."""
+    """Maps of OK images as if not learned: distances to the bank without their own centres, or a student's maps."""
 
     distances: NDArray[np.float32]
-    """[I, N], before the spatial weights."""
+    """[I, N], row by row, before the spatial weights."""
     token_hw: tuple[int, int]
     frames: Sequence[Frame]
     """Of the I images."""
     weights: NDArray[np.float32] | None = field(default=None)
     """[h, w], the spatial weights of the ROI."""
+    rule: ScoreRule = "percentile"
+    """How a map is scored."""
 
     def mean(self) -> NDArray[np.float32]:
         """Mean distance of each token over the images, float32 [h, w], before the spatial weights."""
@@ -47,7 +49,7 @@ class OkMaps:
 
     def scores(self, percentile: float) -> list[float]:
         """Score of each image, as `/infer` defines it."""
-        return [score(full, percentile, mask) for full, mask in self._full()]
+        return [score_by(self.rule, full, percentile, mask) for full, mask in self._full()]
 
     def peaks(self, blur_sigma: float) -> list[float]:
         """Highest value of each image's blurred map inside its mask: where its first region would appear."""
@@ -71,7 +73,7 @@ class OkMaps:
         n = 0
         for full, mask in self._full():
             regions = find_regions(blur(full, blur_sigma), pixel_threshold, mm_per_px, area_mm2_thr, mask)
-            n += judge(score(full, percentile, mask), threshold, len(regions))[0] == "ng"
+            n += judge(score_by(self.rule, full, percentile, mask), threshold, len(regions))[0] == "ng"
         return n
 
     def _full(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_] | None]]:

@@ -1,4 +1,4 @@
-"""One ROI image to its answer: decode, tokens, distances, map, score, regions."""
+"""One ROI image to its answer: decode, network, distances, map, score, regions."""
 
 import asyncio
 import hashlib
@@ -18,19 +18,19 @@ from gateway.banks import BankCache, FittedRoi
 from gateway.calibration import Verdict, VerdictReason, judge
 from gateway.durable import storage_errors
 from gateway.engines import Priority, TokenEngine
+from gateway.engines.every import Engines
 from gateway.errors import GatewayError, InvalidRequestError, ModelMismatchError, StorageFullError
 from gateway.images import Limits, decode, read_header, to_model_input
 from gateway.look import Look, look
 from gateway.model_description import ModelDescription
-from gateway.patchcore.memory_bank import patch_distances
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting
-from gateway.storage import LoadedBank
+from gateway.storage import LoadedVersion
 from gateway.timing import StageTimes
 from gateway.watch import Watch
 from gateway.workers import in_thread
-from postprocess.anomaly_map import anomaly_map, blur, score, upsample
+from postprocess.anomaly_map import anomaly_map, blur, score_by, upsample
 from postprocess.heatmap import encode_heatmap
 from postprocess.regions import Region, bounded, find_regions
 from postprocess.roi_mask import Shape, ShapeError, rasterise
@@ -108,7 +108,9 @@ class _Prepared:
 
     request: InferRequest
     roi: FittedRoi
+    engine: TokenEngine
     model: ModelDescription
+    """What the engine serves, as the version needs it."""
     image: NDArray[np.uint8]
     """[1, S, S, 3] RGB."""
     size_wh: tuple[int, int]
@@ -121,7 +123,7 @@ class InspectionPipeline:
 
     def __init__(
         self,
-        engine: TokenEngine,
+        engines: Engines,
         banks: BankCache,
         weighting: SpatialWeighting,
         settings: Settings,
@@ -130,13 +132,13 @@ class InspectionPipeline:
         """Wire the parts together.
 
         Args:
-            engine: makes tokens.
-            banks: loaded memory banks.
+            engines: the networks.
+            banks: loaded versions of ROIs.
             weighting: to tell stale spatial weights.
             settings: defaults.
             watch: is told of every inspection; None where nobody watches, as in an evaluation.
         """
-        self._engine = engine
+        self._engines = engines
         self._banks = banks
         self._weighting = weighting
         self._watch = watch
@@ -156,35 +158,38 @@ class InspectionPipeline:
         return answer
 
     async def infer_batch(self, requests: Sequence[InferRequest]) -> list[Inspection | GatewayError]:
-        """Inspect several images, of the same or different ROIs, with one call to the engine.
+        """Inspect several images, of the same or different ROIs, with one call to each network that they need.
 
         Returns:
             For each request, in order, its answer or what was wrong with it; one does not fail the others.
         """
-        # One model for all of them, whatever is reloaded meanwhile.
-        model = self._model()
-        prepared = await asyncio.gather(*(_settled(self._prepare(request, model)) for request in requests))
-        ready = [p for p in prepared if isinstance(p, _Prepared)]
-        finished = iter(await self._finish_all(ready) if ready else ())
-        return [next(finished) if isinstance(p, _Prepared) else p for p in prepared]
+        prepared = await asyncio.gather(*(_settled(self._prepare(request)) for request in requests))
+        # Of one network all have one model: another one than the version's, reloaded meanwhile, was refused.
+        together: dict[tuple[TokenEngine, str], list[_Prepared]] = {}
+        for p in prepared:
+            if isinstance(p, _Prepared):
+                together.setdefault((p.engine, p.model.fingerprint), []).append(p)
+        answered = await asyncio.gather(*map(self._finish_all, together.values()))
+        finished = {
+            id(p): answer
+            for group, answers in zip(together.values(), answered, strict=True)
+            for p, answer in zip(group, answers, strict=True)
+        }
+        return [p if isinstance(p, GatewayError) else finished[id(p)] for p in prepared]
 
     async def _finish_all(self, prepared: Sequence["_Prepared"]) -> Sequence[Inspection | GatewayError]:
+        """Of images that one network takes."""
         start = time.perf_counter()
-        images = np.concatenate([p.image for p in prepared]) if len(prepared) > 1 else prepared[0].image
-        tokens = await _settled(self._engine.tokens(images, model=prepared[0].model, priority=Priority.INSPECT))
+        first = prepared[0]
+        images = np.concatenate([p.image for p in prepared]) if len(prepared) > 1 else first.image
+        tokens = await _settled(first.engine.tokens(images, model=first.model, priority=Priority.INSPECT))
         if isinstance(tokens, GatewayError):
             return [tokens] * len(prepared)
         for p in prepared:
             p.times.add("engine", time.perf_counter() - start)
         return await asyncio.gather(*(_settled(self._finish(p, own)) for p, own in zip(prepared, tokens, strict=True)))
 
-    def _model(self) -> ModelDescription | GatewayError:
-        try:
-            return self._engine.model
-        except GatewayError as error:
-            return error
-
-    async def _prepare(self, request: InferRequest, model: ModelDescription | GatewayError) -> "_Prepared":
+    async def _prepare(self, request: InferRequest) -> "_Prepared":
         times = StageTimes()
         if request.heatmap == "path" and self._settings.heatmap_dir is None:
             raise InvalidRequestError(
@@ -192,11 +197,11 @@ class InspectionPipeline:
                 "Set GATEWAY_HEATMAP_DIR, or ask for base64 or none.",
             )
         roi = await self._banks.get(request.key)
-        if isinstance(model, GatewayError):
-            raise model
-        require_same_model(roi.bank, model)
+        engine = await roi.loaded.detector.engine(self._engines)
+        model = engine.model
+        require_same_model(roi.loaded, model)
         image, size_wh, looks = await in_thread(self._decode, request, model.input_size, times, limiter=self._threads)
-        return _Prepared(request, roi, model, image[None], size_wh, looks, times)
+        return _Prepared(request, roi, engine, model, image[None], size_wh, looks, times)
 
     async def _finish(self, prepared: "_Prepared", tokens: NDArray[np.float32]) -> Inspection:
         p = prepared
@@ -235,34 +240,33 @@ class InspectionPipeline:
         size_wh: tuple[int, int],
         times: StageTimes,
     ) -> Inspection:
-        manifest = roi.bank.manifest
+        manifest = roi.loaded.manifest
         calibration = roi.calibration
         stored_p_score = None if calibration is None else calibration.score_percentile
         stored_area = None if calibration is None else calibration.area_mm2_thr
-        k_asked = request.k if request.k is not None else manifest.k
+        detector = roi.loaded.detector
+        k, k_warnings = detector.neighbours(request.k)
         params = InferParams(
             extractor=model.extractor,
             coreset_rate=manifest.coreset_rate,
-            k=min(k_asked, len(roi.bank.bank)),
+            k=k,
             p_score=_first(request.p_score, stored_p_score, self._settings.p_score),
             blur_sigma=_first(request.blur_sigma, self._settings.blur_sigma),
             area_mm2_thr=_first(request.area_mm2_thr, stored_area, self._settings.area_mm2_thr),
             mm_per_px=request.mm_per_px,
         )
-        warnings = [*request.warnings, *_warnings(request, roi, model, params)]
-        if k_asked > params.k:
-            warnings.append(f"k: {k_asked} neighbours were asked for, the memory bank has {params.k}; all were used")
+        warnings = [*request.warnings, *k_warnings, *_warnings(request, roi, model, params)]
         weights_stale = self._weighting.is_stale(request.key, manifest.spatial_weights)
         if weights_stale:
             warnings.append(WEIGHTS_STALE)
         with times.stage("knn"):
-            distances = patch_distances(roi.bank.search, tokens, params.k)
+            distances = detector.distances(tokens, k)
         threshold = None if calibration is None else calibration.threshold
         pixel_threshold = None if calibration is None else calibration.pixel_threshold
         with times.stage("postprocess"):
             mask = None if request.shape is None else mask_of(request.shape, size_wh)
-            full = upsample(anomaly_map(distances, model.token_hw, roi.bank.weights), size_wh)
-            value = score(full, params.p_score, mask)
+            full = upsample(anomaly_map(distances, manifest.token_hw, roi.loaded.weights), size_wh)
+            value = score_by(manifest.score_rule, full, params.p_score, mask)
             blurred = blur(full, params.blur_sigma)
             regions: list[Region] = []
             if pixel_threshold is not None:
@@ -290,7 +294,7 @@ class InspectionPipeline:
             heatmap_path=path,
             heatmap_max=manifest.heatmap_max,
             image_size=size_wh,
-            token_hw=model.token_hw,
+            token_hw=manifest.token_hw,
             params=params,
             version=manifest.version,
             times=times,
@@ -338,17 +342,18 @@ def mask_of(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
         raise InvalidRequestError(f"shape: {error}") from error
 
 
-def require_same_model(bank: LoadedBank, model: ModelDescription) -> None:
-    """Refuse to compare tokens of one model with a bank of another.
+def require_same_model(loaded: LoadedVersion, model: ModelDescription) -> None:
+    """Refuse what one model makes of an image for a version that was made with another.
 
     Raises:
         ModelMismatchError: names both fingerprints.
     """
-    if bank.manifest.model_fingerprint != model.fingerprint:
-        key = f"{bank.manifest.role_id}/{bank.manifest.roi_id}"
+    manifest = loaded.manifest
+    if manifest.model_fingerprint != model.fingerprint:
         raise ModelMismatchError(
-            f"{key} was fitted with model {bank.manifest.model_fingerprint[:16]}, "
-            f"the engine serves {model.fingerprint[:16]}"
+            f"{manifest.role_id}/{manifest.roi_id} was fitted with model {manifest.model_fingerprint[:16]}, "
+            f"the engine serves {model.fingerprint[:16]}",
+            loaded.detector.mismatch_hint,
         )
 
 
@@ -358,24 +363,22 @@ def _first(*values: float | None) -> float:
 
 def _is_scored_otherwise(p: _Prepared, params: InferParams) -> bool:
     """Whether a score does not compare with the leave-one-out scores of the OK images: k, percentile, shape or none."""
-    manifest, has_shape = p.roi.bank.manifest, p.request.shape is not None
+    manifest, has_shape = p.roi.loaded.manifest, p.request.shape is not None
     return (
-        params.k != min(manifest.k, len(p.roi.bank.bank))
+        params.k != p.roi.loaded.detector.neighbours(None)[0]
         or params.p_score != manifest.p_score
         or not any((image.shape is not None) == has_shape for image in manifest.images)
     )
 
 
 def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription, params: InferParams) -> list[str]:
-    manifest, calibration = roi.bank.manifest, roi.calibration
+    manifest, calibration = roi.loaded.manifest, roi.calibration
     found = []
-    if params.k != min(manifest.k, len(roi.bank.bank)):
-        found.append(f"k: {params.k} here, {manifest.k} at the fit, whose scores and thresholds are of those")
     if model.has_random_weights:
         found.append("the model has random weights: scores mean nothing")
-    if roi.bank.damaged:
+    if roi.loaded.damaged:
         found.append(
-            f"the memory bank in use is damaged ({'; '.join(roi.bank.damaged)}): version {manifest.version} answers"
+            f"the version in use is damaged ({'; '.join(roi.loaded.damaged)}): version {manifest.version} answers"
         )
     if roi.calibration_damaged:
         found.append(f"the calibration is damaged ({roi.calibration_damaged}): its copy answers")
@@ -386,12 +389,12 @@ def _warnings(request: InferRequest, roi: FittedRoi, model: ModelDescription, pa
             found.append(f"p_score: {request.p_score:g} here, {calibration.score_percentile:g} at the calibration")
         if calibration.is_stale(manifest):
             found.append(
-                f"the threshold was calibrated for version {calibration.version} of the memory bank, "
+                f"the threshold was calibrated for version {calibration.version}, "
                 f"version {manifest.version} answers: calibrate again"
             )
         if calibration.pixel_threshold_source == "ok_pixels" and params.blur_sigma != calibration.blur_sigma:
             found.append(f"blur_sigma: {params.blur_sigma:g} here, {calibration.blur_sigma:g} at the calibration")
     sha256 = hashlib.sha256(request.image).hexdigest()
-    if any(image.sha256 == sha256 for image in manifest.images):
+    if roi.loaded.detector.has_learned(sha256):
         found.append("this image is one of the OK images learned: its score is lower than an unseen image's would be")
     return found

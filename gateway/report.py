@@ -25,6 +25,7 @@ _MEAN_OF = 64
 """OK images that the mean image is made of: more look the same."""
 _MEAN_SIDE = 378
 _OVERLAY = 0.45
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 
 _templates = Environment(
     loader=PackageLoader("gateway"), autoescape=select_autoescape(default=True), undefined=StrictUndefined
@@ -140,7 +141,7 @@ def histogram_svg(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= 8 or s == 1.0)
+    step = next(s for s in _STEPS if (high - low) / s <= 8 or s == _STEPS[-1])
     return [float(v) for v in np.arange(np.ceil(low / step) * step, high, step)]
 
 

@@ -16,7 +16,7 @@ from gateway.array_files import npz_bytes, read_npz
 from gateway.errors import NewerFormatError
 
 FORMAT = 2
-"""Of what this gateway writes on disk. It reads every format up to this one."""
+"""Of what this gateway writes on disk, but for manifests that gateways of this format could not serve."""
 
 _HEAD = b'{"sha256": "'
 _BLANK = b"0" * 64
@@ -37,8 +37,13 @@ def sealed(text: str) -> bytes:
     return _HEAD + sha256_of(_HEAD + _BLANK + rest).encode() + rest
 
 
-def unsealed(data: bytes, name: str) -> dict[str, Any]:
+def unsealed(data: bytes, name: str, newest: int = FORMAT) -> dict[str, Any]:
     """The object in a sealed file, or in one of format 1.
+
+    Args:
+        data: the file.
+        name: what to call it in an error.
+        newest: the last format of such a file that this gateway knows.
 
     Raises:
         DamagedError: a byte changed, or it is no file of ours.
@@ -53,9 +58,9 @@ def unsealed(data: bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{name} is not JSON") from error
     number = content.get("format", 1) if isinstance(content, dict) else None
-    if isinstance(number, int) and number > FORMAT:
-        raise NewerFormatError(f"{name} is of format {number}; this gateway knows formats up to {FORMAT}")
-    if number != (FORMAT if has_seal else 1):
+    if isinstance(number, int) and number > newest:
+        raise NewerFormatError(f"{name} is of format {number}; this gateway knows formats up to {newest}")
+    if not (isinstance(number, int) and (number >= FORMAT if has_seal else number == 1)):
         raise DamagedError(f"{name} is of no format that was ever written")
     found: dict[str, Any] = content
     return found

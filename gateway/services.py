@@ -12,9 +12,7 @@ from gateway.admission import Admission
 from gateway.banks import BankCache
 from gateway.drift import DriftLog
 from gateway.engines import TokenEngine
-from gateway.engines.embedded import EmbeddedEngine
-from gateway.engines.observed import ObservedEngine
-from gateway.engines.triton import TritonEngine
+from gateway.engines.every import Engines, create_engines
 from gateway.fitting import FitService
 from gateway.lifecycle import Lifecycle
 from gateway.metrics import RoiLabels
@@ -37,7 +35,7 @@ class Services:
     """Made once by `create_services`, handed to every route."""
 
     settings: Settings
-    engine: TokenEngine
+    engines: Engines
     store: ArtifactStore
     weighting: SpatialWeighting
     banks: BankCache
@@ -52,6 +50,11 @@ class Services:
     roi_metrics: RoiCollector
     lifecycle: Lifecycle
 
+    @property
+    def engine(self) -> TokenEngine:
+        """That of the tokens."""
+        return self.engines.tokens
+
 
 def create_services(settings: Settings) -> Services:
     """Wire the parts together; starts nothing.
@@ -62,7 +65,7 @@ def create_services(settings: Settings) -> Services:
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    engine = ObservedEngine(TritonEngine(settings) if settings.engine == "triton" else EmbeddedEngine(settings))
+    engines = create_engines(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, search=settings.search)
     weighting = SpatialWeighting.from_settings(settings)
     banks = BankCache(
@@ -83,12 +86,12 @@ def create_services(settings: Settings) -> Services:
     changes = Admission("change", _MAX_CHANGES)
     return Services(
         settings=settings,
-        engine=engine,
+        engines=engines,
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engine, banks, weighting, settings, Watch(drift, labels)),
-        fitting=FitService(engine, store, weighting, settings),
+        pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(drift, labels)),
+        fitting=FitService(engines.tokens, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,

@@ -18,6 +18,7 @@ from postprocess.spatial_weights import Box, EmptyBoxError, box_weights, clamp_b
 log = logging.getLogger(__name__)
 
 WeightsMode = Literal["none", "variance"]
+"""What a fit may be asked for."""
 
 
 class RoiConfigError(ValueError):
@@ -29,7 +30,8 @@ class WeightsRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["none", "variance", "manual"] = "none"
+    kind: Literal["none", "variance", "manual", "file"] = "none"
+    """``file``: they came with a published model."""
     box: tuple[float, float, float, float] | None = None
     """`[y1, y2, x1, x2]` as the ROI file has it, for kind manual."""
     box_space: int | None = None
@@ -79,6 +81,8 @@ class SpatialWeighting:
 
     def is_stale(self, key: RoiKey, used: WeightsRecipe) -> bool:
         """Whether a version was fitted with other weights than the ROI file and the settings give by now."""
+        if used.kind == "file":
+            return self.recipe(key).kind == "manual"
         return self.recipe(key, "variance" if used.kind == "variance" else "none") != used
 
 

@@ -3,8 +3,8 @@
 ``models/<role_id>/<roi_id>/`` holds
 
 - ``ok/``: OK images as sent, and their tokens;
-- ``versions/<n>/``: memory bank, index, leave-one-out maps, spatial weights where there are any, a manifest with the
-  checksums of those, and the calibration that goes with the version;
+- ``versions/<n>/``: memory bank and index, or a trained network; leave-one-out maps, spatial weights where there are
+  any, a manifest with the checksums of those, and the calibration that goes with the version;
 - ``current``: which version is in use, and the checksums of the manifests of all that are kept;
 - ``calib.json``: the calibration in use once more, for people, and for when the version's own is damaged.
 
@@ -17,7 +17,7 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,18 +28,25 @@ from numpy.typing import NDArray
 
 from gateway.audit import AuditTrail
 from gateway.calibration_files import StoredCalibration, mirror_calibration, stored_calibration
+from gateway.detectors import Detector, load_detector
 from gateway.durable import read_replaced, replace_file, storage_errors, sync_folder, write_file
 from gateway.errors import ArtifactCorruptError, UnknownRoiError, UnknownVersionError
 from gateway.faults import ArtifactFaults
-from gateway.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, Manifest, Pointer, VersionRef
+from gateway.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, FileName, Manifest, Pointer, VersionRef
 from gateway.ok_files import OkFiles
 from gateway.ok_maps import OkMaps
-from gateway.patchcore.memory_bank import MemoryBank
-from gateway.patchcore.neighbours import NeighbourSearch, SearchBackend, build_search
+from gateway.patchcore.neighbours import SearchBackend
 from gateway.roi_key import RoiKey, is_valid_id
 from gateway.roi_lock import held
 from gateway.sealed import DamagedError, sha256_of, unsealed
-from gateway.version_folder import bank_of, ok_maps_of, read_all_verified, read_file, read_manifest, version_files
+from gateway.version_folder import (
+    ok_maps_of,
+    read_all_verified,
+    read_file,
+    read_manifest,
+    spatial_weights_of,
+    version_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +57,12 @@ _NEVER_FITTED = "was never fitted"
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedBank:
-    """A verified version, ready to be searched."""
+class LoadedVersion:
+    """A verified version, ready to inspect."""
 
     ref: VersionRef
     manifest: Manifest
-    bank: MemoryBank
-    search: NeighbourSearch
+    detector: Detector
     weights: NDArray[np.float32] | None = None
     """[h, w], the spatial weights of the ROI."""
     damaged: tuple[str, ...] = ()
@@ -64,8 +70,8 @@ class LoadedBank:
 
     @property
     def n_bytes(self) -> int:
-        """Memory held by the arrays of the bank and its search."""
-        return self.bank.n_bytes + self.search.n_bytes
+        """Memory held by the detector."""
+        return self.detector.n_bytes
 
 
 class ArtifactStore:
@@ -226,7 +232,7 @@ class ArtifactStore:
                 f"version {number} of {key} is damaged: {error}; kept, whole or not, are {numbers}"
             ) from error
 
-    def load(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
+    def load(self, key: RoiKey, ref: VersionRef) -> LoadedVersion:
         """Load and verify a version; where it is damaged, the last whole one before it.
 
         Raises:
@@ -237,12 +243,13 @@ class ArtifactStore:
         for number, sha256, folder in self._candidates(key, ref):
             try:
                 manifest = read_manifest(folder, sha256)
-                bank, weights = bank_of(read_all_verified(folder, manifest), manifest)
-                search = build_search(bank.tokens, self._search)
+                files = read_all_verified(folder, manifest)
+                detector = load_detector(files, manifest, self._search)
+                weights = spatial_weights_of(files, manifest)
             except DamagedError as error:
                 damaged.append(f"version {number}: {error}")
                 continue
-            return LoadedBank(ref, manifest, bank, search, weights, tuple(damaged))
+            return LoadedVersion(ref, manifest, detector, weights, tuple(damaged))
         raise _nothing_whole(key, damaged)
 
     def ok_maps(self, key: RoiKey, manifest: Manifest) -> OkMaps | None:
@@ -305,7 +312,7 @@ class ArtifactStore:
         self,
         key: RoiKey,
         manifest: Manifest,
-        bank: MemoryBank,
+        content: Mapping[FileName, bytes],
         weights: NDArray[np.float32] | None = None,
         ok_maps: OkMaps | None = None,
         calibration: Calibration | None = None,
@@ -315,7 +322,7 @@ class ArtifactStore:
         Args:
             key: the ROI.
             manifest: without its `files`.
-            bank: the memory bank.
+            content: what the detector is made of, as `Detector.files` gives it.
             weights: float32 [h, w], the spatial weights of the ROI.
             ok_maps: leave-one-out maps; None where there is one image only.
             calibration: that goes with the version; one made for this very version is bound to it.
@@ -323,7 +330,7 @@ class ArtifactStore:
         Raises:
             StorageFullError: what was there before is untouched.
         """
-        manifest, files = version_files(manifest, bank, weights, ok_maps)
+        manifest, files = version_files(manifest, content, weights, ok_maps)
         number = manifest.version
         if calibration is not None:
             if calibration.version == number:
@@ -500,7 +507,8 @@ class ArtifactStore:
             *(version / name for version in versions for name in (MANIFEST, CALIBRATION)),
         ):
             with suppress(OSError, DamagedError):
-                unsealed(path.read_bytes(), f"{key}: {path.relative_to(folder)}")
+                newest = Manifest.newest if path.name == MANIFEST else Calibration.newest
+                unsealed(path.read_bytes(), f"{key}: {path.relative_to(folder)}", newest)
         with suppress(OSError, DamagedError):
             Pointer.from_lines((folder / CURRENT).read_bytes())
 

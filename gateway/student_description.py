@@ -178,6 +178,18 @@ def read_student(folder: Path) -> StudentDescription:
         ) from error
 
 
+def model_from_json(text: str) -> ModelDescription:
+    """The text of a ``model.json`` of either kind, as what runs token graphs sees it.
+
+    Raises:
+        ValueError: it is of neither kind.
+    """
+    try:
+        return StudentDescription.model_validate_json(text).as_tokens()
+    except ValidationError:
+        return ModelDescription.model_validate_json(text)
+
+
 def read_any_description(folder: Path) -> ModelDescription | StudentDescription:
     """Read ``model.json`` of one version folder, whichever kind of model it is.
 

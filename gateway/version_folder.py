@@ -7,38 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.array_files import npy_bytes, npz_bytes, read_npz, read_weights
-from gateway.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, MEMORY, WEIGHTS, FileName, Manifest
+from gateway.manifest import LEAVE_ONE_OUT, MANIFEST, WEIGHTS, FileName, Manifest
 from gateway.ok_maps import OkMaps
-from gateway.patchcore.memory_bank import MemoryBank
-from gateway.patchcore.neighbours import FaissSearch, faiss_available
 from gateway.sealed import DamagedError, sha256_of
 
 
 def version_files(
-    manifest: Manifest, bank: MemoryBank, weights: NDArray[np.float32] | None, ok_maps: OkMaps | None
+    manifest: Manifest,
+    content: Mapping[FileName, bytes],
+    weights: NDArray[np.float32] | None,
+    ok_maps: OkMaps | None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """What a version's folder will hold, the manifest among it.
 
     Args:
         manifest: without its `files`.
-        bank: the memory bank.
+        content: what the detector is made of, as `Detector.files` gives it.
         weights: float32 [h, w], the spatial weights of the ROI.
         ok_maps: leave-one-out maps; None where there is one image only.
 
     Returns:
         The manifest with its `files`, and the bytes of every file by name.
     """
-    files: dict[FileName, bytes] = {
-        MEMORY: npz_bytes(
-            tokens=bank.tokens,
-            image_index=bank.image_index,
-            token_index=bank.token_index,
-            token_hw=np.array(manifest.token_hw, np.int32),
-            dim=np.array(manifest.dim, np.int32),
-        )
-    }
-    if faiss_available():
-        files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
+    files = dict(content)
     if weights is not None:
         files[WEIGHTS] = npy_bytes(weights)
     if ok_maps is not None:
@@ -97,22 +88,15 @@ def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]
     return {name: read_verified(folder, manifest, name) for name in manifest.files}
 
 
-def bank_of(files: Mapping[FileName, bytes], manifest: Manifest) -> tuple[MemoryBank, NDArray[np.float32] | None]:
-    """The memory bank and the spatial weights, float32 [h, w], from the verified files of a version.
+def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> NDArray[np.float32] | None:
+    """The spatial weights, float32 [h, w], from the verified files of a version; None where there are none.
 
     Raises:
-        DamagedError: they do not hold what they should.
+        DamagedError: they are not what they should be.
     """
     try:
-        arrays = read_npz(files[MEMORY])
-        bank = MemoryBank(
-            tokens=arrays["tokens"],
-            image_index=arrays["image_index"],
-            token_index=arrays["token_index"],
-            covering_radius=manifest.covering_radius,
-        )
-        return bank, read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
-    except (KeyError, ValueError) as error:
+        return read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
+    except ValueError as error:
         raise DamagedError(str(error)) from error
 
 
@@ -131,4 +115,5 @@ def ok_maps_of(folder: Path, manifest: Manifest) -> OkMaps | None:
             weights = read_weights(read_verified(folder, manifest, WEIGHTS), manifest.token_hw)
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{LEAVE_ONE_OUT}: {error}") from error
-    return OkMaps(distances, manifest.token_hw, tuple(image.frame for image in manifest.images), weights)
+    frames = tuple(image.frame for image in manifest.images)
+    return OkMaps(distances, manifest.token_hw, frames, weights, manifest.score_rule)

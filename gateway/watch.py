@@ -35,7 +35,7 @@ class Watch:
         for stage, ms in times.ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(ms / 1e3)
         threshold = None if roi.calibration is None else roi.calibration.threshold
-        manifest = roi.bank.manifest
+        manifest = roi.loaded.manifest
         self._drift.add(
             key,
             manifest,

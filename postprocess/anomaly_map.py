@@ -1,10 +1,14 @@
 """The anomaly map of one ROI: from patch distances on the token grid to pixels, and to one score."""
 
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+ScoreRule = Literal["percentile", "top_mean"]
+"""How a map becomes one score: the value at a percentile, or the mean of all that lies above it."""
 
 
 def anomaly_map(
@@ -82,14 +86,7 @@ def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.
         >>> score(np.array([[1, 2], [3, 9]], np.float32), 50)
         2.5
     """
-    if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile is {percentile}; expected 0 to 100")
-    if mask is not None and mask.shape != anomaly_map.shape:
-        raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
-    values = anomaly_map.flatten() if mask is None else anomaly_map[mask]
-    if values.size == 0:
-        raise ValueError("no pixel lies inside the mask; there is nothing to score")
-
+    values = _counted(anomaly_map, percentile, mask)
     position = (values.size - 1) * (percentile / 100)
     below = min(int(position), values.size - 1)
     above = min(below + 1, values.size - 1)
@@ -101,6 +98,58 @@ def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.
     low, high, fraction = float(values[below]), float(values[above]), position - below
     # From the nearer end, as numpy does: the result is monotonic in the percentile and equal ends give their value.
     return high - (high - low) * (1 - fraction) if fraction >= 0.5 else low + (high - low) * fraction
+
+
+def top_mean(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None) -> float:
+    """Score an anomaly map: the mean of its highest values inside the mask, those above the percentile.
+
+    Args:
+        anomaly_map: float32 `[H, W]`, before the blur.
+        percentile: 0 to 100; the highest `100 - percentile` % of the pixels count, at least one.
+        mask: bool `[H, W]`, the pixels that count; all of them if `None`.
+
+    Returns:
+        The score, in the map's unit, added up in float64.
+
+    Raises:
+        ValueError: as `score`.
+
+    Example:
+        >>> top_mean(np.array([[1, 2], [3, 9]], np.float32), 50)
+        6.0
+    """
+    values = _counted(anomaly_map, percentile, mask)
+    highest = max(1, round((100 - percentile) / 100 * values.size))
+    values.partition(values.size - highest)
+    top = values[values.size - highest :]
+    if np.isnan(top).any():  # NaN sorts last
+        raise ValueError("the anomaly map holds NaN; there is no score")
+    return float(top.mean(dtype=np.float64))
+
+
+def score_by(
+    rule: ScoreRule, anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None
+) -> float:
+    """Score an anomaly map by a rule: see `score` and `top_mean`."""
+    return {"percentile": score, "top_mean": top_mean}[rule](anomaly_map, percentile, mask)
+
+
+def _counted(
+    anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """A copy of the values that count, float32 [n].
+
+    Raises:
+        ValueError: if the percentile is out of range, or the mask is empty or of another shape.
+    """
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile is {percentile}; expected 0 to 100")
+    if mask is not None and mask.shape != anomaly_map.shape:
+        raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
+    values = anomaly_map.flatten() if mask is None else anomaly_map[mask]
+    if values.size == 0:
+        raise ValueError("no pixel lies inside the mask; there is nothing to score")
+    return values
 
 
 def blur(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         force=parsed.force,
     )
     try:
+        _check_publication(parsed)
         options.check()
         chosen = _chosen(parsed)
         for each in chosen:
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
             if serving is not None:
                 write_serving_files(version.parent, serving, version=int(version.name))
             print(version, flush=True)
+            if parsed.publish is not None:
+                _publish(version, each, parsed.publish, parsed.mm_per_px)
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -66,6 +70,25 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted: what was not said above was not published; the same command goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_publication(parsed: argparse.Namespace) -> None:
+    if parsed.publish is not None and (parsed.all or parsed.mm_per_px is None):
+        raise ExportError("--publish is for one connector, not --all, and needs --mm-per-px, of its images")
+
+
+def _publish(version: Path, images: OkImages, key: str, mm_per_px: float) -> None:
+    """Have the gateway's own tool do it, in a process without torch.
+
+    Raises:
+        ExportError: it did not; the model stays.
+    """
+    command = [sys.executable, "-m", "artifacts", "publish-model", str(version), key, "--mm-per-px", str(mm_per_px)]
+    folders = sorted({str(path.parent) for path in images.paths})
+    # Its words go where those of the training go: stdout is for the names of versions.
+    done = subprocess.run([*command, "--images", *folders], stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise ExportError(f"{version} is trained, and not published as {key}: see above; {' '.join(command)} does it")
 
 
 def _chosen(parsed: argparse.Namespace) -> list[OkImages]:
@@ -130,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--size", type=int, default=default.size, metavar="PIXELS", help="default: %(default)s")
     model.add_argument("--repository", type=Path, default=default.repository, metavar="DIR", help="to publish into")
     model.add_argument("--force", action="store_true", help="train even where the newest version came of the same")
+    model.add_argument(
+        "--publish",
+        metavar="ROLE/ROI",
+        help="make it the version in use of an ROI under GATEWAY_MODELS_DIR, as scripts/artifacts publish-model does",
+    )
+    model.add_argument("--mm-per-px", type=float, metavar="MM", help="of the OK images, for --publish")
     learning = parser.add_argument_group("training")
     numbers: tuple[tuple[str, type, float, str], ...] = (
         ("--seed", int, training.seed, "of first weights, split, order and augmentation"),

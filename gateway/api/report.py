@@ -63,8 +63,8 @@ async def report(
     if form == "json" or (form is None and "application/json" in accepted and "text/html" not in accepted):
         return JsonResponse(figures)
     # Where the version in use is damaged, an older one answers: its weights are none of this report.
-    weights = roi.bank.weights if roi.bank.manifest.version == manifest.version else None
-    html = await to_thread.run_sync(_page, services, manifest, weights, figures)
+    weights = roi.loaded.weights if roi.loaded.manifest.version == manifest.version else None
+    html = await to_thread.run_sync(_page, services, key, manifest, weights, figures)
     return HTMLResponse(html, headers={"Content-Security-Policy": _ALLOWED})
 
 
@@ -84,10 +84,16 @@ def _figures(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]
     return figures, manifest
 
 
-def _page(services: Services, manifest: Manifest, weights: NDArray[np.float32] | None, figures: dict[str, Any]) -> str:
+def _page(
+    services: Services,
+    key: RoiKey,
+    manifest: Manifest,
+    weights: NDArray[np.float32] | None,
+    figures: dict[str, Any],
+) -> str:
     settings = services.settings
     shown = page.pictures(
-        services.store.ok(RoiKey(manifest.role_id, manifest.roi_id)),
+        services.store.ok(key),
         manifest,
         page.sheet_order(figures["roi"]["images"]),
         weights,

@@ -20,6 +20,10 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
     "unknown_version": ("version 2 of disc-front/pad-1 is not kept; there are 3, 4, 5", "GET /rois/disc-front/pad-1."),
+    "trained_offline": (
+        "disc-front/pad-1 is served by a student-teacher-resnet18 model, which learns from OK images offline alone",
+        "Train it again with `python -m export student-teacher … --publish disc-front/pad-1`; or roll back.",
+    ),
     "too_large": ("roi.png: 60000 × 60000 pixels; at most 25000000 are served", "Send less at a time."),
     "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),
     "slow_body": ("1200 bytes of the body came in 15 s; at least 65536 a second are asked for", "Send it faster."),

@@ -9,7 +9,7 @@ from gateway.audit import Action
 from gateway.calibration import Method, Verdict, VerdictReason
 from gateway.drift import Signal
 from gateway.fitting import CalibrationState
-from gateway.manifest import ScoreSummary
+from gateway.manifest import DetectorKind, ScoreSummary
 from gateway.spatial import WeightsRecipe
 
 
@@ -336,12 +336,12 @@ class InferAnswer(BaseModel):
     )
     heatmap_png_base64: str | None = Field(description="null for heatmap=path and none")
     heatmap_path: str | None = Field(description="below GATEWAY_HEATMAP_DIR, for heatmap=path")
-    heatmap_max: float = Field(description="distance that 255 stands for; one for all heatmaps of a version")
+    heatmap_max: float = Field(description="value of the map that 255 stands for; one for all heatmaps of a version")
     regions: list[RegionAnswer] = Field(description="largest first")
     token_shape: tuple[int, int]
     image_size: tuple[int, int] = Field(description="width, height of the image as seen (EXIF orientation applied)")
     params: ParamsAnswer
-    version: int = Field(description="of the memory bank that answered")
+    version: int = Field(description="of what answered")
     warnings: list[str]
 
 
@@ -426,8 +426,9 @@ class RoiSummary(BaseModel):
     roi_id: str
     version: int
     created_at: str
-    n_ok_total: int
-    n_embeddings: int
+    detector: DetectorKind
+    n_ok_total: int = Field(description="OK images learned; of a student-teacher model, those of its validation")
+    n_embeddings: int = Field(description="0 where there is no memory bank")
     coreset_rate_applied: float
     mm_per_px: float
     checksum: str
@@ -470,10 +471,11 @@ class ExcludedImageAnswer(BaseModel):
 
 
 class VersionAnswer(BaseModel):
-    """A version of the memory bank that is kept: POST …/rollback makes it the current one."""
+    """A version that is kept: POST …/rollback makes it the current one."""
 
     version: int
     created_at: str
+    detector: DetectorKind
     n_ok: int = Field(description="OK images that it learned")
     n_embeddings: int
     current: bool = Field(description="whether it is in use")
@@ -616,7 +618,7 @@ class DriftAnswer(BaseModel):
 
 
 class BankAnswer(BaseModel):
-    """How the memory bank was made."""
+    """How the memory bank or the student-teacher model was made; what only a bank has is 0 for the latter."""
 
     extractor: str
     token_hw: tuple[int, int]

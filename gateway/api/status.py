@@ -116,7 +116,7 @@ async def audit(
     roi_id: RoiId,
     limit: Annotated[int, Query(ge=1, le=10_000, description="newest entries")] = 100,
 ) -> Response:
-    """Every fit, calibration, rollback and deletion, newest first; kept when the ROI is deleted."""
+    """Every fit, publication, calibration, rollback and deletion, newest first; kept when the ROI is deleted."""
     key = caller.roi(role_id, roi_id)
     entries = await to_thread.run_sync(services.store.audit.read, key, limit)
     if not entries and not await to_thread.run_sync(services.store.is_fitted, key):
@@ -170,6 +170,7 @@ def _summary(
         roi_id=manifest.roi_id,
         version=manifest.version,
         created_at=manifest.created_at,
+        detector=manifest.detector,
         n_ok_total=len(manifest.images),
         n_embeddings=manifest.n_embeddings,
         coreset_rate_applied=manifest.coreset_rate_applied,
@@ -207,6 +208,7 @@ def detail_and_manifest(services: Services, key: RoiKey) -> tuple[dict[str, Any]
             {
                 "version": kept.version,
                 "created_at": kept.created_at,
+                "detector": kept.detector,
                 "n_ok": len(kept.images),
                 "n_embeddings": kept.n_embeddings,
                 "current": kept.version == manifest.version,

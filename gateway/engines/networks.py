@@ -31,6 +31,10 @@ class Network(Protocol):
         """Uint8 [B, S, S, 3] RGB -> float32 [B, N, D], for any B of at least 1."""
 
 
+def _of_folder(graph: Path | bytes) -> Path | bytes:
+    return graph / GRAPH_FILE if isinstance(graph, Path) and graph.is_dir() else graph
+
+
 def supports_bf16() -> bool:
     """Whether OpenVINO runs bf16 on this processor (AMX or AVX-512-bf16)."""
     import openvino
@@ -45,7 +49,7 @@ class OpenVinoNetwork:
 
     def __init__(
         self,
-        folder: Path,
+        graph: Path | bytes,
         description: ModelDescription,
         *,
         precision: Precision,
@@ -56,7 +60,7 @@ class OpenVinoNetwork:
         """Read and compile the graph.
 
         Args:
-            folder: version folder that holds the ONNX file.
+            graph: the ONNX file, a version folder that holds it, or its bytes.
             description: that of the graph.
             precision: what the matrix products run in; in- and outputs do not change.
             threads: 0 leaves the choice to OpenVINO.
@@ -75,7 +79,7 @@ class OpenVinoNetwork:
         if cache_dir is not None:
             options["CACHE_DIR"] = str(cache_dir)
         self._options = options
-        self._graph = folder / GRAPH_FILE
+        self._graph = _of_folder(graph)
         self._model = description
         self.batch_sizes: tuple[int, ...] = tuple(sorted({*batch_sizes, 1}, reverse=True))
         self.runtime = f"openvino-{precision}"
@@ -109,7 +113,7 @@ class OnnxRuntimeNetwork:
 
     batch_sizes: tuple[int, ...] = (16, 8, 4, 2, 1)
 
-    def __init__(self, folder: Path, description: ModelDescription, *, device: Literal["cpu", "cuda"]) -> None:
+    def __init__(self, graph: Path | bytes, description: ModelDescription, *, device: Literal["cpu", "cuda"]) -> None:
         """Open a session.
 
         Raises:
@@ -120,7 +124,7 @@ class OnnxRuntimeNetwork:
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
         if provider not in onnxruntime.get_available_providers():
             raise RuntimeError(f"this ONNX Runtime has no {provider}: install the gpu extra")
-        self._session = onnxruntime.InferenceSession(str(folder / GRAPH_FILE), providers=[provider])
+        self._session = onnxruntime.InferenceSession(_of_folder(graph), providers=[provider])
         if provider not in self._session.get_providers():
             raise RuntimeError(f"ONNX Runtime could not start {provider} on this machine")
         self._model = description

@@ -24,6 +24,7 @@ from gateway.errors import (
 from gateway.model_description import DESCRIPTION_FILE, DescriptionError, ModelDescription, read_description
 from gateway.request_context import request_id
 from gateway.settings import Settings
+from gateway.student_description import model_from_json
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,17 @@ class _Served:
 class TritonEngine:
     """Calls Triton; finds it again when it comes back; never mixes the tokens of two models."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, name: str | None = None) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: where Triton is, deadlines.
+            name: of the model there, any of whose versions is taken; None takes the token model of the settings, which
+                has to be one of this gateway's own repository where that holds any.
+        """
         self._settings = settings
+        self._name = settings.model_name if name is None else name
+        self._has_own = name is None
         self._client: Any = None
         self._connection = 0
         """Counts connections: what a server said over an earlier one is not believed of the next."""
@@ -235,7 +245,7 @@ class TritonEngine:
                 output.set_shared_memory(slot.name, int(np.prod(shape)) * served.dtype.itemsize, slot.offset)
             timeout_s = max(ends - time.monotonic(), 1e-3)
             result = await self._client.infer(
-                model_name=self._settings.model_name,
+                model_name=self._name,
                 model_version=served.version,
                 inputs=[image],
                 outputs=[output],
@@ -384,7 +394,7 @@ class TritonEngine:
         raise self._unavailable()
 
     async def _ask_questions(self, connection: int) -> _Served:
-        client, name, headers = self._client, self._settings.model_name, self._headers()
+        client, name, headers = self._client, self._name, self._headers()
         metadata = await client.get_model_metadata(name, headers=headers, client_timeout=_ASK_TIMEOUT_S)
         answer = await client.get_model_config(name, headers=headers, client_timeout=_ASK_TIMEOUT_S)
         served = _parse(metadata, answer.config, connection)
@@ -393,7 +403,7 @@ class TritonEngine:
         return served
 
     def _accept(self, served: _Served) -> None:
-        own = _own_fingerprints(self._settings)
+        own = _own_fingerprints(self._settings) if self._has_own else {}
         if own and served.model.fingerprint not in own:
             newest = next(iter(own))
             self._lost(f"model_mismatch: Triton serves {served.model.fingerprint}, this gateway's model is {newest}")
@@ -404,7 +414,8 @@ class TritonEngine:
             raise self._mismatch
         if self._served is None or self._served.model != served.model:
             log.info(
-                "triton engine: %s at %s, version %s, model %s",
+                "triton engine: %s on %s at %s, version %s, model %s",
+                self._name,
                 served.backend,
                 self._settings.triton_url,
                 served.version,
@@ -474,7 +485,7 @@ def _parse(metadata: Any, config: Any, connection: int) -> _Served:
             "write it with `python -m export --backend …`"
         )
     try:
-        model = ModelDescription.model_validate_json(text)
+        model = model_from_json(text)
     except ValueError as error:
         raise DescriptionError(f"version {version} of {config.name} is described in another format") from error
     dtype = model_config_pb2.DataType.Name(config.output[0].data_type)

@@ -19,6 +19,7 @@ from evaluation.models import ExportFailedError, Variant, repository_of, weights
 from evaluation.remote import RemoteError, RemoteInspector
 from evaluation.tokens import RememberingEngine
 from gateway.app import create_app
+from gateway.engines.every import Engines
 from gateway.fitting import FitService
 from gateway.model_description import newest_version, read_description
 from gateway.pipeline import InspectionPipeline
@@ -139,8 +140,8 @@ async def serving(settings):
     services, engine = app.state.services, BrightnessEngine()
     app.state.services = replace(
         services,
-        engine=engine,
-        pipeline=InspectionPipeline(engine, services.banks, services.weighting, settings),
+        engines=(engines := Engines(engine, settings)),
+        pipeline=InspectionPipeline(engines, services.banks, services.weighting, settings),
         fitting=FitService(engine, services.store, services.weighting, settings),
     )
     yield app, httpx.ASGITransport(app)

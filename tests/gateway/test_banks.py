@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from gateway.banks import BankCache
+from gateway.detectors.memory_bank import bank_files
 from gateway.errors import UnknownRoiError
 from gateway.manifest import VersionRef
 from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore, LoadedBank
+from gateway.storage import ArtifactStore, LoadedVersion
 from tests.gateway.test_storage import KEY, bank_of, calibration, manifest_of, publish
 
 
@@ -18,7 +19,7 @@ class CountingStore(ArtifactStore):
         super().__init__(root, keep_versions=3)
         self.loads: list[RoiKey] = []
 
-    def load(self, key: RoiKey, ref: VersionRef) -> LoadedBank:
+    def load(self, key: RoiKey, ref: VersionRef) -> LoadedVersion:
         self.loads.append(key)
         return super().load(key, ref)
 
@@ -34,7 +35,7 @@ def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> N
 
     async def run() -> None:
         rois = await asyncio.gather(*(banks.get(KEY) for _ in range(16)))
-        assert len({id(roi.bank) for roi in rois}) == 1
+        assert len({id(roi.loaded) for roi in rois}) == 1
 
     asyncio.run(run())
     assert store.loads == [KEY]
@@ -46,11 +47,11 @@ def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> No
     another_gateway = ArtifactStore(store.root, keep_versions=3)
 
     async def run() -> None:
-        assert (await banks.get(KEY)).bank.manifest.version == 1
+        assert (await banks.get(KEY)).loaded.manifest.version == 1
         second = publish(another_gateway, 2)
         another_gateway.set_calibration(KEY, another_gateway.manifest(KEY, second), calibration(0.7))
         roi = await banks.get(KEY)
-        assert roi.bank.manifest.version == 2
+        assert roi.loaded.manifest.version == 2
         assert roi.calibration is not None
         assert roi.calibration.threshold == 0.7
         another_gateway.delete(KEY)
@@ -58,7 +59,7 @@ def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> No
             await banks.get(KEY)
         publish(another_gateway, 3)
         roi = await banks.get(KEY)
-        assert roi.bank.bank.tokens.tobytes() == bank_of(3).tokens.tobytes()
+        assert roi.loaded.detector.bank.tokens.tobytes() == bank_of(3).tokens.tobytes()
         assert roi.calibration is None
 
     asyncio.run(run())
@@ -69,7 +70,7 @@ def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: st
     keys = [RoiKey("role", f"roi {i}") for i in range(3)]
     for key in keys:
         with store.lock(key, 5):
-            store.publish(key, manifest_of(1, bank_of(1)), bank_of(1))
+            store.publish(key, manifest_of(1, bank_of(1)), bank_files(bank_of(1), manifest_of(1, bank_of(1))))
     one = store.load(keys[0], store.current(keys[0])).n_bytes
     store.loads.clear()
     entries, n_bytes = (2, 1 << 30) if limit == "entries" else (9, 2 * one)
@@ -88,7 +89,7 @@ def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingS
     keys = [RoiKey("role", f"roi {i}") for i in range(3)]
     for key in keys:
         with store.lock(key, 5):
-            store.publish(key, manifest_of(1, bank_of(1)), bank_of(1))
+            store.publish(key, manifest_of(1, bank_of(1)), bank_files(bank_of(1), manifest_of(1, bank_of(1))))
     notes = tmp_path / "cache" / "recent.json"
 
     async def use() -> None:
@@ -125,7 +126,7 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
     banks = BankCache(store, max_entries=2, max_bytes=1 << 30)
     load = store.load
 
-    def load_too_late(key: RoiKey, ref: VersionRef) -> LoadedBank:
+    def load_too_late(key: RoiKey, ref: VersionRef) -> LoadedVersion:
         monkeypatch.setattr(store, "load", load)
         store.delete(KEY)
         if change == "fit":
@@ -137,5 +138,5 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
         with pytest.raises(UnknownRoiError):
             asyncio.run(banks.get(KEY))
     else:
-        bank = asyncio.run(banks.get(KEY)).bank
-        assert bank.bank.tokens.tobytes() == bank_of(2).tokens.tobytes()
+        bank = asyncio.run(banks.get(KEY)).loaded
+        assert bank.detector.bank.tokens.tobytes() == bank_of(2).tokens.tobytes()

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.banks import BankCache
 from gateway.calibrating import CalibrationRequest, calibrate
+from gateway.engines.every import Engines
 from gateway.errors import InvalidRequestError, UnknownImageError, UnknownRoiError
 from gateway.fitting import FitRequest, FitResult, FitService
 from gateway.manifest import Calibration, Manifest
@@ -45,7 +46,7 @@ class Bench:
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
         banks = BankCache(self.store, max_entries=4, max_bytes=1 << 30)
-        self.pipeline = InspectionPipeline(self.engine, banks, self.weighting, self.settings)
+        self.pipeline = InspectionPipeline(Engines(self.engine, self.settings), banks, self.weighting, self.settings)
 
     def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:
         files = [(f"{i}.png", data) for i, data in enumerate(images)]

@@ -109,7 +109,8 @@ def test_after_ten_fits_nothing_of_format_1_is_left(bench: Bench) -> None:
 def test_what_a_newer_gateway_wrote_is_neither_served_nor_changed(bench: Bench, name: str) -> None:
     bench.fit([EVEN[5]])
     path = bench.store.folder(KEY) / name
-    newer = sealed(json.dumps({"format": 3, "unheard_of": True}))
+    newest = 3 if name.endswith("manifest.json") else 2
+    newer = sealed(json.dumps({"format": newest + 1, "unheard_of": True}))
     path.write_bytes(newer if name != "current" else 2 * (newer + b"\n"))
     if name == "versions/4/manifest.json":
         _point_to(bench, newer)
@@ -128,7 +129,9 @@ def test_what_a_newer_gateway_wrote_is_neither_served_nor_changed(bench: Bench, 
         deleted,
     ]
     for attempt in attempts:
-        with pytest.raises(NewerFormatError, match="format 3; this gateway knows formats up to 2") as caught:
+        with pytest.raises(
+            NewerFormatError, match=f"format {newest + 1}; this gateway knows formats up to {newest}"
+        ) as caught:
             attempt()
         assert "upgrade" in caught.value.hint
         assert "damaged" not in caught.value.message

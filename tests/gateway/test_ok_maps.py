@@ -31,6 +31,14 @@ def test_scores_are_the_percentile_of_each_weighted_map_inside_its_mask() -> Non
     assert maps(Frame((2, 2), LEFT)).scores(100) == [3 / 8, 3 / 8]
 
 
+def test_scores_and_rejections_go_by_the_rule_of_the_version() -> None:
+    top = OkMaps(DISTANCES, (2, 2), (WHOLE, WHOLE), None, "top_mean")
+    assert top.scores(50) == [3.5 / 8, 5.5 / 8]  # the two highest of four
+    wish = {"pixel_threshold": 9.0, "percentile": 50, "blur_sigma": 0, "mm_per_px": 1, "area_mm2_thr": 0}
+    assert top.n_rejected(threshold=5 / 8, **wish) == 1
+    assert maps().n_rejected(threshold=5 / 8, **wish) == 0  # both medians are 2.5 / 8
+
+
 def test_peaks_are_the_highest_pixels_of_the_blurred_maps() -> None:
     assert maps().peaks(0) == [4 / 8, 8 / 8]
     assert maps(weights=WEIGHTS).peaks(0) == [3 / 8, 4 / 8]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.detectors.memory_bank import bank_files
 from gateway.errors import ArtifactCorruptError, OverloadedError, StorageFullError, UnknownRoiError
 from gateway.manifest import Calibration, Manifest, OkImage, VersionRef
 from gateway.patchcore.memory_bank import MemoryBank, build_memory_bank
@@ -58,7 +59,9 @@ def manifest_of(version: int, bank: MemoryBank) -> Manifest:
 
 def publish(store: ArtifactStore, seed: int) -> VersionRef:
     with store.lock(KEY, 5):
-        ref, _ = store.publish(KEY, manifest_of(store.next_version(KEY), bank_of(seed)), bank_of(seed))
+        bank = bank_of(seed)
+        manifest = manifest_of(store.next_version(KEY), bank)
+        ref, _ = store.publish(KEY, manifest, bank_files(bank, manifest))
     return ref
 
 
@@ -89,11 +92,11 @@ def test_what_is_published_is_what_is_loaded(store: ArtifactStore) -> None:
     assert store.current(KEY) == ref
     loaded = store.load(KEY, ref)
     expected = bank_of(1)
-    assert loaded.bank.tokens.tobytes() == expected.tokens.tobytes()
-    assert loaded.bank.image_index.tolist() == expected.image_index.tolist()
+    assert loaded.detector.bank.tokens.tobytes() == expected.tokens.tobytes()
+    assert loaded.detector.bank.image_index.tolist() == expected.image_index.tolist()
     assert loaded.damaged == ()
     query = expected.tokens.astype(np.float32)
-    assert loaded.search.search(query, 1)[:, 0] == pytest.approx(0, abs=1e-3)
+    assert loaded.detector.search.search(query, 1)[:, 0] == pytest.approx(0, abs=1e-3)
 
 
 def test_an_roi_that_was_never_fitted_is_unknown(store: ArtifactStore) -> None:
@@ -137,7 +140,7 @@ def test_a_damaged_version_is_never_served_and_the_last_whole_one_answers(
         path.unlink()
     loaded = store.load(KEY, ref)
     assert loaded.manifest.version == 1
-    assert loaded.bank.tokens.tobytes() == bank_of(1).tokens.tobytes()
+    assert loaded.detector.bank.tokens.tobytes() == bank_of(1).tokens.tobytes()
     assert len(loaded.damaged) == 1
     assert name in loaded.damaged[0]
 

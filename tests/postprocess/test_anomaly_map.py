@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from postprocess.anomaly_map import anomaly_map, blur, score, upsample
+from postprocess.anomaly_map import anomaly_map, blur, score, score_by, top_mean, upsample
 
 DISTANCES = np.array([0, 1, 2, 3, 4, 5], np.float32)
 
@@ -125,6 +125,46 @@ def test_a_nan_anywhere_is_refused_and_never_scored(percentile):
 
 def test_a_nan_outside_the_mask_does_not_count():
     assert score(np.array([[np.nan, 1]], np.float32), 99, np.array([[False, True]])) == 1
+
+
+@pytest.mark.parametrize(
+    ("percentile", "expected"),
+    # Of eight pixels the highest 50 %, 25 % and 12.5 % are four, two and one; below one pixel, it is one all the same.
+    [(50, (9 + 8 + 5 + 4) / 4), (75, (9 + 8) / 2), (87.5, 9), (99, 9), (100, 9), (0, 4)],
+)
+def test_top_mean_is_the_mean_of_the_highest_pixels(percentile, expected):
+    values = np.array([[1, 9, 2, 4], [8, 0, 5, 3]], np.float32)
+    assert top_mean(values, percentile) == expected
+    assert values.tolist() == [[1, 9, 2, 4], [8, 0, 5, 3]]
+
+
+def test_top_mean_counts_only_the_pixels_inside_the_mask():
+    values = np.array([[9, 1], [2, 8]], np.float32)
+    assert top_mean(values, 50, np.array([[False, True], [True, False]])) == 2
+    assert top_mean(values, 0, np.array([[False, True], [True, False]])) == 1.5
+
+
+@settings(deadline=None)
+@given(values=maps, percentile=st.floats(0, 100))
+def test_top_mean_lies_between_the_percentile_and_the_largest(values, percentile):
+    highest = np.sort(values, axis=None)[::-1][: max(1, round((100 - percentile) / 100 * values.size))]
+    assert top_mean(values, percentile) == pytest.approx(highest.mean(dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"percentile": 100.1}, "expected 0 to 100"),
+        ({"mask": np.zeros((2, 2), np.bool_)}, "nothing to score"),
+        ({"mask": np.ones((2, 3), np.bool_)}, "mask has shape"),
+        ({"anomaly_map": np.full((2, 2), np.nan, np.float32)}, "NaN"),
+    ],
+)
+def test_a_map_that_cannot_be_scored_is_refused_by_either_rule(changes, says):
+    given = {"anomaly_map": np.ones((2, 2), np.float32), "percentile": 99, **changes}
+    for rule in ("percentile", "top_mean"):
+        with pytest.raises(ValueError, match=says):
+            score_by(rule, **given)
 
 
 def test_blur_of_sigma_zero_is_the_same_array():

@@ -150,7 +150,7 @@ for number in range(1, int(sys.argv[2]) + 1):
     calibration = stored.calibration.model_copy(update={"version": number})
     manifest = loaded.manifest.model_copy(update={"roi_id": key.roi_id, "version": number, "files": {}})
     with store.lock(key, 60):
-        store.publish(key, manifest, loaded.bank, loaded.weights, ok_maps, calibration)
+        store.publish(key, manifest, loaded.detector.files(), loaded.weights, ok_maps, calibration)
     # A clock that stands still: nobody may go by the times of files.
     for path in (store.root / "steel" / "mixed").rglob("*"):
         try:

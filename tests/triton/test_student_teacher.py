@@ -1,6 +1,7 @@
 """A trained student-teacher model behind the real server: the map of one process and of the other is the same."""
 
 import asyncio
+import base64
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,10 @@ from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
 from gateway.engines.networks import OpenVinoNetwork, Precision, supports_bf16
 from gateway.student_description import StudentDescription, read_student
+from tests.artifacts.test_artifacts import command, done
+from tests.e2e.synthetic_images import decoded, png
 from tests.export.tiny_student import options, publish_folder, write_images
-from tests.triton.server import running_triton
+from tests.triton.server import TritonServer, running_triton
 
 SIZE = 64
 
@@ -60,22 +63,27 @@ def version(trained: Path, model: StudentDescription, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def served(version: Path, triton_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Gives the server images; what comes back are the maps and what the server says of the model that made them."""
+def server(version: Path, triton_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     write_serving_files(version.parent, ServingOptions("python"))
     log = tmp_path_factory.mktemp("log") / "triton.log"
-    with running_triton(version.parents[1], log, model="st_conn1") as server:
+    with running_triton(version.parents[1], log, model="st_conn1") as started:
+        yield started
 
-        async def ask(images: np.ndarray) -> tuple[np.ndarray, StudentDescription]:
-            async with triton.InferenceServerClient(server.url) as client:
-                image = InferInput("image", list(images.shape), "UINT8")
-                image.set_data_from_numpy(images)
-                answer = await client.infer("st_conn1", [image], outputs=[InferRequestedOutput("map")])
-                config = (await client.get_model_config("st_conn1")).config
-                text = config.parameters[f"model.json/{answer.get_response().model_version}"].string_value
-            return answer.as_numpy("map"), StudentDescription.model_validate_json(text)
 
-        yield lambda images: asyncio.run(asyncio.wait_for(ask(images), 120))
+@pytest.fixture(scope="module")
+def served(server: TritonServer) -> Ask:
+    """Gives the server images; what comes back are the maps and what the server says of the model that made them."""
+
+    async def ask(images: np.ndarray) -> tuple[np.ndarray, StudentDescription]:
+        async with triton.InferenceServerClient(server.url) as client:
+            image = InferInput("image", list(images.shape), "UINT8")
+            image.set_data_from_numpy(images)
+            answer = await client.infer("st_conn1", [image], outputs=[InferRequestedOutput("map")])
+            config = (await client.get_model_config("st_conn1")).config
+            text = config.parameters[f"model.json/{answer.get_response().model_version}"].string_value
+        return answer.as_numpy("map"), StudentDescription.model_validate_json(text)
+
+    return lambda images: asyncio.run(asyncio.wait_for(ask(images), 120))
 
 
 @pytest.mark.parametrize("count", [1, 4, 6])
@@ -93,3 +101,34 @@ def test_the_map_of_the_server_is_that_of_onnx_runtime_as_far_as_its_precision_g
     session = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"])
     (expected,) = session.run(["map"], {"image": images})
     assert compare_maps(served(images)[0], expected, TOLERANCE[precision]).passed
+
+
+def test_a_gateway_over_the_server_answers_as_one_with_the_network_inside(
+    launch, server, version, trained, precision, tmp_path
+):
+    """Also with the model of another training under the same name: told apart by the fingerprint."""
+    models = tmp_path / "models"
+    ok = trained.parents[2] / "conn1"
+    other = publish_folder(ok, options(tmp_path / "other", size=SIZE))
+
+    def publish(model: Path, key: str) -> None:
+        done(command(models, "publish-model", model, key, "--mm-per-px", 0.2, "--images", ok))
+
+    publish(version, "steel/conn1")
+    publish(other, "steel/other")
+    settings = {"models_dir": models, "model_repository": tmp_path / "none"}
+    unseen = [png(image) for image in camera_images(3, SIZE, seed=9)]
+    with launch(f"student-inside-{precision}", **settings) as inside:
+        expected = [inside.infer("conn1", image) for image in unseen]
+    with launch(f"student-triton-{precision}", engine="triton", triton_url=server.url, **settings) as outside:
+        answers = [outside.infer("conn1", image) for image in unseen]
+        refused = outside.post("/infer", "other", unseen[:1], "image")
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert answer["score"] == pytest.approx(wanted["score"], rel=1e-3)
+        maps = [decoded(base64.b64decode(each["heatmap_png_base64"])) for each in (answer, wanted)]
+        assert np.abs(maps[0].astype(int) - maps[1]).max() <= 1
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (409, "model_mismatch")
+    for folder in (version, other):
+        assert read_student(folder).fingerprint[:16] in error["message"]
+    assert "publish" in error["hint"]

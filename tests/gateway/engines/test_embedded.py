@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.engines.base import Priority
-from gateway.engines.embedded import EmbeddedEngine, _PriorityLock
+from gateway.engines.embedded import EmbeddedEngine
+from gateway.engines.network_thread import PriorityLock
 from gateway.engines.networks import OnnxRuntimeNetwork, supports_bf16
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
 from gateway.model_description import ModelDescription, WeightsSource, newest_version, read_description
@@ -103,7 +104,7 @@ def test_without_a_model_it_starts_and_says_what_is_missing(tmp_path: Path, cont
 
 def test_inspections_go_before_fits_and_otherwise_the_first_goes_first() -> None:
     async def run() -> list[str]:
-        turn = _PriorityLock()
+        turn = PriorityLock()
         order: list[str] = []
 
         async def work(name: str, priority: Priority) -> None:
@@ -123,7 +124,7 @@ def test_inspections_go_before_fits_and_otherwise_the_first_goes_first() -> None
 
 def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
     async def run() -> list[str]:
-        turn = _PriorityLock()
+        turn = PriorityLock()
         order: list[str] = []
 
         async def work(name: str) -> None:
@@ -182,7 +183,7 @@ def test_a_stuck_call_is_cut_shows_in_ready_and_recovers_when_it_returns(tmp_pat
         with pytest.raises(EngineTimeoutError, match="has not answered"):  # at once, not behind the one that is stuck
             await engine.tokens(IMAGE, model=NOT_THERE)
         network.may_end.set()
-        await asyncio.wait(set(engine._calls))
+        await asyncio.wait(set(engine._thread.calls))
         assert (await engine.ready()).ready
         assert (await engine.tokens(IMAGE, model=NOT_THERE)).shape == (1, 729, 768)
         await engine.close()

@@ -1,0 +1,250 @@
+"""A trained student-teacher model as the next version of an ROI. No torch here."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.moving import acting
+from gateway.array_files import read_weights
+from gateway.audit import Change
+from gateway.calibrating import redone, threshold_of
+from gateway.errors import ArtifactCorruptError, GatewayError
+from gateway.images import Limits, decode, read_header, to_model_input
+from gateway.look import look
+from gateway.manifest import NETWORK, NETWORK_DESCRIPTION, Calibration, FileName, Manifest, OkImage
+from gateway.model_description import DESCRIPTION_FILE, GRAPH_FILE, DescriptionError
+from gateway.ok_maps import OkMaps
+from gateway.pipeline import mask_of
+from gateway.roi_key import RoiKey
+from gateway.settings import Settings
+from gateway.spatial import SpatialWeighting, WeightsMode, WeightsRecipe, weights_of
+from gateway.storage import ArtifactStore
+from gateway.student_description import StudentDescription, read_ok_maps, read_student
+from postprocess.roi_mask import parse_shape
+
+_RULE: Final = "top_mean"
+
+
+class PublishError(Exception):
+    """A model that cannot be published; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publication made."""
+
+    manifest: Manifest
+    calibration: Calibration | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _OkFile:
+    image: OkImage
+    data: bytes
+
+
+def publish_model(
+    store: ArtifactStore,
+    settings: Settings,
+    folder: Path,
+    key: RoiKey,
+    *,
+    mm_per_px: float,
+    images: Sequence[Path],
+    shape: str | None = None,
+    mode: WeightsMode | None = None,
+) -> Published:
+    """Make a trained model the version in use of an ROI, at once; gateways may be at work meanwhile.
+
+    The maps of its validation images, which the student never trained on, take the place of a memory bank's
+    leave-one-out maps: calibration, spatial weights, drift and report rest on them.
+
+    Args:
+        store: the models folder.
+        settings: percentile of the score, spatial weights, limits.
+        folder: a version of the model, as the export writes it.
+        key: the ROI.
+        mm_per_px: side of a pixel of the OK images.
+        images: folders or files in which the validation images are; they are known by their SHA-256.
+        shape: of the part, as JSON, for the scores of these images.
+        mode: spatial weights, of an ROI with neither a manual box nor ``spatial_mask_<connector>.npy`` beside the
+            model; None takes the setting.
+
+    Raises:
+        PublishError: the model is damaged, or a validation image is not there.
+        RoiConfigError: the file of manual boxes cannot be used.
+        ShapeError: no shape.
+        GatewayError: nothing was changed.
+    """
+    try:
+        model = read_student(folder)
+        graph, described = (folder / GRAPH_FILE).read_bytes(), (folder / DESCRIPTION_FILE).read_bytes()
+        maps, checksums = read_ok_maps(folder, model)
+    except (DescriptionError, OSError) as error:
+        raise PublishError(f"not a trained student-teacher model: {error}") from error
+    side = model.input_size
+    if hashlib.sha256(graph).hexdigest() != model.graph_sha256 or maps.shape != (len(checksums), side, side):
+        raise PublishError(f"{folder} is damaged: {GRAPH_FILE} or the OK maps are not what {DESCRIPTION_FILE} says")
+    files = _ok_files(model, checksums, images, shape, settings)
+    ok_maps = OkMaps(
+        np.ascontiguousarray(maps.reshape(len(maps), -1)),
+        (side, side),
+        tuple(file.image.frame for file in files),
+        rule=_RULE,
+    )
+    recipe, weights = _weights(folder, model, key, ok_maps, settings, mode)
+    ok_maps = OkMaps(ok_maps.distances, ok_maps.token_hw, ok_maps.frames, weights, _RULE)
+    scores = ok_maps.scores(settings.p_score)
+    content: dict[FileName, bytes] = {NETWORK: graph, NETWORK_DESCRIPTION: described}
+    with acting(), store.lock(key, settings.fit_lock_timeout_s):
+        latest = store.latest_manifest(key)
+        before = None if latest is None else latest[0]
+        number = store.next_version(key)
+        manifest = Manifest(
+            role_id=key.role_id,
+            roi_id=key.roi_id,
+            version=number,
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            detector=model.kind,
+            score_rule=_RULE,
+            model_fingerprint=model.fingerprint,
+            extractor=model.extractor,
+            token_hw=(side, side),
+            dim=1,
+            coreset_rate=0.0,
+            coreset_rate_applied=0.0,
+            seed=model.training.seed,
+            k=0,
+            p_score=settings.p_score,
+            mm_per_px=mm_per_px,
+            n_embeddings=0,
+            n_tokens_total=0,
+            covering_radius=0.0,
+            images=tuple(_added_in(file.image, number, before) for file in files),
+            spatial_weights=recipe,
+            ok_scores=tuple(scores),
+            # As a memory bank's: what is white is twice the worst OK score.
+            heatmap_max=max(2 * float(np.percentile(scores, 99)), float(np.finfo(np.float32).tiny)),
+        )
+        calibration, warnings = _calibration(store, key, before, manifest, ok_maps, settings)
+        change = Change(
+            action="publish",
+            version_before=None if before is None else before.version,
+            version_after=number,
+            threshold_before=None if before is None else threshold_of(store, key, before),
+            threshold_after=None if calibration is None else calibration.threshold,
+            n_ok_before=0 if before is None else len(before.images),
+            n_ok_after=len(files),
+        )
+        with store.audit.change(key, change):
+            ok = store.ok(key)
+            for file in files:
+                ok.add_image(file.image, file.data)
+            _, manifest = store.publish(key, manifest, content, weights, ok_maps, calibration)
+    return Published(manifest, calibration, warnings)
+
+
+def _ok_files(
+    model: StudentDescription, checksums: Sequence[str], images: Sequence[Path], shape: str | None, settings: Settings
+) -> list[_OkFile]:
+    """The validation images in the order of their maps."""
+    names = {image.sha256: image.name for image in model.training.images}
+    wanted = {names[sha256] for sha256 in checksums if sha256 in names}
+    found: dict[str, bytes] = {}
+    for path in _candidates(images):
+        if path.name in wanted:  # no other is opened: beside them may lie what is not OK
+            data = path.read_bytes()
+            found.setdefault(hashlib.sha256(data).hexdigest(), data)
+    missing = [names.get(sha256, sha256) for sha256 in checksums if sha256 not in found]
+    if missing:
+        raise PublishError(
+            f"{len(missing)} of {len(checksums)} validation images are not in {', '.join(map(str, images))}, "
+            f"{missing[0]} for one: name their folder with --images"
+        )
+    return [_OkFile(_ok_image(found[s], names[s], model, shape, settings), found[s]) for s in checksums]
+
+
+def _candidates(images: Sequence[Path]) -> Iterator[Path]:
+    for path in images:
+        yield from sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else (path,)
+
+
+def _ok_image(data: bytes, name: str, model: StudentDescription, shape: str | None, settings: Settings) -> OkImage:
+    try:
+        header = read_header(data, name, Limits(settings.max_image_bytes, settings.max_image_pixels))
+        width, height = header.upright_size
+        if shape is not None:
+            mask_of(parse_shape(shape)[0], (width, height))
+        looks = look(to_model_input(decode(data, name, header), model.input_size))
+    except GatewayError as error:
+        raise PublishError(error.message) from error
+    return OkImage(
+        sha256=hashlib.sha256(data).hexdigest(),
+        file_name=name[:255],
+        extension=header.extension,
+        width=width,
+        height=height,
+        shape=shape,
+        added_in=0,
+        brightness=looks.brightness,
+        sharpness=looks.sharpness,
+    )
+
+
+def _added_in(image: OkImage, number: int, before: Manifest | None) -> OkImage:
+    """As the ROI keeps it: added when it had it first."""
+    known = {} if before is None else {each.sha256: each.added_in for each in before.images}
+    return image.model_copy(update={"added_in": known.get(image.sha256, number)})
+
+
+def _weights(
+    folder: Path, model: StudentDescription, key: RoiKey, ok_maps: OkMaps, settings: Settings, mode: WeightsMode | None
+) -> tuple[WeightsRecipe, NDArray[np.float32] | None]:
+    """A manual box first, then the mask beside the model, then what was asked for or set."""
+    recipe = SpatialWeighting.from_settings(settings).recipe(key, mode)
+    mask = folder / f"spatial_mask_{model.connector}.npy"
+    if recipe.kind != "manual" and mask.is_file():
+        try:
+            weights = read_weights(mask.read_bytes(), ok_maps.token_hw)
+        except ValueError as error:
+            raise PublishError(f"{mask}: {error}") from error
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise PublishError(f"{mask}: weights must be finite, 0 or above, and not all 0")
+        return WeightsRecipe(kind="file"), weights
+    return recipe, weights_of(recipe, ok_maps.token_hw, ok_maps.spread())
+
+
+def _calibration(
+    store: ArtifactStore,
+    key: RoiKey,
+    before: Manifest | None,
+    manifest: Manifest,
+    ok_maps: OkMaps,
+    settings: Settings,
+) -> tuple[Calibration | None, list[str]]:
+    """What the calibration so far becomes: its rule over the new OK scores, or the same as stale.
+
+    A threshold of another detector is in other units: it is not carried over.
+    """
+    if before is None:
+        return None, []
+    try:
+        calibration = store.calibration(key, before).calibration
+    except ArtifactCorruptError as error:
+        return None, [f"{error.message}: calibrate again"]
+    if calibration is None:
+        return None, []
+    again = redone(manifest, ok_maps, settings, calibration)
+    if again is not None:
+        return again, []
+    said = "rests on scores that were measured with the version before: calibrate again"
+    if manifest.detector == before.detector:
+        return calibration, [f"the threshold {said}"]
+    return None, [f"the threshold of version {before.version} was not taken over, since it {said}"]

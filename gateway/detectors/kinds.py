@@ -1,0 +1,55 @@
+"""The one place that knows which kinds of detectors there are."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gateway.detectors.base import Detector
+from gateway.detectors.memory_bank import MemoryBankDetector
+from gateway.detectors.student_teacher import StudentTeacherDetector
+from gateway.errors import TrainedOfflineError
+from gateway.manifest import DetectorKind, FileName, Manifest
+from gateway.patchcore.neighbours import SearchBackend
+from gateway.sealed import DamagedError
+
+_KINDS: Mapping[DetectorKind, type[MemoryBankDetector] | type[StudentTeacherDetector]] = {
+    "memory-bank": MemoryBankDetector,
+    "student-teacher": StudentTeacherDetector,
+}
+
+
+def load_detector(files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend = "auto") -> Detector:
+    """The detector in the verified files of a version.
+
+    Raises:
+        DamagedError: they do not hold what they should.
+    """
+    try:
+        return _KINDS[manifest.detector].load(files, manifest, search)
+    except (KeyError, ValueError) as error:
+        raise DamagedError(str(error)) from error
+
+
+def is_taught(manifest: Manifest) -> bool:
+    """See `Detector.is_taught`."""
+    return _KINDS[manifest.detector].is_taught
+
+
+def require_taught(manifest: Manifest, kept: Callable[[], Sequence[Manifest]]) -> None:
+    """Refuse to change the OK images of a version that does not learn from them here.
+
+    Args:
+        manifest: of the version in use.
+        kept: gives those of the versions to which the ROI may be rolled back, newest first.
+
+    Raises:
+        TrainedOfflineError: says how it learns, and how to come back to one that does learn here.
+    """
+    if is_taught(manifest):
+        return
+    key = f"{manifest.role_id}/{manifest.roi_id}"
+    taught = next((each.version for each in kept() if is_taught(each)), None)
+    back = f"roll back to version {taught}, its last memory bank, or " if taught is not None else ""
+    raise TrainedOfflineError(
+        f"{key} is served by a {manifest.extractor} model, which learns from OK images offline alone",
+        f"Train it again with `python -m export student-teacher … --publish {key} --mm-per-px "
+        f"{manifest.mm_per_px:g}`; {back}DELETE /rois/{key} to fit a memory bank.",
+    )

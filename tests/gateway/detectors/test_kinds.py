@@ -1,0 +1,57 @@
+"""What a version says of its detector, and who may be taught."""
+
+import json
+
+import pytest
+
+from gateway.detectors import is_taught, load_detector, require_taught
+from gateway.detectors.memory_bank import bank_files
+from gateway.errors import TrainedOfflineError
+from gateway.manifest import Manifest
+from gateway.sealed import DamagedError
+from tests.gateway.test_storage import bank_of, manifest_of
+
+BANK = manifest_of(1, bank_of(1))
+STUDENT = BANK.model_copy(
+    update={"detector": "student-teacher", "score_rule": "top_mean", "version": 2, "extractor": "student"}
+)
+
+
+def test_a_version_of_another_kind_is_of_a_format_that_older_gateways_leave_alone():
+    for manifest, number in ((BANK, 2), (STUDENT, 3)):
+        data = manifest.to_bytes()
+        assert json.loads(data)["format"] == number
+        assert Manifest.from_bytes(data, "manifest.json") == manifest.model_copy(update={"format": number})
+
+
+def test_what_was_written_before_there_were_kinds_is_a_memory_bank():
+    written = json.loads(BANK.model_dump_json())
+    del written["detector"], written["score_rule"]
+    read = Manifest.model_validate(written)
+    assert (read.detector, read.score_rule) == ("memory-bank", "percentile")
+
+
+def test_a_student_refuses_to_be_taught_and_names_the_last_bank():
+    assert (is_taught(BANK), is_taught(STUDENT)) == (True, False)
+    require_taught(BANK, lambda: pytest.fail("nobody asked"))
+    newest_first = [STUDENT, BANK.model_copy(update={"version": 7}), BANK]
+    with pytest.raises(TrainedOfflineError, match="role/roi") as refused:
+        require_taught(STUDENT, lambda: newest_first)
+    assert "version 7" in refused.value.hint
+    with pytest.raises(TrainedOfflineError) as alone:
+        require_taught(STUDENT, lambda: [STUDENT])
+    assert "roll back" not in alone.value.hint
+
+
+def test_files_of_another_kind_are_damage():
+    files = bank_files(bank_of(1), BANK)
+    assert load_detector(files, BANK).files() == files
+    for wrong in (files, {"model.onnx": b"", "model.json": b"{}"}):
+        with pytest.raises(DamagedError):
+            load_detector(wrong, STUDENT)
+
+
+def test_a_bank_that_is_not_what_its_manifest_says_is_refused_where_it_comes_from_elsewhere():
+    detector = load_detector(bank_files(bank_of(1), BANK), BANK.model_copy(update={"n_embeddings": 1}))
+    with pytest.raises(ValueError, match="not the one that the manifest describes"):
+        detector.check()
