@@ -19,11 +19,12 @@ _PREFIX = "patchcore-gateway-metrics-"
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot: with its number it is the only one. None where there is none."""
+    """When a process started, in ticks since boot: with its number it is the only one. None where it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if state in "ZX" else fields[18]  # a zombie has ended, though nobody has asked how
 
 
 def _share_between_workers() -> None:
