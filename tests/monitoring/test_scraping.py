@@ -76,7 +76,8 @@ def load(site: Site, pytestconfig: pytest.Config) -> Load:
 def test_throughput_is_that_of_the_clients(site, load):
     window = round(time.time() - load.started) + 1
     seen = site.prometheus.value(f'sum(increase(gateway_requests_total{{endpoint="/infer"}}[{window}s]))')
-    assert seen == pytest.approx(load.ok + load.refused, rel=0.1)
+    # Prometheus extrapolates to the ends of the window, by up to a scrape each: much, where the load took seconds.
+    assert seen == pytest.approx(load.ok + load.refused, rel=0.3)
 
 
 def test_the_share_refused_is_that_of_the_clients(site, load):
