@@ -113,7 +113,7 @@ def test_rois_beyond_the_bound_share_one_label(launch, small_model_repository, t
 def test_a_line_of_json_tells_of_each_request_and_nothing_of_its_image(served) -> None:
     sent = png(steel(11))
     answer = served.post("/infer", "watched", [sent], "image")
-    line = next(_lines(served.log, answer.headers["X-Request-ID"], "request"))
+    line = _line(served.log, answer.headers["X-Request-ID"])
     assert (line["status"], line["code"], line["path"]) == (200, "ok", "/infer")
     assert (line["role_id"], line["roi_id"], line["version"]) == ("steel", "watched", 1)
     assert line["score"] == pytest.approx(answer.json()["score"], abs=1e-4)
@@ -122,11 +122,16 @@ def test_a_line_of_json_tells_of_each_request_and_nothing_of_its_image(served) -
     assert len(json.dumps(line)) < 1000
 
 
-def _lines(log: Path, request_id: str, event: str):
-    for text in log.read_text().splitlines():
-        line = json.loads(text)
-        if line.get("request_id") == request_id and line["event"] == event:
-            yield line
+def _line(log: Path, request_id: str) -> dict:
+    """The line of a request, which is written when its answer is already on its way."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for text in log.read_text().splitlines(keepends=True):
+            line = json.loads(text) if text.endswith("\n") else {}
+            if line.get("request_id") == request_id and line["event"] == "request":
+                return line
+        time.sleep(0.05)
+    raise AssertionError(f"no line of {request_id}")
 
 
 def test_drift_is_told_from_the_window_and_survives_a_restart(launch, small_model_repository, tmp_path) -> None:
