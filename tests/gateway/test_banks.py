@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,23 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
     else:
         bank = asyncio.run(banks.get(KEY)).loaded
         assert bank.detector.bank.tokens.tobytes() == bank_of(2).tokens.tobytes()
+
+
+def test_a_reader_that_versions_outrun_goes_after_them(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store, 1)
+    banks = BankCache(store, max_entries=2, max_bytes=1 << 30)
+    load, numbers = store.load, itertools.count(2)
+
+    def load_too_late(key: RoiKey, ref: VersionRef) -> LoadedVersion:
+        if len(outrun) < 20:
+            outrun.append(ref.number)
+            for _ in range(5):  # more than are kept: the version asked for is gone
+                publish(store, next(numbers))
+        return load(key, ref)
+
+    outrun: list[int] = []
+    monkeypatch.setattr(store, "load", load_too_late)
+    roi = asyncio.run(banks.get(KEY))
+    assert outrun == list(range(1, 101, 5))
+    assert roi.loaded.manifest.version == 101
+    assert not roi.loaded.damaged

@@ -265,9 +265,12 @@ class TestLog:
             self.add(log, i)
         assert ring.stat().st_size == size
 
-    def test_a_folder_that_cannot_be_written_stops_nothing(self, tmp_path) -> None:
+    def test_a_folder_that_cannot_be_written_stops_nothing_and_is_told(self, tmp_path, caplog) -> None:
         (tmp_path / "file").write_text("")
-        self.add(DriftLog(tmp_path / "file", 5), 1)
+        log = DriftLog(tmp_path / "file", 5)
+        self.add(log, 1)
+        assert len(log.recent(KEY, self.learned)) == 0
+        assert "not kept for drift" in caplog.text
 
 
 def test_light_changes_brightness_and_not_sharpness_blur_the_other() -> None:
