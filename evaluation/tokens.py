@@ -8,48 +8,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.engines import EngineStatus, Priority, TokenEngine
+from gateway.engines import Priority, TokenEngine
+from gateway.engines.wrapper import EngineWrapper
 from gateway.model_description import ModelDescription
 
 
-class RememberingEngine:
+class RememberingEngine(EngineWrapper):
     """Any engine, with the tokens of images seen before from a folder: in float32, so that nothing comes out otherwise.
 
     It is only about images that are literally the same, as the network gets them, and about one model in one runtime.
     """
 
     def __init__(self, engine: TokenEngine, folder: Path) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._folder = folder
         self.on_tokens: Callable[[int], None] = lambda n: None
         """Told how many images have their tokens by now."""
-
-    @property
-    def model(self) -> ModelDescription:
-        """See `TokenEngine.model`."""
-        return self._engine.model
-
-    @property
-    def device(self) -> str:
-        """See `TokenEngine.device`."""
-        return self._engine.device
-
-    @property
-    def status(self) -> EngineStatus:
-        """See `TokenEngine.status`."""
-        return self._engine.status
-
-    async def start(self) -> None:
-        """See `TokenEngine.start`."""
-        await self._engine.start()
-
-    async def ready(self) -> EngineStatus:
-        """See `TokenEngine.ready`."""
-        return await self._engine.ready()
-
-    async def close(self) -> None:
-        """See `TokenEngine.close`."""
-        await self._engine.close()
 
     async def tokens(
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
@@ -61,7 +35,7 @@ class RememberingEngine:
         tokens = np.empty((len(images), model.n_tokens, model.dim), np.float32)
         missing = [i for i, path in enumerate(paths) if not path.is_file()]
         if missing:
-            fresh = await self._engine.tokens(images[missing], model=model, priority=priority)
+            fresh = await super().tokens(images[missing], model=model, priority=priority)
             for i, own in zip(missing, fresh, strict=True):
                 tokens[i] = own
                 _save(paths[i], own)

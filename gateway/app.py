@@ -23,8 +23,8 @@ from gateway.api.access import AccessMiddleware, document_access, mask_access_lo
 from gateway.api.errors import install_error_handlers
 from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
 from gateway.api.observe import ObserveMiddleware
-from gateway.errors import GatewayError
-from gateway.services import Services, create_services
+from gateway.background import report_state, warm
+from gateway.services import create_services
 from gateway.settings import Settings
 from gateway.sweeping import sweep
 
@@ -44,7 +44,6 @@ Every answer carries `X-Request-ID`, those of `/infer` and
 """
 
 
-_REPORT_S = 2.0
 _MAX_FIELDS = 32  # text fields of a form; the largest one that is served has 11
 
 
@@ -72,8 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             logs.configure(services.settings)
         tracing.start(services.settings)
         await services.engine.start()
-        reporting = asyncio.create_task(_report(services), name="report")
-        warming = asyncio.create_task(_warm(services), name="warm banks")
+        reporting = asyncio.create_task(report_state(services), name="report")
+        warming = asyncio.create_task(warm(services), name="warm banks")
         stopping = threading.Event()
         sweeping = asyncio.create_task(to_thread.run_sync(sweep, services.store, stopping.is_set), name="sweep")
         try:
@@ -127,33 +126,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveMiddleware, routes=[route for router in routers for route in router.routes])
     app.add_middleware(SecurityHeadersMiddleware)
     return app
-
-
-async def _warm(services: Services) -> None:
-    """Have ready what was asked for last before the process ended, with the networks that it brings along."""
-    for roi in await services.banks.warm():
-        await roi.loaded.detector.engine(services.engines)
-
-
-async def _report(services: Services) -> None:
-    """Keep the gauges that no request changes."""
-    told: tuple[str, ...] = ()
-    while True:
-        status = services.engine.status
-        metrics.ENGINE_READY.set(float(status.ready))
-        try:
-            model = services.engine.model
-        except GatewayError:
-            fingerprint, weights = "none", "none"
-        else:
-            fingerprint, weights = model.fingerprint[:16], model.weights.kind
-        now = (__version__, services.settings.engine, status.runtime, fingerprint, weights)
-        if now != told:
-            if told:
-                metrics.BUILD.labels(*told).set(0)  # workers share values that nobody can remove
-            metrics.BUILD.labels(*now).set(1)
-            told = now
-        await asyncio.sleep(_REPORT_S)
 
 
 app = create_app()

@@ -13,7 +13,7 @@ from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas import DriftAnswer
 from gateway.drift import histogram
-from gateway.errors import ArtifactCorruptError, InvalidRequestError, UnknownRoiError
+from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.roi_key import RoiKey
 from gateway.services import Services
 
@@ -32,7 +32,7 @@ async def scrape(request: Request, services: ServicesDep) -> Response:
     "/rois/{role_id}/{roi_id}/drift",
     response_model=DriftAnswer,
     summary="Whether what is inspected still looks like what was learned",
-    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError),
+    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
 )
 async def drift(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """Recent inspections of this gateway's host with the version in use, against the OK images that it learned.
