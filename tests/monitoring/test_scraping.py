@@ -21,6 +21,8 @@ from tests.triton.server import MODEL
 
 CLIENTS = PLACES + 3
 """More than are admitted at once, so that some are refused."""
+GAP_S = 4
+"""Between the first requests and the load: a window may begin there, with scrapes, and hold the load alone."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def load(site: Site, pytestconfig: pytest.Config) -> Load:
 
     before = loaded(site, 2 * CLIENTS)
     wait_until(lambda: scraped() == before.ok + before.refused, "the first requests are scraped")
+    time.sleep(GAP_S)
     load = loaded(site, 3000 if pytestconfig.getoption("--all") else 200)
     wait_until(lambda: scraped() == before.ok + before.refused + load.ok + load.refused, "the last are scraped")
     return load
@@ -89,12 +92,14 @@ def test_the_share_refused_is_that_of_the_clients(site, load):
 
 @pytest.mark.parametrize("stage", ["decode", "engine", "knn", "postprocess"])
 def test_p95_of_a_stage_is_that_of_the_answers_to_a_bucket(site, load, stage):
-    expression = "histogram_quantile(0.95, sum by (stage, le) (rate(gateway_stage_duration_seconds_bucket[5m])))"
-    (seen,) = [each.value for each in site.prometheus.query(expression) if each.labels["stage"] == stage]
-    true = float(np.quantile(load.stages[stage], 0.95))
-    bounds = STAGE_SECONDS._upper_bounds
-    # The first requests of all are in the window as well, and may move it over a bound.
-    assert abs(bisect.bisect_left(bounds, seen) - bisect.bisect_left(bounds, true)) <= 1, (seen, true)
+    window = round(time.time() - load.started + GAP_S / 2)
+    rate = f'rate(gateway_stage_duration_seconds_bucket{{stage="{stage}"}}[{window}s])'
+    seen = site.prometheus.value(f"histogram_quantile(0.95, sum by (le) ({rate}))")
+    bounds = [0.0, *STAGE_SECONDS._upper_bounds]
+    bucket = bisect.bisect_left(bounds, seen)
+    below, within = (float(np.mean(np.array(load.stages[stage]) <= bounds[i])) for i in (bucket - 1, bucket))
+    # Answers give hundredths of a millisecond: one or two may be on the other side of a bound.
+    assert below - 0.02 <= 0.95 <= within + 0.02, seen
 
 
 def test_the_mean_batch_is_what_triton_counts(site, load):
