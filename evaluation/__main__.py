@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import math
 import os
@@ -18,14 +19,20 @@ from evaluation.evaluate import Run, evaluate, worst_false_alarms, worst_misses
 from evaluation.inspection import Inspector, Progress
 from evaluation.local import LocalInspector
 from evaluation.models import ExportFailedError, Variant, repository_of
-from evaluation.plots import draw_gallery, draw_histogram, draw_roc
+from evaluation.plots import draw_gallery, draw_histogram, draw_roc, draw_rocs
 from evaluation.remote import RemoteError, RemoteInspector
-from evaluation.report import as_json, as_markdown
+from evaluation.report import as_json, as_markdown, plots_of
+from evaluation.students import StudentInspector, StudentRecipe, TrainingFailedError
+from export.labelled_csv import add_column_arguments, columns_from
 from gateway.errors import GatewayError
+from gateway.manifest import DetectorKind
 from gateway.settings import HOME, Settings
 from gateway.spatial import RoiConfigError
 
 _CACHE = HOME / ".cache" / "evaluate"
+_N_TIMED = 40
+_OF_BANKS = ("coreset_rate", "layers", "input_size", "exclude_suspects")
+_OF_STUDENTS = ("teacher", "teacher_layers", "student_size", "epochs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,9 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             "--layers and --input-size need the network in this process; a gateway at --url serves what it has"
         )
+    if args.detector == "memory-bank" and any(getattr(args, name) is not None for name in _OF_STUDENTS):
+        parser.error(
+            "--teacher, --teacher-layers, --student-size and --epochs are of --detector student-teacher or both"
+        )
+    if args.detector == "student-teacher" and any(getattr(args, name) for name in _OF_BANKS):
+        parser.error(f"{_as_options(_OF_BANKS)} are of the memory bank: --detector memory-bank or both")
+    if args.detector != "memory-bank" and args.url is not None:
+        parser.error("a student is trained, and inspects, in this process: not with --url")
     try:
         asyncio.run(_evaluate(args))
-    except (DataError, ExportFailedError, RemoteError, RoiConfigError) as error:
+    except (DataError, ExportFailedError, RemoteError, RoiConfigError, TrainingFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except GatewayError as error:
@@ -60,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         "Options that take several values are swept; GATEWAY_* settings hold for everything else.",
     )
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="data set in MVTec layout")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="columns image path, connector, label; OK = `OK`")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="columns: image path, connector, label")
+    add_column_arguments(parser)
     parser.add_argument(
         "--ko-labels",
         type=lambda text: tuple(text.split(",")),
@@ -74,13 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("evaluation-report"), metavar="DIR", help="(default: %(default)s)"
     )
+    parser.add_argument(
+        "--detector",
+        choices=("memory-bank", "student-teacher", "both"),
+        default="memory-bank",
+        help="both: side by side, with what each costs (default: %(default)s)",
+    )
     parser.add_argument("--url", help="of a running gateway, instead of in this process")
     parser.add_argument("--mm-per-px", type=_positive, default=0.2, help="of all images (default: %(default)s)")
     parser.add_argument("--layers", nargs="+", type=_numbers, metavar="BLOCK,…", help="such as 9,11 6,8: other exports")
     parser.add_argument("--input-size", nargs="+", type=int, metavar="PIXELS", help="other exports")
     parser.add_argument("--p-score", nargs="+", type=_percentile, metavar="PERCENTILE")
     parser.add_argument("--coreset-rate", nargs="+", type=_rate, metavar="SHARE")
-    parser.add_argument("--seed", nargs="+", type=int, metavar="N")
+    parser.add_argument("--seed", nargs="+", type=int, metavar="N", help="of the coreset, or of the training")
     parser.add_argument("--exclude-suspects", action="store_true", help="fit without the OK images that stand out")
     parser.add_argument(
         "--weights",
@@ -88,6 +110,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="hub|FILE|seed:N",
         help="for other exports; those of the model served (default: DINOV2_WEIGHTS)",
     )
+    parser.add_argument(
+        "--timings",
+        action="store_true",
+        help="take the time of fits and inspections too, without remembered tokens (always with a student)",
+    )
+    student = parser.add_argument_group("student-teacher", "see python -m export student-teacher --help")
+    student.add_argument(
+        "--teacher",
+        metavar="hub|FILE|seed:N",
+        help="weights of the ResNet18 that a student learns from (default: RESNET18_WEIGHTS, else the hub)",
+    )
+    student.add_argument("--teacher-layers", metavar="LAYER,…", help="such as layer1,layer2,layer3")
+    student.add_argument("--student-size", type=int, metavar="PIXELS")
+    student.add_argument("--epochs", type=int, help="at most")
     return parser
 
 
@@ -97,58 +133,101 @@ async def _evaluate(args: argparse.Namespace) -> None:
     runs: list[Run] = []
     plots: dict[str, list[str]] = {}
     maps = ""
-    variants = [Variant(layers, size) for layers in args.layers or (None,) for size in args.input_size or (None,)]
+    prefixes = {
+        data.name: f"{number}-{_as_file_name(data.name)}" if len(sets) > 1 else _as_file_name(data.name)
+        for number, data in enumerate(sets, start=1)
+    }
+    detectors: list[DetectorKind] = ["memory-bank", "student-teacher"] if args.detector == "both" else [args.detector]
+    is_timed = args.timings or args.detector != "memory-bank"
     with _progress() as stage:
-        for variant in variants:
-            inspector = await _inspector(args, variant)
+        for detector, variant in _entries(args, detectors):
+            inspector = await _inspector(args, detector, variant)
             maps = inspector.maps
             try:
                 for data in sets:
 
                     async def draw(run: Run, own: Inspector = inspector) -> None:
-                        if run.data not in plots:
-                            number = f"{len(plots) + 1}-" if len(sets) > 1 else ""
-                            plots[run.data] = await _draw(own, run, args.out, f"{number}{_as_file_name(run.data)}")
+                        name = plots_of(run.data, run.detector)
+                        if name not in plots:
+                            prefix = prefixes[run.data] + (f"-{run.detector}" if len(detectors) > 1 else "")
+                            plots[name] = await _draw(own, run, args.out, prefix)
                         runs.append(run)
 
                     await evaluate(
                         inspector,
                         data,
-                        coreset_rates=args.coreset_rate or (None,),
+                        coreset_rates=(detector == "memory-bank" and args.coreset_rate) or (None,),
                         seeds=args.seed or (None,),
                         p_scores=args.p_score or (None,),
                         exclude_suspects=args.exclude_suspects,
+                        n_timed=_N_TIMED if is_timed else 0,
                         stage=stage,
                         on_run=draw,
                     )
             finally:
                 await inspector.close()
+    if len(detectors) > 1:
+        for data in sets:
+            rivals = [next(run for run in runs if (run.data, run.detector) == (data.name, each)) for each in detectors]
+            picture = f"{prefixes[data.name]}-roc-by-detector.png"
+            draw_rocs(rivals, args.out / picture)
+            plots[plots_of(data.name)] = [picture]
     report = as_json(runs, sets, _options(args), plots, maps)
     (args.out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     (args.out / "report.md").write_text(as_markdown(report))
     print(args.out / "report.md")
 
 
+def _entries(args: argparse.Namespace, detectors: Sequence[DetectorKind]) -> Iterator[tuple[DetectorKind, Variant]]:
+    """What is evaluated one after another: the memory bank on each export, a student once."""
+    for detector in detectors:
+        if detector == "student-teacher":
+            yield detector, Variant()
+        else:
+            for layers, size in itertools.product(args.layers or (None,), args.input_size or (None,)):
+                yield detector, Variant(layers, size)
+
+
 def _from_csv(args: argparse.Namespace) -> list[DataSet]:
     return read_csv(
-        args.csv, args.ko_labels, connector=args.connector, test_share=args.test_share, seed=args.split_seed
+        args.csv,
+        args.ko_labels,
+        connector=args.connector,
+        test_share=args.test_share,
+        seed=args.split_seed,
+        columns=columns_from(args),
     )
 
 
-async def _inspector(args: argparse.Namespace, variant: Variant) -> LocalInspector | RemoteInspector:
+async def _inspector(
+    args: argparse.Namespace, detector: DetectorKind, variant: Variant
+) -> LocalInspector | RemoteInspector:
     if args.url is not None:
         remote = RemoteInspector(args.url, args.mm_per_px)
         await remote.start()
         return remote
     settings = Settings()
+    if detector == "student-teacher":
+        if settings.engine != "embedded":
+            raise TrainingFailedError("a student inspects in this process here: GATEWAY_ENGINE=embedded")
+        recipe = StudentRecipe(_teacher(args), args.teacher_layers, args.student_size, args.epochs)
+        return StudentInspector(settings, args.mm_per_px, _CACHE, recipe)
     if settings.engine == "embedded":
         repository = repository_of(variant, settings, args.weights, _CACHE)
         settings = settings.model_copy(update={"model_repository": repository})
     elif variant != Variant():
         raise ExportFailedError("--layers and --input-size need GATEWAY_ENGINE=embedded")
-    local = LocalInspector(settings, args.mm_per_px, _CACHE / "tokens")
+    timings = args.timings or args.detector == "both"
+    local = LocalInspector(settings, args.mm_per_px, _CACHE / "tokens", timings=timings)
     await local.start()
     return local
+
+
+def _teacher(args: argparse.Namespace) -> str | None:
+    given: str | None = args.teacher or os.environ.get("RESNET18_WEIGHTS") or None
+    if given is None or given == "hub" or given.startswith("seed:"):
+        return given
+    return str(Path(given).resolve())  # the training runs in another folder
 
 
 async def _draw(inspector: Inspector, run: Run, out: Path, prefix: str) -> list[str]:
@@ -192,14 +271,19 @@ def _progress() -> Iterator[Any]:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """As given, without this machine's folders."""
     shown: dict[str, Any] = {"source": (args.csv or args.folder).resolve().name}
-    names = ["layers", "input_size", "coreset_rate", "seed", "p_score", "exclude_suspects", "mm_per_px"]
+    names = ["detector", "layers", "input_size", "coreset_rate", "seed", "p_score", "exclude_suspects", "mm_per_px"]
     names += ["ko_labels", "connector", "test_share", "split_seed"] if args.csv is not None else []
+    names += ["teacher_layers", "student_size", "epochs"] if args.detector != "memory-bank" else []
     for name in names:
         value = getattr(args, name)
         if isinstance(value, list):
             value = [",".join(map(str, v)) if isinstance(v, tuple) else v for v in value]
         shown[name] = list(value) if isinstance(value, tuple) else value
     return shown
+
+
+def _as_options(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _as_file_name(name: str) -> str:

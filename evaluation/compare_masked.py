@@ -25,7 +25,7 @@ from gateway.roi_key import RoiKey
 from gateway.services import create_services
 from gateway.settings import Settings
 from gateway.spatial import RoiConfigError
-from postprocess.anomaly_map import anomaly_map, score_by, upsample
+from postprocess.anomaly_map import ScoreRule, anomaly_map, score_by, score_in_words, upsample
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
 
 _SIZE = (13, 7.5)
@@ -56,6 +56,7 @@ class Comparison:
     """Smallest and largest spatial weight; None for an ROI without any."""
     kind: str
     """Where the weights come from."""
+    rule: ScoreRule
     p_score: float
     threshold: float | None
 
@@ -116,6 +117,7 @@ async def compare(
         ko=second,
         weights=None if weights is None else (float(weights.min()), float(weights.max())),
         kind=roi.loaded.manifest.spatial_weights.kind,
+        rule=roi.loaded.manifest.score_rule,
         p_score=p_score,
         threshold=None if calibration is None else calibration.threshold,
     )
@@ -175,8 +177,9 @@ def draw(comparison: Comparison, figure: Figure) -> None:
         said = "no spatial weights: raw and masked are the same"
     else:
         said = f"spatial weights ({comparison.kind}) {comparison.weights[0]:g} to {comparison.weights[1]:g}"
+    score = score_in_words(comparison.rule, comparison.p_score)
     threshold = "not calibrated" if comparison.threshold is None else f"threshold {comparison.threshold:.3f}"
-    figure.suptitle(f"{comparison.key}: {said}; p{comparison.p_score:g}, {threshold}")
+    figure.suptitle(f"{comparison.key}: {said}\nscore: {score}, {threshold}")
 
 
 def in_words(comparison: Comparison) -> str:

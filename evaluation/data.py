@@ -1,6 +1,5 @@
 """What to evaluate on: a folder in MVTec layout, or a CSV of images, connectors and labels."""
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,14 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from export.labelled_csv import Columns, CsvError, read_labelled
+
 GOOD = "good"
 KO_LABELS = ("KO", "NG")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-_COLUMNS = {
-    "path": ("image path", "image_path", "path", "image"),
-    "connector": ("connector", "roi", "roi_id"),
-    "label": ("label",),
-}
+_COLUMNS = Columns()
 
 
 class DataError(ValueError):
@@ -114,6 +111,7 @@ def read_csv(
     connector: str | None = None,
     test_share: float = 0.3,
     seed: int = 0,
+    columns: Columns = _COLUMNS,
 ) -> list[DataSet]:
     """Read a CSV with the columns image path, connector, label: one data set per connector.
 
@@ -121,16 +119,17 @@ def read_csv(
     counted, and those of occlusions are left out whatever `ko_labels` says.
 
     Args:
-        file: with a header; paths are relative to its folder, or else to the current one.
+        file: see `read_labelled`.
         ko_labels: labels of NG images.
         connector: only this one.
         test_share: of the OK images that are inspected instead of learned.
         seed: of the split.
+        columns: what its columns are called.
 
     Raises:
         DataError: a column or an image is missing, or a connector has too few images.
     """
-    rows = read_rows(file, ko_labels)
+    rows = read_rows(file, ko_labels, columns)
     connectors = sorted({row.connector for row in rows} if connector is None else {connector})
     found = []
     for name in connectors:
@@ -158,12 +157,15 @@ class Row:
     """None for a label that is neither OK nor NG."""
 
 
-def read_rows(file: Path, ko_labels: Iterable[str] = KO_LABELS, *, need_images: bool = True) -> list[Row]:
-    """Read the lines of a CSV and tell OK (`OK`), NG (`ko_labels`) and the others apart; case does not matter.
+def read_rows(
+    file: Path, ko_labels: Iterable[str] = KO_LABELS, columns: Columns = _COLUMNS, *, need_images: bool = True
+) -> list[Row]:
+    """Read the lines of a CSV and tell OK, NG (`ko_labels`) and the others apart; case does not matter.
 
     Args:
-        file: with a header; paths are relative to its folder, or else to the current one.
+        file: see `read_labelled`.
         ko_labels: labels of NG images; those of occlusions are neither, whatever this says.
+        columns: what its columns are called.
         need_images: refuse an OK or NG image that is not there.
 
     Raises:
@@ -171,41 +173,18 @@ def read_rows(file: Path, ko_labels: Iterable[str] = KO_LABELS, *, need_images: 
     """
     ko = {label.strip().casefold() for label in ko_labels}
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = csv.DictReader(stream)
-            columns = {key: _column(file, lines.fieldnames or (), names) for key, names in _COLUMNS.items()}
-            rows = []
-            for line in lines:
-                values = {key: (line[column] or "").strip() for key, column in columns.items()}
-                is_ok = _is_ok(values["label"], ko)
-                path = _located(file, values["path"])
-                if need_images and is_ok is not None and not path.is_file():
-                    raise DataError(f"{file}, line {lines.line_num}: {values['path'] or 'no image path'} is not there")
-                rows.append(Row(path, values["connector"], values["label"], is_ok))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: {error}") from error
+        lines = read_labelled(file, columns)
+    except CsvError as error:
+        raise DataError(str(error)) from error
+    rows = []
+    for line in lines:
+        label = line.label.casefold()
+        is_ng = label in ko and "occlu" not in label
+        is_ok = line.is_ok if line.is_ok or is_ng else None
+        if need_images and is_ok is not None and not line.path.is_file():
+            raise DataError(f"{file}, line {line.line}: {line.given or 'no image path'} is not there")
+        rows.append(Row(line.path, line.connector, line.label, is_ok))
     return rows
-
-
-def _is_ok(label: str, ko: set[str]) -> bool | None:
-    folded = label.casefold()
-    if "occlu" in folded:
-        return None
-    if folded == "ok":
-        return True
-    return False if folded in ko else None
-
-
-def _column(file: Path, header: Sequence[str], names: Sequence[str]) -> str:
-    for column in header:
-        if column.strip().casefold() in names:
-            return column
-    raise DataError(f"{file}: no column {names[0]!r}; its columns are {', '.join(header) or 'none'}")
-
-
-def _located(file: Path, path: str) -> Path:
-    beside = file.parent / path
-    return Path(path) if not beside.is_file() and Path(path).is_file() else beside
 
 
 def _checked(data: DataSet, where: str) -> DataSet:

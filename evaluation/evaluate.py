@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.data import GOOD, DataSet
-from evaluation.inspection import Calibrated, FitRecipe, Inspector, Judged, Progress
+from evaluation.data import GOOD, DataSet, Sample
+from evaluation.inspection import Calibrated, Cost, FitRecipe, Inspector, Judged, Progress
 from evaluation.metrics import ImageMetrics, PixelMetrics, Rate, image_metrics, pixel_metrics, rate
+from gateway.manifest import DetectorKind
+from postprocess.anomaly_map import ScoreRule
 
 Stage = Callable[[str, int], Progress]
 """Shows the beginning of something that takes a while, and how many images of how many are done."""
@@ -26,6 +28,8 @@ class Run:
     """One line of the report."""
 
     data: str
+    detector: DetectorKind
+    rule: ScoreRule
     model: dict[str, Any]
     fit: dict[str, Any]
     calibration: Calibrated
@@ -34,6 +38,7 @@ class Run:
     false_alarms: Rates
     misses: Rates
     misses_by_type: dict[str, Rates]
+    cost: Cost
     judged: Sequence[Judged]
 
 
@@ -45,6 +50,7 @@ async def evaluate(
     seeds: Sequence[int | None] = (None,),
     p_scores: Sequence[float | None] = (None,),
     exclude_suspects: bool = False,
+    n_timed: int = 0,
     stage: Stage,
     on_run: Callable[[Run], Any] | None = None,
 ) -> list[Run]:
@@ -57,6 +63,7 @@ async def evaluate(
         seeds: to fit with; None takes the gateway's.
         p_scores: percentiles of the score; None takes the gateway's.
         exclude_suspects: keep images out of the bank that look unlike the other OK ones.
+        n_timed: images to inspect one by one, for the time that takes; spread over those to inspect.
         stage: shows progress.
         on_run: awaited after each run, while the inspector still holds its memory bank.
     """
@@ -67,11 +74,15 @@ async def evaluate(
         fit = await inspector.fit(data.train, recipe, progress)
         # Maps do not depend on the percentile.
         pixel = await _pixel_metrics(inspector, data, stage) if data.has_masks else None
+        cost: Cost | None = None
         for p_score in p_scores:
             calibration = await inspector.calibrate(p_score)
+            if cost is None:
+                timed = _spread(data.test, n_timed)
+                cost = await inspector.cost(timed, stage(f"{data.name}: time", len(timed)))
             label = f"{data.name}: inspect at p{calibration.score_percentile:g}"
             judged = await inspector.inspect(data.test, stage(label, len(data.test)))
-            run = _run(inspector, data, fit, calibration, pixel, judged)
+            run = _run(inspector, data, fit, calibration, pixel, cost, judged)
             runs.append(run)
             if on_run is not None:
                 await on_run(run)
@@ -99,6 +110,7 @@ def _run(
     fit: dict[str, Any],
     calibration: Calibrated,
     pixel: PixelMetrics | None,
+    cost: Cost,
     judged: Sequence[Judged],
 ) -> Run:
     threshold = calibration.threshold
@@ -106,6 +118,8 @@ def _run(
     types = [kind for kind in data.counts() if kind != GOOD]
     return Run(
         data=data.name,
+        detector=inspector.detector,
+        rule=inspector.rule,
         model=inspector.describe(),
         fit=fit,
         calibration=calibration,
@@ -117,8 +131,14 @@ def _run(
             kind: _rates([j for j in bad if j.sample.kind == kind], threshold, rejected_is_wrong=False)
             for kind in types
         },
+        cost=cost,
         judged=judged,
     )
+
+
+def _spread(samples: Sequence[Sample], n: int) -> list[Sample]:
+    """At most `n`, from all along."""
+    return [samples[i * len(samples) // n] for i in range(n)] if n < len(samples) else list(samples)
 
 
 def _rates(judged: Iterable[Judged], threshold: float, *, rejected_is_wrong: bool) -> Rates:

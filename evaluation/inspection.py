@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
+from gateway.manifest import DetectorKind
+from postprocess.anomaly_map import ScoreRule
 
 Progress = Callable[[int], None]
 """Told how many more images are done."""
@@ -57,11 +59,32 @@ class FitRecipe:
     exclude_suspects: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a detector takes. None was not measured, or cannot be from here."""
+
+    learn_s: float | None
+    """Of the fit, networks included, or of the training."""
+    p50_ms: float | None
+    """Of one inspection after another, heatmap included."""
+    p95_ms: float | None
+    n_timed: int
+    version_bytes: int | None
+    """Of a version on disk."""
+    memory_bytes: int | None
+    """Of a version in use; a compiled network comes on top."""
+    shared_bytes: int | None
+    """Of the network that all versions of this detector share, on disk."""
+
+
 class Inspector(Protocol):
     """The gateway with one ROI to fit, calibrate and inspect."""
 
+    detector: DetectorKind
     maps: str
     """What its maps are, for the report."""
+    rule: ScoreRule
+    """What the score takes of a map."""
 
     def describe(self) -> dict[str, Any]:
         """Model, runtime and settings, for the report."""
@@ -78,6 +101,9 @@ class Inspector(Protocol):
 
     async def inspect(self, samples: Sequence[Sample], progress: Progress) -> list[Judged]:
         """Inspect images, in order."""
+
+    async def cost(self, samples: Sequence[Sample], progress: Progress) -> Cost:
+        """Inspect images one after another as a client would have it, and tell what that and the fit took."""
 
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
         """The blurred anomaly map that regions are cut from, float32 [H, W], in pixels of the image."""

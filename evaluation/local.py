@@ -1,6 +1,8 @@
 """The service's own fit, calibration and inspection in this process, on a models folder of its own."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +13,7 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
-from evaluation.inspection import Calibrated, FitRecipe, Judged, Progress
+from evaluation.inspection import Calibrated, Cost, FitRecipe, Judged, Progress
 from evaluation.tokens import RememberingEngine
 from gateway.calibrating import CalibrationRequest, calibrate
 from gateway.engines import TokenEngine
@@ -19,21 +21,34 @@ from gateway.engines.every import Engines
 from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.fitting import FitRequest, FitService
 from gateway.images import Limits, decode, read_header, to_model_input
-from gateway.pipeline import InferRequest, InspectionPipeline
+from gateway.manifest import DetectorKind
+from gateway.model_description import GRAPH_FILE, DescriptionError, newest_version
+from gateway.pipeline import HeatmapMode, InferRequest, InspectionPipeline
 from gateway.roi_key import RoiKey
 from gateway.services import create_services
 from gateway.settings import Settings
-from postprocess.anomaly_map import anomaly_map, blur, upsample
+from postprocess.anomaly_map import ScoreRule, anomaly_map, blur, upsample
 
 _BATCH = 8
+_WARM_UP = 3
 
 
 class LocalInspector:
     """The gateway's services, with tokens that are remembered."""
 
+    detector: DetectorKind = "memory-bank"
+    rule: ScoreRule = "percentile"
     maps = "anomaly maps in float32, after the blur"
 
-    def __init__(self, settings: Settings, mm_per_px: float, cache: Path, engine: TokenEngine | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        mm_per_px: float,
+        cache: Path,
+        engine: TokenEngine | None = None,
+        *,
+        timings: bool = False,
+    ) -> None:
         """Wire; `start` loads the network.
 
         Args:
@@ -41,6 +56,7 @@ class LocalInspector:
             mm_per_px: of all images.
             cache: folder where tokens are kept.
             engine: in place of the one that the settings name.
+            timings: fit without remembered tokens, so that its time is that of the service.
         """
         self._folder = TemporaryDirectory(prefix="evaluate-")
         models = Path(self._folder.name)
@@ -56,6 +72,8 @@ class LocalInspector:
             fitting=FitService(self.engine, services.store, services.weighting, self.settings),
         )
         self._mm_per_px = mm_per_px
+        self._timings = timings
+        self._learn_s: float | None = None
         self._n_fits = 0
         self._key = RoiKey("evaluation", "0")
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
@@ -73,7 +91,7 @@ class LocalInspector:
 
     def describe(self) -> dict[str, Any]:
         """See `Inspector.describe`."""
-        model, s = self.engine.model, self.settings
+        model = self.engine.model
         return {
             "extractor": model.extractor,
             "weights": model.weights.model_dump(),
@@ -83,29 +101,36 @@ class LocalInspector:
             "input_size": model.input_size,
             "token_hw": list(model.token_hw),
             "runtime": self.engine.status.runtime,
-            "k": s.k,
-            "blur_sigma": s.blur_sigma,
-            "threshold_margin": s.threshold_margin,
+            "k": self.settings.k,
+            **self._judged_with(),
+        }
+
+    def _judged_with(self) -> dict[str, Any]:
+        return {
+            "blur_sigma": self.settings.blur_sigma,
+            "threshold_margin": self.settings.threshold_margin,
             "mm_per_px": self._mm_per_px,
             "how": "in process",
         }
 
     async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
         """See `Inspector.fit`."""
-        self._key = RoiKey("evaluation", str(self._n_fits))
-        self._n_fits += 1
+        self._next_roi()
         files = [(path.name, path.read_bytes()) for path in images]
         self.engine.on_tokens = progress
-        result = await self._services.fitting.fit(
-            FitRequest(
-                self._key,
-                files,
-                self._mm_per_px,
-                coreset_rate=recipe.coreset_rate,
-                seed=recipe.seed,
-                exclude_suspects=recipe.exclude_suspects,
+        with self._nothing_remembered() if self._timings else nullcontext():
+            started = time.perf_counter()
+            result = await self._services.fitting.fit(
+                FitRequest(
+                    self._key,
+                    files,
+                    self._mm_per_px,
+                    coreset_rate=recipe.coreset_rate,
+                    seed=recipe.seed,
+                    exclude_suspects=recipe.exclude_suspects,
+                )
             )
-        )
+            self._learn_s = time.perf_counter() - started if self._timings else None
         self.engine.on_tokens = _nobody
         manifest = result.manifest
         return {
@@ -120,6 +145,18 @@ class LocalInspector:
             "suspects": [suspect.image.file_name for suspect in result.suspects],
             "warnings": result.warnings,
         }
+
+    def _next_roi(self) -> None:
+        self._key = RoiKey("evaluation", str(self._n_fits))
+        self._n_fits += 1
+
+    @contextmanager
+    def _nothing_remembered(self) -> Iterator[None]:
+        self.engine.remembers = False
+        try:
+            yield
+        finally:
+            self.engine.remembers = True
 
     async def calibrate(self, p_score: float | None) -> Calibrated:
         """See `Inspector.calibrate`."""
@@ -146,10 +183,7 @@ class LocalInspector:
         judged = []
         for start in range(0, len(samples), _BATCH):
             batch = samples[start : start + _BATCH]
-            requests = [
-                InferRequest(self._key, s.path.read_bytes(), s.path.name, self._mm_per_px, heatmap="none")
-                for s in batch
-            ]
+            requests = [self._request(sample, "none") for sample in batch]
             answers = await self._services.pipeline.infer_batch(requests)
             for sample, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, GatewayError):
@@ -159,19 +193,53 @@ class LocalInspector:
             progress(len(batch))
         return judged
 
+    def _request(self, sample: Sample, heatmap: HeatmapMode) -> InferRequest:
+        return InferRequest(self._key, sample.path.read_bytes(), sample.path.name, self._mm_per_px, heatmap=heatmap)
+
+    async def cost(self, samples: Sequence[Sample], progress: Progress) -> Cost:
+        """See `Inspector.cost`."""
+        roi = await self._services.banks.get(self._key)
+        took: list[float] = []
+        with self._nothing_remembered():
+            for sample in (*samples[:_WARM_UP], *samples):
+                request = self._request(sample, "base64")
+                started = time.perf_counter()
+                await self._services.pipeline.infer(request)
+                took.append(1e3 * (time.perf_counter() - started))
+                progress(1 if len(took) > _WARM_UP else 0)
+        took = took[_WARM_UP:]
+        p50, p95 = np.quantile(took, (0.5, 0.95)).tolist() if took else (None, None)
+        folder = self._services.store.version_folder(self._key, roi.loaded.manifest.version)
+        return Cost(
+            learn_s=self._learn_s,
+            p50_ms=p50,
+            p95_ms=p95,
+            n_timed=len(took),
+            version_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+            memory_bytes=roi.loaded.n_bytes,
+            shared_bytes=self._shared_bytes(),
+        )
+
+    def _shared_bytes(self) -> int | None:
+        try:
+            return (newest_version(self.settings.model_folder) / GRAPH_FILE).stat().st_size
+        except (DescriptionError, OSError):
+            return None  # Triton has it
+
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
         """See `Inspector.map_of`."""
         roi = await self._services.banks.get(self._key)
-        model = self.engine.model
+        engine = await roi.loaded.detector.engine(self._services.engines)
+        model = engine.model
         data = sample.path.read_bytes()
         header = read_header(data, sample.path.name, self._limits)
         image = to_model_input(decode(data, sample.path.name, header), model.input_size)
-        (tokens,) = await self.engine.tokens(image[None], model=model)
+        (tokens,) = await engine.tokens(image[None], model=model)
 
         def full() -> NDArray[np.float32]:
             detector = roi.loaded.detector
             distances = detector.distances(tokens, detector.neighbours(self.settings.k)[0])
-            grid = anomaly_map(distances, model.token_hw, roi.loaded.weights)
+            grid = anomaly_map(distances, roi.loaded.manifest.token_hw, roi.loaded.weights)
             return blur(upsample(grid, header.upright_size), self.settings.blur_sigma)
 
         return await to_thread.run_sync(full)

@@ -9,10 +9,13 @@ from pathlib import Path
 from gateway.model_description import DescriptionError, ModelDescription, newest_version, read_description
 from gateway.settings import HOME, Settings
 
-_STAND_INS = {
+_KNOWN = {
     "892c56ac04dd17fee7b313a73adbf72e9ab0ae7b67a5050aab5c50f5907ab76b": (
         "a FINE-TUNED DINOv2 ViT-S/14 that stands in for the stock checkpoint and is not it"
-    )
+    ),
+    "5fb862721186a0c6c3c184a9fc7cf3bd3e367c3e7f2a2dec7170ec99610b8230": (
+        "ImageNet's (torchvision, IMAGENET1K_V1), conv1 to layer3"
+    ),
 }
 
 
@@ -84,6 +87,6 @@ def weights_in_words(model: ModelDescription | dict[str, str | None]) -> str:
     if kind == "seed":
         return f"RANDOM ({detail}): the figures mean nothing"
     if kind == "file":
-        known = _STAND_INS.get(sha256, "a stand-in as far as this report knows, not the stock DINOv2 checkpoint")
+        known = _KNOWN.get(sha256, "as far as this report knows not the stock checkpoint but a stand-in")
         return f"from a file ({detail}{f', values {sha256[:16]}' if sha256 else ''}): {known}"
     return "unknown"

@@ -16,6 +16,7 @@ from evaluation.data import GOOD
 from evaluation.evaluate import Run
 from evaluation.inspection import Inspector, Judged
 from gateway.images import Limits, decode, read_header
+from postprocess.anomaly_map import score_in_words
 from postprocess.heatmap import overlay
 
 _OK, _NG = "#4878a8", "#d1605e"
@@ -43,8 +44,8 @@ def draw_histogram(run: Run, path: Path) -> None:
         axes.set_ylabel(f"{kind} images")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize="small", loc="upper right")
-    below.set_xlabel(f"score (p{run.calibration.score_percentile:g} of the anomaly map)")
-    above.set_title(f"{run.data}: scores of {len(run.judged)} unseen images")
+    below.set_xlabel(f"score ({score_in_words(run.rule, run.calibration.score_percentile)} of the anomaly map)")
+    above.set_title(f"{run.data}, {run.detector}: scores of {len(run.judged)} unseen images")
     figure.savefig(path, dpi=110)
 
 
@@ -68,7 +69,24 @@ def draw_roc(run: Run, path: Path) -> None:
         axes.plot(x, y, marker, color=_NG, markersize=9, clip_on=False, label=f"calibrated, by {name}")
     axes.set(xlabel="share of good images rejected", ylabel="share of bad images rejected", xlim=(0, 1), ylim=(0, 1.01))
     axes.set_aspect("equal")
-    axes.set_title(f"{run.data}: ROC")
+    axes.set_title(f"{run.data}, {run.detector}: ROC")
+    axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def draw_rocs(runs: Sequence[Run], path: Path) -> None:
+    """ROC of each detector on the same images, with what the verdict of each does as a point."""
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for run, colour in zip(runs, mpl.colormaps["Dark2"].colors, strict=False):  # type: ignore[attr-defined]
+        fpr, tpr, _ = roc_curve([j.sample.is_ng for j in run.judged], [j.score for j in run.judged])
+        axes.plot(fpr, tpr, color=colour, linewidth=2, label=f"{run.detector}, AUROC {run.image.auroc:.3f}")
+        x, y = run.false_alarms.by_verdict.share, 1 - run.misses.by_verdict.share
+        axes.plot(x, y, "X", color=colour, markersize=9, clip_on=False, label="  calibrated, by verdict")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="share of good images rejected", ylabel="share of bad images rejected", xlim=(0, 1), ylim=(0, 1.01))
+    axes.set_aspect("equal")
+    axes.set_title(f"{runs[0].data}: ROC by detector")
     axes.legend(fontsize="small", loc="lower right")
     figure.savefig(path, dpi=110)
 

@@ -1,6 +1,7 @@
 """A running gateway, evaluated over HTTP. It keeps nothing: the ROI is deleted at the end."""
 
 import base64
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
-from evaluation.inspection import Calibrated, FitRecipe, Judged, Progress
+from evaluation.inspection import Calibrated, Cost, FitRecipe, Judged, Progress
+from gateway.manifest import DetectorKind
+from postprocess.anomaly_map import ScoreRule
 
 _ROLE = "evaluation"
 _FIT_TIMEOUT_S = 3600.0
@@ -25,12 +28,14 @@ class RemoteError(RuntimeError):
 class RemoteInspector:
     """A gateway behind a URL."""
 
+    detector: DetectorKind = "memory-bank"
+    rule: ScoreRule = "percentile"
     maps = "heatmaps as served: after the blur, in 255 steps up to heatmap_max and clipped there"
 
     def __init__(self, url: str, mm_per_px: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=60.0, transport=transport)
         self._mm_per_px = mm_per_px
-        self._p_score: float | None = None
+        self._learn_s: float | None = None
         self._roi_id: str | None = None
         self._health: dict[str, Any] = {}
         self._params: dict[str, Any] = {}
@@ -65,7 +70,9 @@ class RemoteInspector:
         data = self._form() | _given(coreset_rate=recipe.coreset_rate, seed=recipe.seed)
         data["exclude_suspects"] = str(recipe.exclude_suspects).lower()
         files = [("images", (path.name, path.read_bytes())) for path in images]
+        started = time.perf_counter()
         answer = await self._json("POST", "/fit_ok", data=data, files=files, timeout=_FIT_TIMEOUT_S)
+        self._learn_s = time.perf_counter() - started
         progress(len(images))
         return {
             "coreset_rate": answer["coreset_rate"],
@@ -109,6 +116,17 @@ class RemoteInspector:
             self._params = answer["params"]
             progress(1)
         return judged
+
+    async def cost(self, samples: Sequence[Sample], progress: Progress) -> Cost:
+        """See `Inspector.cost`; with HTTP."""
+        took = []
+        for sample in samples:
+            started = time.perf_counter()
+            await self._infer(sample, "base64")
+            took.append(1e3 * (time.perf_counter() - started))
+            progress(1)
+        p50, p95 = np.quantile(took, (0.5, 0.95)).tolist() if took else (None, None)
+        return Cost(self._learn_s, p50, p95, len(took), version_bytes=None, memory_bytes=None, shared_bytes=None)
 
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
         """See `Inspector.map_of`."""

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.report import machine
 from evaluation.data import DataSet
 from evaluation.evaluate import Rates, Run
 from evaluation.models import weights_in_words
 from gateway.settings import HOME
+from postprocess.anomaly_map import score_in_words
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "openvino", "faiss-cpu")
 _AUPRO = (
@@ -22,13 +24,26 @@ _AUPRO = (
 
 
 def as_json(
-    runs: Sequence[Run], data: Sequence[DataSet], options: dict[str, Any], plots: Mapping[str, Sequence[str]], maps: str
+    runs: Sequence[Run],
+    data: Sequence[DataSet],
+    options: dict[str, Any],
+    plots: Mapping[str, Sequence[str]],
+    maps: str,
 ) -> dict[str, Any]:
-    """Everything that was measured, and with what."""
+    """Everything that was measured, and with what.
+
+    Args:
+        runs: in the order of the report.
+        data: that they are of.
+        options: of the command.
+        plots: file names by data set, and by data set and detector, as `plots_of` calls them.
+        maps: what pixel figures were taken from.
+    """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "options": options,
+        "machine": {name: value for name, value in machine().items() if name not in ("python", "versions")},
         "maps": maps,
         "data": [
             {
@@ -46,6 +61,11 @@ def as_json(
     }
 
 
+def plots_of(data: str, detector: str | None = None) -> str:
+    """Under which name plots are: those of a data set, or of one detector on it."""
+    return data if detector is None else f"{data}: {detector}"
+
+
 def _run_as_json(run: Run) -> dict[str, Any]:
     def rates(found: Rates) -> dict[str, Any]:
         return {
@@ -55,6 +75,8 @@ def _run_as_json(run: Run) -> dict[str, Any]:
 
     return {
         "data": run.data,
+        "detector": run.detector,
+        "score": score_in_words(run.rule, run.calibration.score_percentile),
         "model": run.model,
         "fit": run.fit,
         "calibration": asdict(run.calibration),
@@ -63,6 +85,7 @@ def _run_as_json(run: Run) -> dict[str, Any]:
         "false_alarms": rates(run.false_alarms),
         "misses": rates(run.misses),
         "misses_by_type": {kind: rates(found) for kind, found in run.misses_by_type.items()},
+        "cost": asdict(run.cost),
         "images": [
             {
                 "image": j.sample.name,
@@ -81,20 +104,27 @@ def as_markdown(report: dict[str, Any]) -> str:
     """The report to read, from `as_json`'s."""
     runs, first = report["runs"], report["runs"][0]
     parts = ["# Evaluation", "", *_made_with(report), ""]
+    # The first run of each detector on each data set, with its pictures.
+    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        shown.setdefault((run["data"], run["detector"]), run)
+    for data in report["data"]:
+        rivals = [run for (name, _), run in shown.items() if name == data["name"]]
+        if len(rivals) > 1:
+            parts += [f"## {data['name']}: side by side", "", *_side_by_side(rivals), ""]
+            parts += [*_pictures(report["plots"].get(plots_of(data["name"]), ())), ""]
     if len(runs) > 1:
         parts += ["## All runs", "", *_table_of_runs(runs), ""]
-    shown = [run for i, run in enumerate(runs) if run["data"] not in {r["data"] for r in runs[:i]}]
-    for run in shown:
-        title = f"## {run['data']}" + (f": {_label(run)}" if len(runs) > 1 else "")
-        parts += [title, "", *_details(run), *_pictures(report["plots"].get(run["data"], ())), ""]
+    for (data_name, detector), run in shown.items():
+        title = f"## {data_name}" + (f": {_label(run)}" if len(runs) > 1 else "")
+        pictures = _pictures(report["plots"].get(plots_of(data_name, detector), ()))
+        parts += [title, "", *_details(run), *pictures, ""]
     if first["pixel"] is not None:
         parts += [f"Pixel figures are of {report['maps']}, good images included. {_AUPRO}", ""]
     return "\n".join(parts)
 
 
 def _made_with(report: dict[str, Any]) -> list[str]:
-    run = report["runs"][0]
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines = [f"- **Date**: {report['date']}"]
     for d in report["data"]:
         test = ", ".join(f"{n} {kind}" for kind, n in d["test"].items())
@@ -103,11 +133,70 @@ def _made_with(report: dict[str, Any]) -> list[str]:
             f"- **Data**: {d['name']}, learned from {d['n_train']} OK images, inspected {test}"
             f"{f'; left out: {ignored}' if ignored else ''} (SHA-256 {d['sha256'][:16]})"
         )
-    lines.append(f"- **Weights**: {weights_in_words(run['model']['weights'])}")
-    lines.append(f"- **Model**: {_pairs(run['model'], leave_out=('weights',))}")
+    by_detector = {run["detector"]: run for run in reversed(report["runs"])}
+    for detector, run in sorted(by_detector.items()):
+        lines.append(f"- **Weights**, {detector}: {weights_in_words(run['model']['weights'])}")
+        lines.append(f"- **Model**, {detector}: {_pairs(run['model'], leave_out=('weights',))}")
     lines.append(f"- **Options**: {_pairs(report['options'])}")
-    lines.append(f"- **Versions**: {versions}")
+    lines.append(f"- **Versions**: {', '.join(f'{name} {version}' for name, version in report['versions'].items())}")
+    lines.append(f"- **Machine**: {_pairs(report['machine'])}")
     return lines
+
+
+def _side_by_side(runs: Sequence[dict[str, Any]]) -> list[str]:
+    def pixel(name: str) -> list[str]:
+        return ["–" if run["pixel"] is None else f"{run['pixel'][name]:.4f}" for run in runs]
+
+    rows = [
+        ("image AUROC", [f"{run['image']['auroc']:.4f}" for run in runs]),
+        ("image AP", [f"{run['image']['ap']:.4f}" for run in runs]),
+        ("image F1-max", [f"{run['image']['f1_max']:.4f}" for run in runs]),
+        ("pixel AUROC", pixel("auroc")),
+        ("AUPRO (30 % FPR)", pixel("aupro")),
+        ("score", [run["score"] for run in runs]),
+        *(
+            (f"{name}, by {by}", [_share(run[what][f"by_{by}"]) for run in runs])
+            for by in ("score", "verdict")
+            for what, name in (("false_alarms", "false alarms"), ("misses", "misses"))
+        ),
+        ("OK images learned", [_learned(run["fit"]) for run in runs]),
+        ("OK scores to calibrate by", [str(run["calibration"]["n_ok"]) for run in runs]),
+        *_rows_of_cost(runs),
+    ]
+    head = ["", *(run["detector"] for run in runs)]
+    lines = [head, ["---"] * len(head), *([name, *own] for name, own in rows)]
+    times = (
+        f"Times are of {runs[0]['cost']['n_timed']} inspections, one after another, each with its heatmap, "
+        f"{runs[0]['model']['how']}; what was trained or fitted shares the machine with whatever else it does."
+    )
+    return [*(f"| {' | '.join(cells)} |" for cells in lines), "", times]
+
+
+def _learned(fit: dict[str, Any]) -> str:
+    held_back = fit.get("n_validation")
+    return str(fit["n_ok"]) if held_back is None else f"{fit['n_ok']}, {held_back} of them to validate"
+
+
+def _rows_of_cost(runs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    def shown(name: str, unit: str, factor: float = 1, digits: int = 1) -> list[str]:
+        values = [run["cost"][name] for run in runs]
+        return ["–" if value is None else f"{value * factor:.{digits}f} {unit}" for value in values]
+
+    times = [seconds + _of_a_training(run["fit"]) for seconds, run in zip(shown("learn_s", "s"), runs, strict=True)]
+    return [
+        ("fit or training", times),
+        ("one inspection, p50", shown("p50_ms", "ms")),
+        ("one inspection, p95", shown("p95_ms", "ms")),
+        ("a version on disk", shown("version_bytes", "MB", 1e-6)),
+        ("a version in memory", shown("memory_bytes", "MB", 1e-6)),
+        ("a network that all versions share", shown("shared_bytes", "MB", 1e-6)),
+    ]
+
+
+def _of_a_training(fit: dict[str, Any]) -> str:
+    if "trained" not in fit:
+        return ""
+    return f", {fit['epochs']} epochs on {fit['device']}, {fit['threads']} threads, {fit['trained']}"
 
 
 def _pairs(values: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
@@ -125,12 +214,13 @@ def _plain(value: Any) -> str:
 def _label(run: dict[str, Any]) -> str:
     layers = run["model"].get("layers")
     shown = f"layers {_plain(layers).replace('/', ',')}, " if layers else ""
-    return f"{shown}p{run['calibration']['score_percentile']:g}"
+    return f"{run['detector']}, {shown}{run['score']}"
 
 
 def _table_of_runs(runs: Sequence[dict[str, Any]]) -> list[str]:
     columns = [
         "data",
+        "detector",
         "layers",
         "input",
         "runtime",
@@ -156,10 +246,11 @@ def _table_of_runs(runs: Sequence[dict[str, Any]]) -> list[str]:
         layers, size = run["model"].get("layers"), run["model"].get("input_size")
         cells = [
             run["data"],
+            run["detector"],
             "–" if layers is None else _plain(layers).replace("/", ","),
             "–" if size is None else str(size),
             run["model"]["runtime"],
-            f"{run['fit']['coreset_rate']:g}",
+            f"{run['fit']['coreset_rate']:g}" if "coreset_rate" in run["fit"] else "–",
             str(run["fit"]["seed"]),
             f"{c['score_percentile']:g}",
             *(f"{image[name]:.3f}" for name in ("auroc", "ap", "f1_max")),
@@ -192,6 +283,7 @@ def _details(run: dict[str, Any]) -> list[str]:
             lines += [
                 f"| bad images without a drawn defect, not in the pixel figures | {len(pixel['left_out'])}: {shown} |"
             ]
+    lines += [f"| {name} | {value} |" for name, (value,) in _rows_of_cost([run]) if value != "–"]
     low, high = c["stated_interval"]
     lines += [
         "",
@@ -199,7 +291,7 @@ def _details(run: dict[str, Any]) -> list[str]:
         f"{'; suspects: ' + ', '.join(fit['suspects']) if fit['suspects'] else ''}.",
         "",
         f"Threshold {c['threshold']:.4f} (regions {c['pixel_threshold']:.4f}, of {c['area_mm2_thr']:g} mm² and more) "
-        f"by {c['method']} over {c['n_ok']} OK scores at p{c['score_percentile']:g}. The calibration states that the "
+        f"by {c['method']} over {c['n_ok']} OK scores, {run['score']} each. The calibration states that the "
         f"score rejects {c['stated_rate']:.1%} of unseen OK images, {low:.1%} to {high:.1%}"
         + (
             f", and the verdict {c['stated_verdict_rate']:.1%}, "

@@ -170,3 +170,15 @@ def blur(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     if sigma == 0:
         return anomaly_map
     return cv2.GaussianBlur(anomaly_map, (0, 0), sigma, borderType=cv2.BORDER_REFLECT).astype(np.float32, copy=False)
+
+
+def score_in_words(rule: ScoreRule, percentile: float) -> str:
+    """What `score_by` takes of a map, for people.
+
+    Example:
+        >>> score_in_words("percentile", 99)
+        'p99'
+        >>> score_in_words("top_mean", 99.5)
+        'mean of the highest 0.5 %'
+    """
+    return {"percentile": f"p{percentile:g}", "top_mean": f"mean of the highest {100 - percentile:g} %"}[rule]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.errors import ExportError
-from export.student_teacher.dataset import Columns, OkImages, load, read_csv, read_folder
+from export.labelled_csv import add_column_arguments, columns_from
+from export.student_teacher.dataset import OkImages, load, read_csv, read_folder
 from export.student_teacher.publish import StudentOptions, model_name, publish_student
 from export.student_teacher.resnet import STAGES, WEIGHTS_VARIABLE
 from export.student_teacher.training import TrainingOptions
@@ -96,8 +97,7 @@ def _chosen(parsed: argparse.Namespace) -> list[OkImages]:
         if parsed.all:
             raise ExportError("--all trains every connector of a CSV: with --ok name the one, --connector NAME")
         return [read_folder(parsed.ok, parsed.connector or parsed.ok.resolve().name)]
-    columns = Columns(parsed.image_column, parsed.connector_column, parsed.label_column, parsed.ok_label)
-    connectors = read_csv(parsed.csv, columns)
+    connectors = read_csv(parsed.csv, columns_from(parsed))
     there = ", ".join(connectors) or "none"
     if parsed.all:
         if not connectors:
@@ -112,7 +112,7 @@ def _chosen(parsed: argparse.Namespace) -> list[OkImages]:
 
 def _parser() -> argparse.ArgumentParser:
     default = StudentOptions()
-    training, columns = default.training, Columns()
+    training = default.training
     parser = argparse.ArgumentParser(
         prog="python -m export student-teacher",
         description="Train a ResNet18 student on OK images of a connector to predict a frozen teacher's maps, and"
@@ -129,13 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     which = source.add_mutually_exclusive_group()
     which.add_argument("--connector", metavar="NAME", help="the model is st_NAME (with --ok by default the folder's)")
     which.add_argument("--all", action="store_true", help="train every connector of the CSV")
-    for name, value, text in (
-        ("--image-column", columns.image, "column of the image path"),
-        ("--connector-column", columns.connector, "column of the connector"),
-        ("--label-column", columns.label, "column of the label"),
-        ("--ok-label", columns.ok, "label of the images to learn; all others are left out"),
-    ):
-        source.add_argument(name, default=value, metavar="NAME", help=f"{text} (default: %(default)s)")
+    add_column_arguments(source)
     model = parser.add_argument_group("model")
     model.add_argument(
         "--weights",

@@ -3,7 +3,6 @@
 Of an image that is not OK, nothing but its label is read: its file is never opened.
 """
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
+from export.labelled_csv import Columns, CsvError, read_labelled
 from gateway.errors import GatewayError
 from gateway.images import Limits, decode, read_header, to_model_input
 
@@ -22,16 +22,6 @@ SMALLEST_OK = 10
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 _LIMITS = Limits(max_bytes=2**28, max_pixels=10**8)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the columns of a CSV are called, and what says OK there. Case does not matter."""
-
-    image: str = "image path"
-    connector: str = "connector"
-    label: str = "label"
-    ok: str = "OK"
 
 
 @dataclass(frozen=True)
@@ -78,42 +68,30 @@ def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
     """The OK images of each connector of a CSV, by connector.
 
     Args:
-        file: with a header. Image paths are relative to its folder.
+        file: see `read_labelled`.
         columns: what its columns are called.
 
     Raises:
         ExportError: unreadable, a column is missing, or an image is called OK in one row and not in another.
     """
-    ok: dict[str, dict[Path, None]] = {}
-    others: dict[str, dict[Path, str]] = {}
-    unused: dict[str, Counter[str]] = {}
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = csv.DictReader(stream)
-            image, connector, label = _found(file, lines.fieldnames or (), columns)
-            for line in lines:
-                given, name, said = ((line[column] or "").strip() for column in (image, connector, label))
-                ok.setdefault(name, {})
-                others.setdefault(name, {})
-                unused.setdefault(name, Counter())
-                if said.casefold() == columns.ok.casefold():
-                    if not given:
-                        raise ExportError(f"{file}, line {lines.line_num}: an OK row without an image path")
-                    ok[name][file.parent / given] = None
-                else:
-                    others[name][file.parent / given] = said
-                    unused[name][said] += 1
-    except OSError as error:
-        raise ExportError(f"{file}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ExportError(f"{file}: not a CSV in UTF-8 ({error})") from error
-    for name in ok:
-        both = [path for path in ok[name] if path in others[name]]
+        rows = read_labelled(file, columns)
+    except CsvError as error:
+        raise ExportError(str(error)) from error
+    found = {}
+    for name in sorted({row.connector for row in rows}):
+        own = [row for row in rows if row.connector == name]
+        nameless = next((row for row in own if row.is_ok and not row.given), None)
+        if nameless is not None:
+            raise ExportError(f"{file}, line {nameless.line}: an OK row without an image path")
+        paths = list(dict.fromkeys(row.path for row in own if row.is_ok))
+        others = {row.path: row.label for row in own if not row.is_ok}
+        both = [path for path in paths if path in others]
         if both:
-            raise ExportError(f"{file}: {both[0].name} of connector {name} is both OK and {others[name][both[0]]}")
-    return {
-        name: OkImages(name, list(ok[name]), dict(unused[name]), f"{file}, connector {name}") for name in sorted(ok)
-    }
+            raise ExportError(f"{file}: {both[0].name} of connector {name} is both OK and {others[both[0]]}")
+        unused = Counter(row.label for row in own if not row.is_ok)
+        found[name] = OkImages(name, paths, dict(unused), f"{file}, connector {name}")
+    return found
 
 
 def load(images: OkImages, size: int, seed: int, validation_share: float) -> TrainingImages:
@@ -162,16 +140,3 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
         validation_sha256=validation,
         n_duplicates=len(images.paths) - len(pixels),
     )
-
-
-def _found(file: Path, header: Sequence[str], columns: Columns) -> tuple[str, str, str]:
-    known = {column.strip().casefold(): column for column in header}
-    wanted = (columns.image, columns.connector, columns.label)
-    missing = [name for name in wanted if name.strip().casefold() not in known]
-    if missing:
-        raise ExportError(
-            f"{file}: no column {' and no column '.join(map(repr, missing))}; its columns are"
-            f" {', '.join(header) or 'none'}. Other names: --image-column, --connector-column, --label-column"
-        )
-    image, connector, label = (known[name.strip().casefold()] for name in wanted)
-    return image, connector, label

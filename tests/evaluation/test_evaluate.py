@@ -26,6 +26,7 @@ from gateway.pipeline import InspectionPipeline
 from gateway.settings import Settings
 from postprocess.anomaly_map import score
 from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set, tile, write
+from tests.export.tiny_student import write_images
 from tests.gateway.brightness_engine import BrightnessEngine
 
 MM_PER_PX = 1.0
@@ -194,8 +195,8 @@ def test_the_command_writes_report_and_plots(tiny, seeded, capsys):
     assert [run["calibration"]["score_percentile"] for run in report["runs"]] == [99, 95]
     assert len(report["runs"][0]["images"]) == 8
     assert report["data"][0]["test"] == {"good": 4, "pale": 1, "spot": 3}
-    assert {"tiny-histogram.png", "tiny-roc.png"} <= set(report["plots"]["tiny"])
-    for plot in report["plots"]["tiny"]:
+    assert {"tiny-histogram.png", "tiny-roc.png"} <= set(report["plots"]["tiny: memory-bank"])
+    for plot in report["plots"]["tiny: memory-bank"]:
         assert cv2.imread(str(seeded / plot)).std() > 1
     text = (seeded / "report.md").read_text()
     for said in ("RANDOM", "## All runs", "AUPRO", "| misses, spot |", "tiny-histogram.png", "numpy", "seed"):
@@ -214,7 +215,7 @@ def test_a_csv_is_a_row_and_pictures_for_each_connector(tmp_path, settings, monk
     file = tmp_path / "dataset.csv"
     file.write_text("\n".join(lines) + "\n")
 
-    async def inspector(args, variant):
+    async def inspector(args, detector, variant):
         local = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine())
         await local.start()
         return local
@@ -226,12 +227,89 @@ def test_a_csv_is_a_row_and_pictures_for_each_connector(tmp_path, settings, monk
     assert [run["data"] for run in report["runs"]] == ["a", "a/b"]
     assert report["data"][0]["ignored"] == {"occlusion": 1}
     assert report["runs"][0]["pixel"] is None
-    assert report["plots"]["a"][0] == "1-a-histogram.png"
-    assert report["plots"]["a/b"][0] == "2-a_b-histogram.png"
+    assert report["plots"]["a: memory-bank"][0] == "1-a-histogram.png"
+    assert report["plots"]["a/b: memory-bank"][0] == "2-a_b-histogram.png"
     assert all((out / plot).is_file() for plots in report["plots"].values() for plot in plots)
     text = (out / "report.md").read_text()
-    assert "| a/b | 0 | " in text
+    assert "| a/b | memory-bank | 0 | " in text
     assert "left out: 1 occlusion" in text
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """Images of parts, some with a bright block, in MVTec layout."""
+    folder = tmp_path / "marked"
+    write_images(folder / "train" / "good", 12, seed=1, size=64)
+    write_images(folder / "test" / "good", 4, seed=2, size=64)
+    for path in write_images(folder / "test" / "block", 4, seed=3, size=64):
+        pixels = cv2.imread(str(path))
+        pixels[20:40, 20:40] = 255
+        cv2.imwrite(str(path), pixels)
+        mask = np.zeros(pixels.shape[:2], np.uint8)
+        mask[20:40, 20:40] = 255
+        write(folder / "ground_truth" / "block" / f"{path.stem}_mask.png", mask)
+    return folder
+
+
+_STUDENT = ("--teacher", "seed:0", "--teacher-layers", "layer1", "--student-size", "32", "--epochs", "1")
+
+
+def test_both_detectors_are_one_report_side_by_side_with_what_each_costs(marked, seeded, capfd):
+    asked = [str(marked), "--out", str(seeded), "--detector", "both", *_STUDENT]
+    assert command.main(asked) == 0
+    report = json.loads((seeded / "report.json").read_text())
+    bank, student = report["runs"]
+    assert [run["detector"] for run in report["runs"]] == ["memory-bank", "student-teacher"]
+    assert student["model"]["extractor"] == "student-teacher-resnet18"
+    assert student["score"] == "mean of the highest 1 %"
+    assert (student["fit"]["n_ok"], student["fit"]["n_validation"], student["fit"]["trained"]) == (12, 2, "now")
+    assert student["calibration"]["n_ok"] == 2
+    for run in report["runs"]:
+        assert run["image"]["auroc"] > 0.5
+        assert run["pixel"]["n_regions"] == 4
+        cost = run["cost"]
+        assert 0 < cost["p50_ms"] <= cost["p95_ms"]
+        assert cost["n_timed"] == len(run["images"]) == 8
+        assert cost["learn_s"] > 0
+        assert cost["version_bytes"] > 0
+    assert bank["cost"]["shared_bytes"] > 1e6
+    assert student["cost"]["shared_bytes"] == 0
+    text = (seeded / "report.md").read_text()
+    assert "|  | memory-bank | student-teacher |" in text
+    for plots in report["plots"].values():
+        for plot in plots:
+            assert cv2.imread(str(seeded / plot)).std() > 1
+            assert plot in text
+    assert report["plots"]["marked"] == ["marked-roc-by-detector.png"]
+    assert str(marked) not in text + json.dumps(report)
+
+    assert command.main([*asked[:3], "--detector", "student-teacher", *_STUDENT]) == 0
+    (again,) = json.loads((seeded / "report.json").read_text())["runs"]
+    assert again["fit"]["trained"] == "earlier"
+    assert [image["score"] for image in again["images"]] == [image["score"] for image in student["images"]]
+    assert again["calibration"] == student["calibration"]
+
+
+def test_a_training_that_fails_ends_the_command(marked, seeded, capfd):
+    assert (
+        command.main([str(marked), "--out", str(seeded), "--detector", "student-teacher", "--teacher", "no.pth"]) == 1
+    )
+    said = capfd.readouterr().err
+    assert "no.pth" in said
+    assert "error: the training failed" in said
+
+
+def test_timings_remember_nothing(tiny, settings, tmp_path):
+    data = read_folder(tiny)
+    for fitted in (0, 1):
+        engine = CountingEngine()
+        inspector = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", engine, timings=True)
+        (found,) = asyncio.run(run(inspector, data, n_timed=3))
+        assert found.cost.n_timed == 3
+        assert found.cost.learn_s > 0
+        warm_up = 3
+        # The first time, those inspected for their verdicts are new as well.
+        assert engine.n == N_TRAIN + warm_up + 3 + (len(data.test) if fitted == 0 else 0)
 
 
 def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
@@ -242,6 +320,9 @@ def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
         [str(tmp_path), "--csv", "x.csv"],
         [str(tmp_path), "--url", "http://x", "--layers", "6,8"],
         ["x", "--p-score", "90"],
+        ["x", "--epochs", "3"],
+        ["x", "--detector", "student-teacher", "--coreset-rate", "0.1"],
+        ["x", "--detector", "both", "--url", "http://x"],
     ):
         with pytest.raises(SystemExit, match="2"):
             command.main(wrong)

@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from evaluation.data import read_csv as read_labelled_for_evaluation
 from export.errors import ExportError
+from export.labelled_csv import Columns
 from export.student_teacher.augment import Augmentation, augmented
-from export.student_teacher.dataset import SMALLEST_OK, Columns, load, read_csv, read_folder
+from export.student_teacher.dataset import SMALLEST_OK, load, read_csv, read_folder
 from tests.export.tiny_student import write_images
 
 
@@ -52,9 +54,23 @@ def test_connectors_are_told_apart_and_paths_start_at_the_file(tmp_path, monkeyp
     load(found["conn2"], 32, 0, 0.2)
 
 
+def test_training_and_evaluation_read_the_same_csv_alike(tmp_path, monkeypatch):
+    (tmp_path / "lists").mkdir()
+    rows = [*ok_rows(tmp_path / "lists", "conn1", 6, seed=1), ("bad.png", "conn1", "KO")]
+    rows += [(f"here/{path.name}", "conn1", "ok") for path in write_images(tmp_path / "here", 6, seed=2)]
+    (tmp_path / "lists" / "bad.png").write_bytes(b"not opened")
+    file = write_csv(tmp_path / "lists", *rows, header="Image_Path,roi,label")
+    monkeypatch.chdir(tmp_path)  # from where the second half of the paths start
+    trained = read_csv(file, Columns())["conn1"].paths
+    (evaluated,) = read_labelled_for_evaluation(file)
+    good = [*evaluated.train, *(sample.path for sample in evaluated.test if not sample.is_ng)]
+    assert sorted(trained) == sorted(good)
+    assert len(trained) == 12
+
+
 def test_columns_and_label_may_have_other_names(tmp_path):
     file = write_csv(tmp_path, ("a.png", "x", "gut"), ("b.png", "x", "OK"), header="Bild, Stecker ,Urteil")
-    found = read_csv(file, Columns("bild", "stecker", "urteil", ok="GUT"))["x"]
+    found = read_csv(file, Columns(("bild",), ("stecker",), ("urteil",), ok="GUT"))["x"]
     assert [path.name for path in found.paths] == ["a.png"]
     assert found.unused == {"OK": 1}
 

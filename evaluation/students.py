@@ -1,0 +1,164 @@
+"""The second detector: a student trained on the OK images of a data set, published and inspected with as any other."""
+
+import csv
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from anyio import to_thread
+
+from artifacts.publishing import PublishError, publish_model
+from evaluation.inspection import FitRecipe, Progress
+from evaluation.local import LocalInspector
+from gateway.engines import TokenEngine
+from gateway.manifest import DetectorKind
+from gateway.settings import HOME, Settings
+from gateway.student_description import StudentDescription, read_student
+from postprocess.anomaly_map import ScoreRule
+
+_CONNECTOR = "evaluated"
+
+
+class TrainingFailedError(RuntimeError):
+    """No student came out; what was wrong went to stderr."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentRecipe:
+    """How to train, as `python -m export student-teacher` takes it; what is None is as there."""
+
+    weights: str | None = None
+    layers: str | None = None
+    size: int | None = None
+    epochs: int | None = None
+
+    def arguments(self, seed: int | None) -> list[str]:
+        """Of the command line."""
+        given = {
+            "--weights": self.weights,
+            "--layers": self.layers,
+            "--size": self.size,
+            "--epochs": self.epochs,
+            "--seed": seed,
+        }
+        return [text for name, value in given.items() if value is not None for text in (name, str(value))]
+
+
+class StudentInspector(LocalInspector):
+    """Trains in a process of its own; a student that came of the same images and options before is taken as it is."""
+
+    detector: DetectorKind = "student-teacher"
+    rule: ScoreRule = "top_mean"
+
+    def __init__(
+        self,
+        settings: Settings,
+        mm_per_px: float,
+        cache: Path,
+        recipe: StudentRecipe,
+        engine: TokenEngine | None = None,
+    ) -> None:
+        """Wire.
+
+        Args:
+            settings: as the service has them, but for the folder of models; with the embedded engine.
+            mm_per_px: of all images.
+            cache: folder where students are kept.
+            recipe: how to train.
+            engine: of tokens, which no student asks, in place of the one that the settings name.
+        """
+        super().__init__(settings, mm_per_px, cache / "tokens", engine)
+        self._repository = cache / "students"
+        self._recipe = recipe
+        self._student: StudentDescription | None = None
+        self._runtime = "none"
+
+    async def start(self) -> None:
+        """Nothing: the network comes with the version."""
+
+    def describe(self) -> dict[str, Any]:
+        """See `Inspector.describe`; of the student that was trained last."""
+        student = self._student
+        assert student is not None
+        return {
+            "extractor": student.extractor,
+            "weights": student.weights.model_dump(),
+            "fingerprint": student.fingerprint,
+            "layers": [layer.name for layer in student.layers],
+            "input_size": student.input_size,
+            "token_hw": [student.input_size, student.input_size],
+            "runtime": self._runtime,
+            **self._judged_with(),
+        }
+
+    async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
+        """Train, unless that was done before, and publish.
+
+        Raises:
+            TrainingFailedError: it did.
+        """
+        self._next_roi()
+        version, was_there = await to_thread.run_sync(self._trained, images, recipe.seed)
+        student = self._student = read_student(version)
+        try:
+            published = await to_thread.run_sync(
+                lambda: publish_model(
+                    self._services.store,
+                    self.settings,
+                    version,
+                    self._key,
+                    mm_per_px=self._mm_per_px,
+                    images=images,
+                )
+            )
+        except PublishError as error:
+            raise TrainingFailedError(str(error)) from error
+        roi = await self._services.banks.get(self._key)
+        self._runtime = (await roi.loaded.detector.engine(self._services.engines)).status.runtime
+        progress(len(images))
+        training = student.training
+        self._learn_s = training.seconds
+        return {
+            "seed": training.seed,
+            "n_ok": training.n_train + training.n_validation,
+            "n_validation": training.n_validation,
+            "n_duplicates": training.n_duplicates,
+            "epochs": training.epochs,
+            "best_epoch": training.best_epoch,
+            "device": training.device,
+            "threads": training.threads,
+            "trained": "earlier" if was_there else "now",
+            "spatial_weights": published.manifest.spatial_weights.kind,
+            "suspects": [],
+            "warnings": published.warnings,
+        }
+
+    def _shared_bytes(self) -> int:
+        return 0  # each brings its own
+
+    def _trained(self, images: Sequence[Path], seed: int | None) -> tuple[Path, bool]:
+        """The version's folder, and whether it was there before."""
+        arguments = self._recipe.arguments(seed)
+        digest = hashlib.sha256("\0".join(arguments).encode())
+        for image in images:
+            digest.update(hashlib.sha256(image.read_bytes()).digest())
+        repository = self._repository / digest.hexdigest()[:12]
+        before = set(repository.glob("st_*/[0-9]*"))
+        with TemporaryDirectory(prefix="evaluate-") as folder:
+            file = Path(folder) / "ok.csv"
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows(
+                    [("path", "connector", "label"), *((image.resolve(), _CONNECTOR, "OK") for image in images)]
+                )
+            command = [sys.executable, "-m", "export", "student-teacher", *arguments, "--repository", str(repository)]
+            command += ["--csv", str(file), "--connector", _CONNECTOR]
+            done = subprocess.run(command, cwd=HOME, stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise TrainingFailedError("the training failed: see above")
+        version = Path(done.stdout.strip())
+        return version, version in before

@@ -1,0 +1,99 @@
+"""A CSV that says of images whose they are and whether they are OK. No image is opened here, and no torch imported."""
+
+import csv
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+class CsvError(ValueError):
+    """A CSV that cannot be read; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the columns are called, any of several names, and what says OK there. Case does not matter."""
+
+    image: tuple[str, ...] = ("image path", "image_path", "path", "image")
+    connector: tuple[str, ...] = ("connector", "roi", "roi_id")
+    label: tuple[str, ...] = ("label",)
+    ok: str = "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """A line of a CSV."""
+
+    line: int
+    given: str
+    """The path as it stands there, which may be empty."""
+    path: Path
+    connector: str
+    label: str
+    is_ok: bool
+
+
+def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
+    """Read the lines of a CSV.
+
+    Args:
+        file: in UTF-8, with a header; image paths are relative to its folder, or else to the current one.
+        columns: what its columns are called.
+
+    Raises:
+        CsvError: unreadable, or a column is missing.
+    """
+    rows = []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)
+            image, connector, label = _found(file, lines.fieldnames or (), columns)
+            for line in lines:
+                given, whose, said = ((line[column] or "").strip() for column in (image, connector, label))
+                is_ok = said.casefold() == columns.ok.casefold()
+                rows.append(LabelledRow(lines.line_num, given, _located(file, given), whose, said, is_ok))
+    except OSError as error:
+        raise CsvError(f"{file}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CsvError(f"{file}: not a CSV in UTF-8 ({error})") from error
+    return rows
+
+
+def add_column_arguments(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Options that name columns otherwise."""
+    default = Columns()
+    for name in ("image", "connector", "label"):
+        names = getattr(default, name)
+        shown = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"of the CSV (default: {shown})")
+    parser.add_argument("--ok-label", default=default.ok, metavar="NAME", help="of OK images (default: %(default)s)")
+
+
+def columns_from(parsed: Namespace) -> Columns:
+    """What `add_column_arguments` was told."""
+    given = {name: getattr(parsed, f"{name}_column") for name in ("image", "connector", "label")}
+    return Columns(**{name: (value,) for name, value in given.items() if value is not None}, ok=parsed.ok_label)
+
+
+def _found(file: Path, header: Sequence[str], columns: Columns) -> list[str]:
+    known = {column.strip().casefold(): column for column in reversed(header)}
+    found, missing = [], []
+    for each in fields(columns)[:3]:
+        names = [name.strip().casefold() for name in getattr(columns, each.name)]
+        there = next((known[name] for name in names if name in known), None)
+        if there is None:
+            missing.append(f"no column {names[0]!r}")
+        else:
+            found.append(there)
+    if missing:
+        raise CsvError(
+            f"{file}: {' and '.join(missing)}; its columns are {', '.join(header) or 'none'}."
+            " Other names: --image-column, --connector-column, --label-column"
+        )
+    return found
+
+
+def _located(file: Path, given: str) -> Path:
+    beside = file.parent / given
+    return Path(given) if given and not beside.is_file() and Path(given).is_file() else beside
