@@ -385,9 +385,12 @@ class ReadyAnswer(BaseModel):
     """Whether inspections can be served now."""
 
     ready: bool
-    engine: str = Field(description="'ready', or why not")
+    engine: str = Field(description="of the token model: 'ready', or why not")
     storage: str = Field(description="'ready', or why not")
     process: str = Field(description="'ready', or why not: it is shutting down")
+    networks: list[str] = Field(
+        description="student-teacher networks in use, each with 'ready' or why not; ROIs of others do without them"
+    )
     degraded: list[str] = Field(
         description="ROIs of which this process found something damaged: inspections of them are answered by the last "
         "whole version, or refused"

@@ -1,5 +1,6 @@
 """``GET /health``, ``/ready`` and ``/rois``: what there is and how it does."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -65,8 +66,11 @@ async def health(services: ServicesDep) -> Response:
     responses={503: {"model": ReadyAnswer, "description": "not now, and why"}},
 )
 async def ready(services: ServicesDep) -> Response:
-    """For load balancers: 200 when the engine answers and results can be stored, else 503 with the reason."""
-    engine = await services.engine.ready()
+    """For load balancers: 200 when the engine answers and results can be stored, else 503 with the reason.
+
+    A network that a single version brings along is told of, and makes nothing unready: other ROIs do without it.
+    """
+    engine, networks = await asyncio.gather(services.engine.ready(), services.engines.states())
     storage = await to_thread.run_sync(_storage_reason, services.store)
     process = services.lifecycle.reason
     is_ready = engine.ready and storage is None and process is None
@@ -76,6 +80,7 @@ async def ready(services: ServicesDep) -> Response:
             "engine": "ready" if engine.ready else engine.reason or "not ready",
             "storage": storage or "ready",
             "process": process or "ready",
+            "networks": [f"{each.name}: {'ready' if each.ready else each.reason or 'not ready'}" for each in networks],
             "degraded": [
                 f"{key}: {'; '.join(found.values())}" for key, found in services.store.faults.degraded().items()
             ],

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from gateway.engines.base import TokenEngine
 from gateway.engines.embedded import EmbeddedEngine
@@ -13,6 +14,37 @@ from gateway.model_description import ModelDescription
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """Of a network that a version brought along."""
+
+    name: str
+    """Of its model."""
+    ready: bool
+    reason: str | None
+    """Why it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    name: str
+    starting: asyncio.Task[TokenEngine]
+
+    @property
+    def has_loaded(self) -> bool:
+        task = self.starting
+        return not task.cancelled() and task.exception() is None and task.result().status.runtime != "none"
+
+    async def state(self) -> NetworkState:
+        task = self.starting
+        if not task.done():
+            return NetworkState(self.name, ready=False, reason="it is being loaded")
+        if task.cancelled() or task.exception() is not None:
+            return NetworkState(self.name, ready=False, reason="it could not be loaded")
+        status = await task.result().ready()
+        return NetworkState(self.name, status.ready, status.reason)
 
 
 class Engines:
@@ -29,7 +61,7 @@ class Engines:
         self.tokens = tokens
         self._settings = settings
         self._thread = thread
-        self._started: OrderedDict[str, asyncio.Task[TokenEngine]] = OrderedDict()
+        self._networks: OrderedDict[str, _Network] = OrderedDict()
         self._retiring: dict[asyncio.Task[None], asyncio.Task[TokenEngine]] = {}
 
     async def network(self, model: ModelDescription, graph: bytes) -> TokenEngine:
@@ -40,14 +72,20 @@ class Engines:
             graph: ONNX, verified; for a network in this process.
         """
         # In this process each model has a network of its own; at Triton a name has one, whatever version it serves.
-        name = model.fingerprint if self._settings.engine == "embedded" else model.name
-        task = self._started.get(name)
-        if task is None or (task.done() and not _has_loaded(task)):
+        key = model.fingerprint if self._settings.engine == "embedded" else model.name
+        network = self._networks.get(key)
+        if network is None or (network.starting.done() and not network.has_loaded):
             engine = ObservedEngine(self._made(model, graph))
-            task = self._started[name] = asyncio.create_task(_start(engine), name=f"start {model.name}")
+            starting = asyncio.create_task(_start(engine), name=f"start {model.name}")
+            network = self._networks[key] = _Network(model.name, starting)
             self._retire_oldest()
-        self._started.move_to_end(name)
-        return await asyncio.shield(task)
+        self._networks.move_to_end(key)
+        return await asyncio.shield(network.starting)
+
+    async def states(self) -> list[NetworkState]:
+        """Of the networks that versions brought along and that are kept, by name."""
+        found = await asyncio.gather(*(network.state() for network in self._networks.values()))
+        return sorted(found, key=lambda state: (state.name, not state.ready))
 
     def _made(self, model: ModelDescription, graph: bytes) -> TokenEngine:
         if self._settings.engine == "triton":
@@ -57,10 +95,10 @@ class Engines:
         return EmbeddedEngine(self._settings, self._thread, (model, graph))
 
     def _retire_oldest(self) -> None:
-        while len(self._started) > self._settings.networks_kept:
-            _, started = self._started.popitem(last=False)
-            task = asyncio.create_task(self._retire(started), name="retire engine")
-            self._retiring[task] = started
+        while len(self._networks) > self._settings.networks_kept:
+            _, oldest = self._networks.popitem(last=False)
+            task = asyncio.create_task(self._retire(oldest.starting), name="retire engine")
+            self._retiring[task] = oldest.starting
             task.add_done_callback(lambda done: self._retiring.pop(done, None))
 
     async def _retire(self, started: "asyncio.Task[TokenEngine]") -> None:
@@ -70,7 +108,7 @@ class Engines:
 
     async def close(self) -> None:
         """Close all of them."""
-        left = [*self._started.values(), *self._retiring.values()]
+        left = [*(network.starting for network in self._networks.values()), *self._retiring.values()]
         for task in (*self._retiring, *left):
             task.cancel()  # one that has started already is not touched by it
         for engine in await asyncio.gather(*left, return_exceptions=True):
@@ -84,10 +122,6 @@ class Engines:
 async def _start(engine: TokenEngine) -> TokenEngine:
     await engine.start()
     return engine
-
-
-def _has_loaded(task: "asyncio.Task[TokenEngine]") -> bool:
-    return not task.cancelled() and task.exception() is None and task.result().status.runtime != "none"
 
 
 def create_engines(settings: Settings) -> Engines:

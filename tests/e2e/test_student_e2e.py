@@ -113,6 +113,8 @@ def test_a_published_student_answers_in_the_place_of_the_bank_at_once(trained, g
     assert answer["image_size"] == [SENT, SENT]
     assert answer["score"] == pytest.approx(trained.score_of(UNSEEN), rel=1e-3)
     assert "random weights" in " ".join(answer["warnings"])
+    ready = gateway.client.get("/ready")
+    assert (ready.status_code, ready.json()["networks"]) == (200, ["st_conn1: ready"])
 
 
 def test_the_ok_scores_are_those_that_infer_gives_its_validation_images(trained, gateway, published):

@@ -123,6 +123,11 @@ def test_a_gateway_over_the_server_answers_as_one_with_the_network_inside(
     with launch(f"student-triton-{precision}", engine="triton", triton_url=server.url, **settings) as outside:
         answers = [outside.infer("conn1", image) for image in unseen]
         refused = outside.post("/infer", "other", unseen[:1], "image")
+        assert outside.client.get("/ready").json()["networks"] == ["st_conn1: ready"]
+        server.kill()
+        (said,) = outside.client.get("/ready").json()["networks"]
+        assert said.startswith("st_conn1: ")
+        assert "ready" not in said
     for answer, wanted in zip(answers, expected, strict=True):
         assert answer["score"] == pytest.approx(wanted["score"], rel=1e-3)
         maps = [decoded(base64.b64decode(each["heatmap_png_base64"])) for each in (answer, wanted)]
