@@ -1,25 +1,17 @@
-"""Models of connectors from a CSV: what is written, that KO images are unused, and that a killed training goes on."""
+"""Models of connectors from a CSV: what is written, that KO images are unused, and what is refused."""
 
 import hashlib
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from safetensors import SafetensorError, safe_open
 
 from export import __main__ as export_main
 from export.comparison import camera_images
 from export.errors import ExportError
-from export.student_teacher.checkpoint import FILE
 from export.student_teacher.comparison import compare_maps, robust_scores
 from export.triton_config import parse_config, write_serving_files
 from export.triton_options import ServingOptions
@@ -178,43 +170,6 @@ def test_the_same_recipe_is_not_trained_again_and_another_seed_is_the_next_versi
     assert (first, second) == (tmp_path / "st_conn1" / "1", tmp_path / "st_conn1" / "2")
     assert read_student(first) == read_student(repository / "st_conn1" / "1")
     assert read_student(first).fingerprint != read_student(second).fingerprint
-
-
-def epochs_done(checkpoint: Path) -> int:
-    try:
-        with safe_open(checkpoint, framework="np") as file:
-            return len(json.loads(file.metadata()["progress"])["history"])
-    except (OSError, SafetensorError):
-        return 0
-
-
-def test_a_killed_training_goes_on_in_another_process_to_the_result_of_an_uninterrupted_one(data, tmp_path):
-    whole = publish_folder(data / "conn1", options(tmp_path / "whole", epochs=60, patience=60))
-    line = [sys.executable, "-m", "export", "student-teacher", "--ok", data / "conn1", *COMMAND]
-    line += ["--epochs", "60", "--patience", "60", "--repository", tmp_path / "killed"]
-    checkpoint = tmp_path / "killed" / "st_conn1" / ".training" / FILE
-    with subprocess.Popen(line, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 240
-        while epochs_done(checkpoint) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    reached = epochs_done(checkpoint)
-    assert 3 <= reached < 60
-    assert not (tmp_path / "killed" / "st_conn1" / "1").exists()
-
-    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert f"conn1: going on after epoch {reached}" in done.stderr
-    assert "epoch=60/60" in done.stderr
-    resumed = Path(done.stdout.strip())
-    assert resumed == tmp_path / "killed" / "st_conn1" / "1"
-    one, other = read_student(whole), read_student(resumed)
-    assert one.training.losses == other.training.losses
-    assert one.student_sha256 == other.student_sha256
-    assert one.fingerprint == other.fingerprint
-    assert not checkpoint.parent.exists()
 
 
 @pytest.mark.parametrize(

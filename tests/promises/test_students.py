@@ -1,0 +1,99 @@
+"""A student is what its OK images, its options and its seed make it, and nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from export.student_teacher.checkpoint import FILE
+from gateway.student_description import read_student
+from tests.export.tiny_student import COMMAND, options, publish_folder, write_images
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+_TELLING = """
+import atexit, pathlib, runpy, sys
+told, opened = sys.argv[1], set()
+sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
+atexit.register(lambda: pathlib.Path(told).write_text("\\n".join(opened)))
+sys.argv = ["export", *sys.argv[2:]]
+runpy.run_module("export", run_name="__main__")
+"""
+"""`python -m export` that writes down which files Python opened."""
+
+
+def test_of_images_that_are_not_ok_not_even_the_file_is_opened(tmp_path):
+    rows, labels = [], ("OK", "KO", "OCCLUSION", "PARTIAL OCCLUSION")
+    for number, label in enumerate(labels):
+        for connector in ("conn1", "conn2"):
+            folder = tmp_path / label / connector
+            paths = write_images(folder, 12, seed=10 * number + int(connector[-1]))
+            rows += [f"{path.relative_to(tmp_path)},{connector},{label}" for path in paths]
+    file = tmp_path / "dataset.csv"
+    file.write_text("\n".join(["image path,connector,label", *rows]) + "\n")
+    told = tmp_path / "opened.txt"
+    line = [sys.executable, "-c", _TELLING, told, "student-teacher", "--csv", file, "--all", *COMMAND]
+    done = subprocess.run([*line, "--repository", tmp_path / "models"], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    opened = {Path(line) for line in told.read_text().splitlines()}
+    images = {path for path in opened if path.suffix == ".png" and path.is_relative_to(tmp_path)}
+    assert images == set((tmp_path / "OK").rglob("*.png"))
+    for connector in ("conn1", "conn2"):
+        model = read_student(tmp_path / "models" / f"st_{connector}" / "1")
+        assert model.training.unused == dict.fromkeys(labels[1:], 12)
+        assert {image.name for image in model.training.images} == {
+            path.name for path in (tmp_path / "OK" / connector).iterdir()
+        }
+
+
+def test_the_same_seed_and_images_give_the_same_student_and_another_seed_another(tmp_path):
+    write_images(tmp_path / "conn1", 10)
+    one, same, other = (
+        read_student(publish_folder(tmp_path / "conn1", options(tmp_path / str(i), seed=seed))).student_sha256
+        for i, seed in enumerate((3, 3, 4))
+    )
+    assert one == same != other
+
+
+def epochs_done(checkpoint: Path) -> int:
+    try:
+        with safe_open(checkpoint, framework="np") as file:
+            return len(json.loads(file.metadata()["progress"])["history"])
+    except (OSError, SafetensorError):
+        return 0
+
+
+def test_a_killed_training_goes_on_in_another_process_to_the_result_of_an_uninterrupted_one(tmp_path):
+    data = tmp_path / "data"
+    write_images(data / "conn1", 10)
+    whole = publish_folder(data / "conn1", options(tmp_path / "whole", epochs=60, patience=60))
+    line = [sys.executable, "-m", "export", "student-teacher", "--ok", data / "conn1", *COMMAND]
+    line += ["--epochs", "60", "--patience", "60", "--repository", tmp_path / "killed"]
+    checkpoint = tmp_path / "killed" / "st_conn1" / ".training" / FILE
+    with subprocess.Popen(line, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while epochs_done(checkpoint) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    reached = epochs_done(checkpoint)
+    assert 3 <= reached < 60
+    assert not (tmp_path / "killed" / "st_conn1" / "1").exists()
+
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"conn1: going on after epoch {reached}" in done.stderr
+    assert "epoch=60/60" in done.stderr
+    resumed = Path(done.stdout.strip())
+    assert resumed == tmp_path / "killed" / "st_conn1" / "1"
+    one, other = read_student(whole), read_student(resumed)
+    assert one.training.losses == other.training.losses
+    assert one.student_sha256 == other.student_sha256
+    assert one.fingerprint == other.fingerprint
+    assert not checkpoint.parent.exists()
