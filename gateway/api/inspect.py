@@ -14,7 +14,7 @@ from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image, r
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import BatchAnswer, BatchItem, InferAnswer
+from gateway.api.schemas.inspect import BatchAnswer, BatchItem, InferAnswer
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,

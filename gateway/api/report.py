@@ -15,7 +15,7 @@ from gateway import report as page
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import ReportAnswer
+from gateway.api.schemas.report import ReportAnswer
 from gateway.api.scrape import drift_of
 from gateway.api.status import detail_and_manifest
 from gateway.drift import MIN_SAMPLES

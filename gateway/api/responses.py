@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from fastapi import Response
 
-from gateway.api.schemas import ErrorEnvelope
+from gateway.api.schemas.errors import ErrorEnvelope
 from gateway.errors import GatewayError, ShuttingDownError, envelope
 from gateway.request_context import tell
 

@@ -11,7 +11,7 @@ from gateway import metrics
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import DriftAnswer
+from gateway.api.schemas.drift import DriftAnswer
 from gateway.drift import histogram
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.roi_key import RoiKey

@@ -12,7 +12,7 @@ from gateway.access import Caller
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import (
+from gateway.api.schemas.status import (
     AuditAnswer,
     CalibrationSummary,
     ExcludedImageAnswer,

@@ -11,7 +11,7 @@ from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas import (
+from gateway.api.schemas.teach import (
     CalibrateAnswer,
     CalibrateRequest,
     Deleted,

@@ -23,7 +23,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.api.schemas import BatchAnswer, CalibrateAnswer, FitAnswer, InferAnswer
+from gateway.api.schemas.inspect import BatchAnswer, InferAnswer
+from gateway.api.schemas.teach import CalibrateAnswer, FitAnswer
 from gateway.errors import ERRORS
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel
