@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import accuracy, coreset, engine, fit, infer, knn, observe, report
+from bench import accuracy, coreset, detectors, engine, fit, infer, knn, observe, report
 from gateway.services import set_threads
 from gateway.settings import Settings
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, ModuleType] = {
     "infer": infer,
     "fit": fit,
     "observe": observe,
+    "detectors": detectors,
     "accuracy": accuracy,
 }
 """Each has `HELP`, `add_arguments(parser)` and `run(args) -> (what was measured with, rows)`."""

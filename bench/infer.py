@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     with ExitStack() as stack:
         models_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for size in args.banks:
-            _publish(models_dir, tokens, size)
+            publish_bank(models_dir, tokens, size)
         url = stack.enter_context(triton(tokens.repository)) if set(args.engines) - {"embedded"} else ""
         for name in args.engines:
             settings: dict[str, Any] = {"engine": "embedded"}
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
                     ]
                     for clients in args.clients:
                         answers, seconds, floor = _load(port, forms, clients, args.requests, bare, image, name)
-                        row = {"served_by": name, "bank": size, "clients": clients, **_figures(answers, seconds)}
+                        row = {"served_by": name, "bank": size, "clients": clients, **figures(answers, seconds)}
                         if floor is not None:
                             row |= {"bare_ms": round(floor * 1e3, 1), "p50_of_bare": round(row["p50"] / floor / 1e3, 2)}
                         if name != "embedded":
@@ -115,7 +115,8 @@ def _load(
     return answers, time.perf_counter() - start, None
 
 
-def _figures(answers: list[Answer], seconds: float) -> Row:
+def figures(answers: list[Answer], seconds: float) -> Row:
+    """Percentiles in milliseconds, answers a second, and medians of the stages."""
     for answer in answers:
         body_of(answer)
     ms = np.array([a.seconds for a in answers]) * 1e3
@@ -152,7 +153,7 @@ async def _bare_client(url: str, tokens: Tokens, image: NDArray[np.uint8], clien
         return requests / (time.perf_counter() - start)
 
 
-def _publish(models_dir: Path, tokens: Tokens, size: int) -> None:
+def publish_bank(models_dir: Path, tokens: Tokens, size: int) -> None:
     """A memory bank of exactly this size, as a fit would have stored it."""
     bank = tokens.bank(size)
     model = tokens.model

@@ -16,7 +16,7 @@ from gateway.model_description import DescriptionError, newest_version, read_des
 from gateway.patchcore.coreset import k_center_greedy
 from gateway.settings import HOME, Settings
 
-_CACHE = HOME / ".cache" / "bench"
+CACHE = HOME / ".cache" / "bench"
 
 
 class Tokens:
@@ -42,7 +42,7 @@ class Tokens:
         weights = f"{self.model.weights.kind}:{Path(self.model.weights.detail).name}"
         self.source = f"tokens of {images}; {self.model.extractor}, layers {self.model.layers}, weights {weights}"
         key = hashlib.sha256(f"{self.model.fingerprint} {[p.name for p in self._files]}".encode()).hexdigest()[:16]
-        self._cache = _CACHE / key
+        self._cache = CACHE / key
         self._cache.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -107,7 +107,7 @@ def drawn_surface(seed: int) -> NDArray[np.uint8]:
 
 
 def _seeded_model() -> Path:
-    repository = _CACHE / "model_repository"
+    repository = CACHE / "model_repository"
     try:
         return newest_version(repository / "dinov2_vits14")
     except DescriptionError:

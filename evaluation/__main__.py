@@ -235,8 +235,12 @@ async def _draw(inspector: Inspector, run: Run, out: Path, prefix: str) -> list[
     draw_histogram(run, out / names["histogram"])
     draw_roc(run, out / names["roc"])
     for part, judged, title in (
-        ("misses", worst_misses(run), f"{run.data}: bad images said to be OK, lowest score first"),
-        ("false-alarms", worst_false_alarms(run), f"{run.data}: good images said to be NG, highest score first"),
+        ("misses", worst_misses(run), f"{run.data}, {run.detector}: bad images said to be OK, lowest score first"),
+        (
+            "false-alarms",
+            worst_false_alarms(run),
+            f"{run.data}, {run.detector}: good images said to be NG, highest score first",
+        ),
     ):
         (out / names[part]).unlink(missing_ok=True)
         if judged:

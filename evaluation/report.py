@@ -291,8 +291,8 @@ def _details(run: dict[str, Any]) -> list[str]:
         f"{'; suspects: ' + ', '.join(fit['suspects']) if fit['suspects'] else ''}.",
         "",
         f"Threshold {c['threshold']:.4f} (regions {c['pixel_threshold']:.4f}, of {c['area_mm2_thr']:g} mm² and more) "
-        f"by {c['method']} over {c['n_ok']} OK scores, {run['score']} each. The calibration states that the "
-        f"score rejects {c['stated_rate']:.1%} of unseen OK images, {low:.1%} to {high:.1%}"
+        f"by {c['method']} over {c['n_ok']} OK scores, {run['score']} each{_whose(fit)}. The calibration states that "
+        f"the score rejects {c['stated_rate']:.1%} of unseen OK images, {low:.1%} to {high:.1%}"
         + (
             f", and the verdict {c['stated_verdict_rate']:.1%}, "
             f"{c['stated_verdict_interval'][0]:.1%} to {c['stated_verdict_interval'][1]:.1%}."
@@ -311,6 +311,10 @@ def _details(run: dict[str, Any]) -> list[str]:
         "",
     ]
     return lines
+
+
+def _whose(fit: dict[str, Any]) -> str:
+    return ": those of the validation images, in the place of leave-one-out ones" if "n_validation" in fit else ""
 
 
 def _both(found: dict[str, Any]) -> str:
