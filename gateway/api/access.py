@@ -1,5 +1,6 @@
 """Who may call what, decided before anything of the body is read; and how the OpenAPI document says so."""
 
+import base64
 import ipaddress
 import logging
 import re
@@ -28,6 +29,9 @@ _INSPECT = {
 }
 # Open to what runs on the same host, and with any key from elsewhere.
 _OPEN_ON_LOOPBACK = {"/metrics"}
+# What people open in a browser, which sends a key only as a password that it asked them for. It goes on to send that by
+# itself, with whatever another site has it ask for: so nothing that changes anything, or is not for people, takes it.
+_PAGE = re.compile("/rois/[^/]+/[^/]+/report")
 _INSPECT_PATHS = [
     (method, re.compile(re.sub(r"\{\w+\}", "[^/]+", template)))
     for method, template in _INSPECT | {("GET", path) for path in _OPEN_ON_LOOPBACK}
@@ -70,13 +74,17 @@ class AccessMiddleware:
             caller = self._caller(scope, Headers(scope=scope))
         except GatewayError as error:
             tell(reason=error.message)
-            return await error_response(error)(scope, receive, send)
+            response = error_response(error)
+            if isinstance(error, UnauthorizedError) and _is_page(scope["method"], _path(scope)):
+                # A line of its own: not every browser finds it behind another challenge.
+                response.headers.append("WWW-Authenticate", 'Basic realm="API key, as the password", charset="UTF-8"')
+            return await response(scope, receive, send)
         actor.set(caller.name)
         scope.setdefault("state", {})["caller"] = caller
         return await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope, headers: Headers) -> Caller:
-        method, path = scope["method"], scope["path"].removeprefix(scope.get("root_path", ""))
+        method, path = scope["method"], _path(scope)
         self._require_own_page(headers)
         needed = needed_scope(method, path)
         if needed is None or (path in _OPEN_ON_LOOPBACK and _by_loopback(scope)):
@@ -85,7 +93,7 @@ class AccessMiddleware:
             if not self._allow_anonymous:
                 _require_local(scope, headers)
             return ANONYMOUS
-        caller = self._keys.find(_presented(headers))
+        caller = self._keys.find(_presented(headers, or_basic=_is_page(method, path)))
         if caller is None:
             raise UnauthorizedError("the API key is not one of this gateway")
         if not caller.may(needed):
@@ -102,14 +110,35 @@ class AccessMiddleware:
         )
 
 
-def _presented(headers: Headers) -> str:
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _is_page(method: str, path: str) -> bool:
+    return method == "GET" and _PAGE.fullmatch(path) is not None
+
+
+def _presented(headers: Headers, *, or_basic: bool) -> str:
     given = headers.getlist("authorization")
     if not given:
         raise UnauthorizedError("this needs an API key, and none was sent")
     kind, _, key = given[0].partition(" ")
-    if len(given) > 1 or kind.lower() != "bearer" or not key.strip():
+    if or_basic and kind.lower() == "basic":
+        key = _password(key)
+    elif kind.lower() != "bearer":
+        key = ""
+    if len(given) > 1 or not key.strip():
         raise UnauthorizedError("Authorization: expected one header of the form 'Bearer <key>'")
     return key.strip()
+
+
+def _password(credentials: str) -> str:
+    """Of HTTP Basic authentication (RFC 7617), whoever the user; empty where these are none."""
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _require_local(scope: Scope, headers: Headers) -> None:
@@ -170,7 +199,8 @@ def _without_keys(record: logging.LogRecord) -> bool:
 def document_access(openapi: dict[str, Any]) -> dict[str, Any]:
     """Say in an OpenAPI document who may call what."""
     openapi.setdefault("components", {})["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "an API key, where the gateway has any"}
+        "key": {"type": "http", "scheme": "bearer", "description": "an API key, where the gateway has any"},
+        "password": {"type": "http", "scheme": "basic", "description": "the same as the password, for a browser"},
     }
     refusals = {str(status): answer for status, answer in documented(UnauthorizedError, ForbiddenError).items()}
     for answer in refusals.values():
@@ -181,6 +211,8 @@ def document_access(openapi: dict[str, Any]) -> dict[str, Any]:
             needed = needed_scope(method.upper(), path)
             if needed is not None:
                 operation["security"] = [{"key": []}]
+                if _is_page(method.upper(), path):
+                    operation["security"].append({"password": []})
                 scope = f"Scope: `{needed}`{', and open on loopback' if path in _OPEN_ON_LOOPBACK else ''}."
                 operation["description"] = f"{operation.get('description', '')}\n\n{scope}".strip()
                 operation["responses"] |= refusals

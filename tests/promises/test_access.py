@@ -115,7 +115,8 @@ def test_every_endpoint_with_every_kind_of_key(closed, keys, endpoint, caller):
         assert reply.json()["error"]["code"] == {401: "unauthorized", 403: "forbidden"}[expected]
         assert state(closed, keys["all"]) == before
     if expected == 401:
-        assert reply.headers["www-authenticate"] == "Bearer"
+        asked_for = [value.partition(" ")[0] for value in reply.headers.get_list("www-authenticate")]
+        assert asked_for == (["Bearer", "Basic"] if path.endswith("/report") else ["Bearer"])
     if path == "/rois" and expected == 200:
         roles = {"inspect": ["steel"], "teach": ["steel"], "another role": ["brass"]}[caller]
         assert [roi["role_id"] for roi in reply.json()["rois"]] == roles
@@ -182,6 +183,27 @@ def test_a_key_is_taken_whole_and_as_a_bearer_only(closed, keys, header):
     assert closed.client.get(f"/rois?key={key}").status_code == 401
     assert closed.client.get("/rois", headers=[("Authorization", f"Bearer {key}")] * 2).status_code == 401
     assert closed.client.get("/rois", headers={"authorization": f"bearer {key}"}).status_code == 200
+
+
+def test_a_browser_gives_the_key_as_a_password_and_for_pages_to_read_only(closed, keys):
+    by_name, page = keys[0], "/rois/steel/pad-1/report"
+    fit(closed.client, by_name["all"])
+
+    def status(method, path, key, user="anybody"):
+        return closed.client.request(method, path, auth=httpx.BasicAuth(user, key)).status_code
+
+    assert status("GET", page, by_name["teach"]) == status("GET", page, by_name["teach"], user="") == 200
+    assert status("GET", page, by_name["wrong key"]) == 401
+    assert status("GET", page, by_name["inspect"]) == status("GET", page, by_name["another role"]) == 403
+    assert closed.client.get(page, auth=httpx.BasicAuth(by_name["teach"], "")).status_code == 401
+    for nonsense in ("Basic", "Basic x", "Basic ¿", "Basic " + "A" * 4000):
+        assert closed.client.get(page, headers=[(b"Authorization", nonsense.encode("latin-1"))]).status_code == 401
+    before = state(closed, by_name["all"])
+    for method, path in ENDPOINTS:
+        if ENDPOINTS[method, path][0] not in (None, "loopback") and not path.endswith("/report"):
+            path = path.format(role_id="steel", roi_id="pad-1", sha256="0" * 64)
+            assert status(method, path, by_name["all"]) == 401, (method, path)
+    assert state(closed, by_name["all"]) == before
 
 
 def outside_address() -> str:
