@@ -311,6 +311,13 @@ class DriftLog:
             scored_otherwise=(records["verdict"] & _SCORED_OTHERWISE) != 0,
         )
 
+    def forget(self, key: RoiKey) -> None:
+        """The ROI is gone, and nothing will be compared with these any more."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: what was kept for drift could not be removed: %s", key, error)
+
     def _path(self, key: RoiKey) -> Path:
         return self._folder / key.role_id / f"{key.roi_id}.ring"
 

@@ -345,6 +345,18 @@ def test_without_scores_given_the_fits_own_are_taken(gateway):
     assert chosen["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
 
 
+def test_a_deleted_roi_leaves_nothing_but_its_audit_trail(launch, small_model_repository, tmp_path):
+    with launch("leaving", model_repository=small_model_repository, state_dir=tmp_path) as gateway:
+        gateway.fit("brief", [png(steel(0))])
+        gateway.infer("brief", png(steel(1)))
+        assert [path.name for path in tmp_path.rglob("*.ring")] == ["brief.ring"]
+        assert gateway.client.delete("/rois/steel/brief").status_code == 200
+        assert list(tmp_path.rglob("*.ring")) == []
+        left = [path for path in gateway.models_dir.rglob("*") if path.is_file() and "brief" in str(path)]
+        assert [path for path in left if path.suffix not in (".jsonl", ".lock")] == []
+        assert len(gateway.client.get("/rois/steel/brief/audit").json()["entries"]) == 2
+
+
 def test_a_fitted_roi_is_listed_and_described_until_it_is_deleted(gateway):
     roi, path = {"role": "contract"}, "/rois/contract/short.lived 1_-"
     name = "short.lived 1_-"

@@ -207,6 +207,14 @@ class TestLog:
         assert log.recent(KEY, other).score.tolist() == [2]
         assert log.recent(KEY, self.learned).score.tolist() == [1]
 
+    def test_of_an_roi_that_is_gone_nothing_stays(self, tmp_path) -> None:
+        log = DriftLog(tmp_path, 5)
+        self.add(log, 1)
+        log.forget(KEY)
+        log.forget(KEY)
+        assert list(tmp_path.glob("*/*.ring")) == []
+        assert len(log.recent(KEY, self.learned)) == 0
+
     def test_a_torn_record_is_left_out(self, tmp_path) -> None:
         log = DriftLog(tmp_path, 5)
         for i in range(3):
