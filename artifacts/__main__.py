@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from artifacts.checking import Listed, damages, listed
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
 from gateway.errors import GatewayError
+from gateway.manifest import LARGEST_MM_PER_PX
 from gateway.model_description import DescriptionError, newest_version, read_description
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
@@ -166,9 +168,12 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
 
 
 def _mm_per_px(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0 and below 1000")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= LARGEST_MM_PER_PX:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0, at most {LARGEST_MM_PER_PX}")
     return value
 
 
@@ -187,8 +192,9 @@ def _publish_model(store: ArtifactStore, settings: Settings, args: argparse.Name
         print(f"warning: {warning}", file=sys.stderr)
     manifest, calibration = published.manifest, published.calibration
     threshold = "not calibrated" if calibration is None else f"threshold {calibration.threshold:.4f}"
+    known = ", in use already" if published.was_in_use else ""
     print(
-        f"{args.roi} version {manifest.version}: {manifest.extractor} {manifest.model_fingerprint[:16]}, "
+        f"{args.roi} version {manifest.version}{known}: {manifest.extractor} {manifest.model_fingerprint[:16]}, "
         f"{len(manifest.images)} OK images, spatial weights {manifest.spatial_weights.kind}, {threshold}"
     )
     return 0

@@ -31,7 +31,7 @@ from gateway.spatial import RoiConfigError
 
 _CACHE = HOME / ".cache" / "evaluate"
 _N_TIMED = 40
-_OF_BANKS = ("coreset_rate", "layers", "input_size", "exclude_suspects")
+_OF_BANKS = ("coreset_rate", "layers", "input_size", "weights", "exclude_suspects")
 _OF_STUDENTS = ("teacher", "teacher_layers", "student_size", "epochs")
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, evaluate, write.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 wrong usage.
+        The exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             "--layers and --input-size need the network in this process; a gateway at --url serves what it has"
         )
+    if args.csv is None and (args.connector is not None or args.test_share is not None):
+        parser.error("--connector and --test-share are of a CSV")
     if args.detector == "memory-bank" and any(getattr(args, name) is not None for name in _OF_STUDENTS):
         parser.error(
             "--teacher, --teacher-layers, --student-size and --epochs are of --detector student-teacher or both"
@@ -65,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GatewayError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: no report; what was trained, and tokens, are kept for the next time", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -85,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of bad images in the CSV (default: {','.join(KO_LABELS)}); other labels are left out",
     )
     parser.add_argument("--connector", help="only this one of the CSV (default: each is an ROI of its own)")
-    parser.add_argument("--test-share", type=_share, default=0.3, help="of a CSV's OK images, inspected not learned")
-    parser.add_argument("--split-seed", type=int, default=0, help="of that split")
+    parser.add_argument("--test-share", type=_share, help="of a CSV's OK images, inspected not learned (default: 0.3)")
+    parser.add_argument("--split-seed", type=_seed, default=0, help="of that split")
     parser.add_argument(
         "--out", type=Path, default=Path("evaluation-report"), metavar="DIR", help="(default: %(default)s)"
     )
@@ -102,11 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input-size", nargs="+", type=int, metavar="PIXELS", help="other exports")
     parser.add_argument("--p-score", nargs="+", type=_percentile, metavar="PERCENTILE")
     parser.add_argument("--coreset-rate", nargs="+", type=_rate, metavar="SHARE")
-    parser.add_argument("--seed", nargs="+", type=int, metavar="N", help="of the coreset, or of the training")
+    parser.add_argument("--seed", nargs="+", type=_seed, metavar="N", help="of the coreset, or of the training")
     parser.add_argument("--exclude-suspects", action="store_true", help="fit without the OK images that stand out")
     parser.add_argument(
         "--weights",
-        default=os.environ.get("DINOV2_WEIGHTS") or None,
         metavar="hub|FILE|seed:N",
         help="for other exports; those of the model served (default: DINOV2_WEIGHTS)",
     )
@@ -119,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     student.add_argument(
         "--teacher",
         metavar="hub|FILE|seed:N",
-        help="weights of the ResNet18 that a student learns from (default: RESNET18_WEIGHTS, else the hub)",
+        help="--weights there, of the ResNet18 that a student learns from (default: RESNET18_WEIGHTS, else the hub)",
     )
     student.add_argument("--teacher-layers", metavar="LAYER,…", help="such as layer1,layer2,layer3")
     student.add_argument("--student-size", type=int, metavar="PIXELS")
@@ -137,7 +144,8 @@ async def _evaluate(args: argparse.Namespace) -> None:
         data.name: f"{number}-{_as_file_name(data.name)}" if len(sets) > 1 else _as_file_name(data.name)
         for number, data in enumerate(sets, start=1)
     }
-    detectors: list[DetectorKind] = ["memory-bank", "student-teacher"] if args.detector == "both" else [args.detector]
+    # The student first: what cannot be trained shows at once.
+    detectors: list[DetectorKind] = ["student-teacher", "memory-bank"] if args.detector == "both" else [args.detector]
     is_timed = args.timings or args.detector != "memory-bank"
     with _progress() as stage:
         for detector, variant in _entries(args, detectors):
@@ -166,9 +174,12 @@ async def _evaluate(args: argparse.Namespace) -> None:
                     )
             finally:
                 await inspector.close()
+    runs.sort(key=lambda run: run.detector)  # else in their order
     if len(detectors) > 1:
         for data in sets:
-            rivals = [next(run for run in runs if (run.data, run.detector) == (data.name, each)) for each in detectors]
+            rivals = [
+                next(run for run in runs if (run.data, run.detector) == (data.name, each)) for each in sorted(detectors)
+            ]
             picture = f"{prefixes[data.name]}-roc-by-detector.png"
             draw_rocs(rivals, args.out / picture)
             plots[plots_of(data.name)] = [picture]
@@ -193,7 +204,7 @@ def _from_csv(args: argparse.Namespace) -> list[DataSet]:
         args.csv,
         args.ko_labels,
         connector=args.connector,
-        test_share=args.test_share,
+        test_share=args.test_share or 0.3,
         seed=args.split_seed,
         columns=columns_from(args),
     )
@@ -213,7 +224,7 @@ async def _inspector(
         recipe = StudentRecipe(_teacher(args), args.teacher_layers, args.student_size, args.epochs)
         return StudentInspector(settings, args.mm_per_px, _CACHE, recipe)
     if settings.engine == "embedded":
-        repository = repository_of(variant, settings, args.weights, _CACHE)
+        repository = repository_of(variant, settings, args.weights or os.environ.get("DINOV2_WEIGHTS") or None, _CACHE)
         settings = settings.model_copy(update={"model_repository": repository})
     elif variant != Variant():
         raise ExportFailedError("--layers and --input-size need GATEWAY_ENGINE=embedded")
@@ -309,6 +320,12 @@ def _number(text: str, is_valid: Callable[[float], bool], expected: str) -> floa
     if not is_valid(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
     return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
 
 
 def _share(text: str) -> float:

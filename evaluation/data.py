@@ -70,6 +70,8 @@ class DataSet:
     test: Sequence[Sample]
     ignored: dict[str, int] = field(default_factory=dict)
     """Rows left out, by label."""
+    n_seen: int = 0
+    """Images to inspect that are the same as learned ones: a folder is taken as it is."""
 
     @property
     def has_masks(self) -> bool:
@@ -101,7 +103,9 @@ def read_folder(folder: Path) -> DataSet:
         for kind in sorted(folder.glob("test/*/"))
         for path in _images(kind)
     ]
-    return _checked(DataSet(folder.resolve().name, train, test), str(folder))
+    learned = set(map(_sha256, train))
+    n_seen = sum(_sha256(sample.path) in learned for sample in test)
+    return _checked(DataSet(folder.resolve().name, train, test, n_seen=n_seen), str(folder))
 
 
 def read_csv(
@@ -115,8 +119,8 @@ def read_csv(
 ) -> list[DataSet]:
     """Read a CSV with the columns image path, connector, label: one data set per connector.
 
-    OK images are split by chance; all NG images are inspected. Labels that are neither OK nor NG are left out and
-    counted, and those of occlusions are left out whatever `ko_labels` says.
+    OK images are split by chance, each content once; all NG images are inspected. Labels that are neither OK nor NG are
+    left out and counted, and those of occlusions are left out whatever `ko_labels` says.
 
     Args:
         file: see `read_labelled`.
@@ -127,13 +131,13 @@ def read_csv(
         columns: what its columns are called.
 
     Raises:
-        DataError: a column or an image is missing, or a connector has too few images.
+        DataError: a column or an image is missing, a connector has too few images, or one is both OK and NG.
     """
     rows = read_rows(file, ko_labels, columns)
     connectors = sorted({row.connector for row in rows} if connector is None else {connector})
     found = []
     for name in connectors:
-        own = [row for row in rows if row.connector == name]
+        own = _distinct(file, [row for row in rows if row.connector == name])
         ok = [row.path for row in own if row.is_ok]
         ignored = Counter(row.label for row in own if row.is_ok is None)
         held_back = max(1, round(test_share * len(ok)))
@@ -144,6 +148,31 @@ def read_csv(
         test += [Sample(row.path, row.label) for row in own if row.is_ok is False]
         found.append(_checked(DataSet(name, train, test, dict(ignored)), f"{file}, connector {name}"))
     return found
+
+
+def _distinct(file: Path, rows: Sequence["Row"]) -> list["Row"]:
+    """Each OK content once, else what is learned would be inspected as if it were not.
+
+    Raises:
+        DataError: the same image is OK in one row and NG in another.
+    """
+    first: dict[str, Row] = {}
+    distinct = []
+    for row in rows:
+        if row.is_ok is None:
+            distinct.append(row)
+            continue
+        before = first.setdefault(_sha256(row.path), row)
+        if before.is_ok is not row.is_ok:
+            one, other = (f"{each.path.name} ({each.label})" for each in (before, row))
+            raise DataError(f"{file}, connector {row.connector}: {one} and {other} are the same image")
+        if before is row or not row.is_ok:
+            distinct.append(row)
+    return distinct
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Cost:
     """What a detector takes. None was not measured, or cannot be from here."""
 
     learn_s: float | None
-    """Of the fit, networks included, or of the training."""
+    """Of the fit, networks included, or of training, export and publication."""
     p50_ms: float | None
     """Of one inspection after another, heatmap included."""
     p95_ms: float | None

@@ -221,6 +221,7 @@ class LocalInspector:
         )
 
     def _shared_bytes(self) -> int | None:
+        """Of a network that is not the version's own, on disk."""
         try:
             return (newest_version(self.settings.model_folder) / GRAPH_FILE).stat().st_size
         except (DescriptionError, OSError):

@@ -52,6 +52,7 @@ def as_json(
                 "test": d.counts(),
                 "has_masks": d.has_masks,
                 "ignored": d.ignored,
+                "n_seen": d.n_seen,
                 "sha256": d.checksum(),
             }
             for d in data
@@ -129,14 +130,22 @@ def _made_with(report: dict[str, Any]) -> list[str]:
     for d in report["data"]:
         test = ", ".join(f"{n} {kind}" for kind, n in d["test"].items())
         ignored = ", ".join(f"{n} {label}" for label, n in d["ignored"].items())
+        notes = f"; left out: {ignored}" if ignored else ""
+        if d["n_seen"]:
+            notes += f"; **{d['n_seen']} of those inspected are the same as learned ones**"
         lines.append(
-            f"- **Data**: {d['name']}, learned from {d['n_train']} OK images, inspected {test}"
-            f"{f'; left out: {ignored}' if ignored else ''} (SHA-256 {d['sha256'][:16]})"
+            f"- **Data**: {d['name']}, learned from {d['n_train']} OK images, inspected {test}{notes} "
+            f"(SHA-256 {d['sha256'][:16]})"
         )
-    by_detector = {run["detector"]: run for run in reversed(report["runs"])}
-    for detector, run in sorted(by_detector.items()):
-        lines.append(f"- **Weights**, {detector}: {weights_in_words(run['model']['weights'])}")
-        lines.append(f"- **Model**, {detector}: {_pairs(run['model'], leave_out=('weights',))}")
+    models: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in report["runs"]:
+        models.setdefault((run["detector"], run["model"]["fingerprint"]), run)
+    weights = {detector: run["model"]["weights"] for (detector, _), run in models.items()}
+    lines += [f"- **Weights**, {detector}: {weights_in_words(own)}" for detector, own in weights.items()]
+    for (detector, _), run in models.items():
+        is_one_of_some = [each for each, _ in models].count(detector) > 1
+        name = f"{detector} of {run['data']}" if is_one_of_some and detector == "student-teacher" else detector
+        lines.append(f"- **Model**, {name}: {_pairs(run['model'], leave_out=('weights',))}")
     lines.append(f"- **Options**: {_pairs(report['options'])}")
     lines.append(f"- **Versions**: {', '.join(f'{name} {version}' for name, version in report['versions'].items())}")
     lines.append(f"- **Machine**: {_pairs(report['machine'])}")
@@ -188,7 +197,7 @@ def _rows_of_cost(runs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]
         ("one inspection, p50", shown("p50_ms", "ms")),
         ("one inspection, p95", shown("p95_ms", "ms")),
         ("a version on disk", shown("version_bytes", "MB", 1e-6)),
-        ("a version in memory", shown("memory_bytes", "MB", 1e-6)),
+        ("a version in memory, but for a compiled network of its own", shown("memory_bytes", "MB", 1e-6)),
         ("a network that all versions share", shown("shared_bytes", "MB", 1e-6)),
     ]
 
@@ -196,7 +205,8 @@ def _rows_of_cost(runs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]
 def _of_a_training(fit: dict[str, Any]) -> str:
     if "trained" not in fit:
         return ""
-    return f", {fit['epochs']} epochs on {fit['device']}, {fit['threads']} threads, {fit['trained']}"
+    what = f"{fit['epochs']} epochs on {fit['device']}, {fit['threads']} threads"
+    return f", {what}" if fit["trained"] == "now" else f", {what}, those alone: it was trained earlier"
 
 
 def _pairs(values: dict[str, Any], leave_out: Sequence[str] = ()) -> str:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,7 @@ class StudentInspector(LocalInspector):
             TrainingFailedError: it did.
         """
         self._next_roi()
+        started = time.perf_counter()
         version, was_there = await to_thread.run_sync(self._trained, images, recipe.seed)
         student = self._student = read_student(version)
         try:
@@ -122,7 +124,9 @@ class StudentInspector(LocalInspector):
         self._runtime = (await roi.loaded.detector.engine(self._services.engines)).status.runtime
         progress(len(images))
         training = student.training
-        self._learn_s = training.seconds
+        # The epochs may have begun in an earlier process.
+        elapsed = 0.0 if was_there else time.perf_counter() - started
+        self._learn_s = max(elapsed, training.seconds)
         return {
             "seed": training.seed,
             "n_ok": training.n_train + training.n_validation,
@@ -138,8 +142,8 @@ class StudentInspector(LocalInspector):
             "warnings": published.warnings,
         }
 
-    def _shared_bytes(self) -> int:
-        return 0  # each brings its own
+    def _shared_bytes(self) -> None:
+        return None  # each brings its own
 
     def _trained(self, images: Sequence[Path], seed: int | None) -> tuple[Path, bool]:
         """The version's folder, and whether it was there before."""
@@ -159,6 +163,9 @@ class StudentInspector(LocalInspector):
             command += ["--csv", str(file), "--connector", _CONNECTOR]
             done = subprocess.run(command, cwd=HOME, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
-            raise TrainingFailedError("the training failed: see above")
+            raise TrainingFailedError(
+                "the training failed: see above; its --weights is --teacher here, its --layers --teacher-layers and "
+                "its --size --student-size"
+            )
         version = Path(done.stdout.strip())
         return version, version in before

@@ -38,19 +38,27 @@ def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
     """Read the lines of a CSV.
 
     Args:
-        file: in UTF-8, with a header; image paths are relative to its folder, or else to the current one.
+        file: in UTF-8, with a header; commas, semicolons or tabs part its columns, as the header says. Image paths are
+            relative to its folder, or else to the current one.
         columns: what its columns are called.
 
     Raises:
-        CsvError: unreadable, or a column is missing.
+        CsvError: unreadable, a column is missing, or a row has no connector.
     """
     rows = []
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = csv.DictReader(stream)
+            header = stream.readline()
+            stream.seek(0)
+            # A spreadsheet writes what its locale has.
+            lines = csv.DictReader(stream, delimiter=max(",;\t", key=header.count))
             image, connector, label = _found(file, lines.fieldnames or (), columns)
             for line in lines:
                 given, whose, said = ((line[column] or "").strip() for column in (image, connector, label))
+                if not (given or whose or said):
+                    continue
+                if not whose:
+                    raise CsvError(f"{file}, line {lines.line_num}: {given or said!r} has no connector")
                 is_ok = said.casefold() == columns.ok.casefold()
                 rows.append(LabelledRow(lines.line_num, given, _located(file, given), whose, said, is_ok))
     except OSError as error:

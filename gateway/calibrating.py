@@ -11,7 +11,7 @@ import numpy as np
 from gateway.audit import Change
 from gateway.calibration import Threshold, choose_threshold, false_alarms
 from gateway.errors import ArtifactCorruptError, InvalidRequestError
-from gateway.manifest import Calibration, Manifest
+from gateway.manifest import Calibration, Manifest, OwnSource
 from gateway.ok_maps import OkMaps, blind_area_mm2
 from gateway.roi_key import RoiKey
 from gateway.settings import Settings
@@ -19,6 +19,11 @@ from gateway.storage import ArtifactStore
 
 PixelThreshold = Literal["score", "ok_pixels"] | float
 """Of regions: the score's threshold, from the OK maps' own pixels, or a number."""
+
+_OF: dict[OwnSource, str] = {
+    "leave-one-out": "leave-one-out, of images that the bank learned",
+    "validation": "of the validation images, by which the training was ended",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ def derive(
     ok_scores = request.ok_scores or _leave_one_out_scores(manifest, ok_maps, percentile)
     chosen = choose_threshold(ok_scores, request.ng_scores, margin, request.false_alarm_rate)
     pixel_threshold = _pixel_threshold(manifest, ok_maps, settings, request, margin, chosen)
-    expected = false_alarms(chosen.ok_above, chosen.n_ok, err_high=not request.ok_scores)
+    errs_high = manifest.ok_source == "leave-one-out"
+    expected = false_alarms(chosen.ok_above, chosen.n_ok, err_high=errs_high and not request.ok_scores)
     verdict, n_rejected = None, 0
     if ok_maps is not None:
         n_rejected = ok_maps.n_rejected(
@@ -124,7 +130,7 @@ def derive(
             mm_per_px=request.mm_per_px,
             area_mm2_thr=area_mm2_thr,
         )
-        verdict = false_alarms(n_rejected, len(ok_maps.frames), err_high=True)
+        verdict = false_alarms(n_rejected, len(ok_maps.frames), err_high=errs_high)
     calibration = Calibration(
         **asdict(chosen),
         pixel_threshold=pixel_threshold,
@@ -140,7 +146,7 @@ def derive(
         verdict_false_alarm_rate=None if verdict is None else verdict.rate,
         verdict_false_alarm_interval=None if verdict is None else (verdict.low, verdict.high),
         ng_scores=tuple(request.ng_scores),
-        ok_source="given" if request.ok_scores else "leave-one-out",
+        ok_source="given" if request.ok_scores else manifest.ok_source,
         margin=margin,
         version=manifest.version,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -254,12 +260,12 @@ def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Cali
     warnings = []
     if abs(request.mm_per_px - manifest.mm_per_px) > 0.01 * manifest.mm_per_px:
         warnings.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
-    warnings += _rate_warnings(calibration)
+    warnings += _rate_warnings(manifest, calibration)
     warnings += blind_area_warning(manifest, calibration)
     return warnings
 
 
-def _rate_warnings(calibration: Calibration) -> list[str]:
+def _rate_warnings(manifest: Manifest, calibration: Calibration) -> list[str]:
     asked = calibration.false_alarm_rate
     if asked is None:
         return []
@@ -272,8 +278,8 @@ def _rate_warnings(calibration: Calibration) -> list[str]:
         ]
     if not calibration.guaranteed:
         return [
-            f"false_alarm_rate: {asked:g} holds about, not as a guarantee, since the scores are the fit's own "
-            "(leave-one-out): give ok_scores of images that were not fitted for one"
+            f"false_alarm_rate: {asked:g} holds about, not as a guarantee, since the scores are "
+            f"{_OF[manifest.ok_source]}: give ok_scores of other images for one"
         ]
     return []
 

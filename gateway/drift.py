@@ -144,7 +144,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
     ok = recent.judged_ok
     n, n_ok, n_comparable = len(recent), int(ok.sum()), int(recent.comparable.sum())
     if n < MIN_SAMPLES:
-        return Drift(n, n_ok, len(reference), reason=f"{n} inspections with this memory bank; {MIN_SAMPLES} are needed")
+        return Drift(n, n_ok, len(reference), reason=f"{n} inspections with this version; {MIN_SAMPLES} are needed")
     alarms: list[Signal] = []
     reasons = []
     ks = up = down = p = None

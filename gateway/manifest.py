@@ -26,12 +26,16 @@ WEIGHTS: Final = "spatial_mask.npy"
 NETWORK: Final = "model.onnx"
 NETWORK_DESCRIPTION: Final = "model.json"
 FileName = Literal["memory.npz", "index.faiss", "leave_one_out.npz", "spatial_mask.npy", "model.onnx", "model.json"]
+LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
 MANIFEST_FORMAT: Final = 3
 """The last one of a manifest. A gateway that knows up to 2 leaves alone what it would take for a memory bank."""
 _FORMAT_OF: dict[DetectorKind, Literal[2, 3]] = {"memory-bank": 2, "student-teacher": 3}
 _ANSWERS: dict[DetectorKind, FileName] = {"memory-bank": MEMORY, "student-teacher": NETWORK}
 """The file that scores come from."""
+OwnSource = Literal["leave-one-out", "validation"]
+OkSource = Literal["given", "leave-one-out", "validation"]
+_OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "student-teacher": "validation"}
 
 
 class _Sealed(BaseModel):
@@ -151,7 +155,7 @@ class Manifest(_Sealed):
     """Sent as OK, but kept out."""
     spatial_weights: WeightsRecipe = WeightsRecipe()
     ok_scores: tuple[float, ...]
-    """Leave-one-out scores, in the order of `images`; empty where the bank has one image only."""
+    """Leave-one-out, or of a student's validation, in the order of `images`; empty where a bank has one image only."""
     heatmap_max: float
     files: dict[FileName, str] = {}
     """SHA-256 of every other file of the version but its calibration, which may change and has a seal of its own."""
@@ -164,6 +168,11 @@ class Manifest(_Sealed):
     def checksum(self) -> str:
         """SHA-256 of the memory bank or the network: the same images, order and seed give the same."""
         return self.files[_ANSWERS[self.detector]]
+
+    @property
+    def ok_source(self) -> OwnSource:
+        """How `ok_scores` came about."""
+        return _OWN_SCORES[self.detector]
 
     @property
     def weights_checksum(self) -> str | None:
@@ -202,7 +211,7 @@ class Calibration(_Sealed):
     ok_above: int
     ng_below: int
     separable: bool | None
-    ok_source: Literal["given", "leave-one-out"]
+    ok_source: OkSource
     margin: float
     version: int
     """Of the memory bank that it was made for."""
@@ -224,11 +233,7 @@ class Calibration(_Sealed):
     @property
     def rests_on_the_fit_alone(self) -> bool:
         """Whether a new fit can redo it: nothing in it was measured by a client against the bank of then."""
-        return (
-            self.ok_source == "leave-one-out"
-            and self.n_ng == 0
-            and self.pixel_threshold_source in ("score", "ok_pixels")
-        )
+        return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source in ("score", "ok_pixels")
 
     def bound_to(self, manifest: Manifest) -> "Calibration":
         """The same, said to be made for a published version."""
@@ -245,7 +250,7 @@ class Calibration(_Sealed):
         if self.bank_checksum != manifest.checksum or self.weights_checksum != manifest.weights_checksum:
             return True
         # The same bank may come with other scores: an image that was sent again with another shape.
-        return self.ok_source == "leave-one-out" and self.version != manifest.version
+        return self.ok_source != "given" and self.version != manifest.version
 
 
 class Pointer(_Sealed):

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from gateway.audit import AuditTrail
 from gateway.calibration_files import StoredCalibration, mirror_calibration, stored_calibration
-from gateway.detectors import Detector, load_detector
+from gateway.detectors import Detector, is_taught, load_detector
 from gateway.durable import read_replaced, replace_file, storage_errors, sync_folder, write_file
-from gateway.errors import ArtifactCorruptError, UnknownRoiError, UnknownVersionError
+from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError, UnknownVersionError
 from gateway.faults import ArtifactFaults
 from gateway.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, FileName, Manifest, Pointer, VersionRef
 from gateway.ok_files import OkFiles
@@ -455,7 +455,10 @@ class ArtifactStore:
         return found
 
     def _point_to(self, key: RoiKey, ref: VersionRef) -> VersionRef:
-        """Move ``current``; it lists the newest versions, this one, and the one before, which may still be read."""
+        """Move ``current``; it lists the newest versions, this one, and the one before, which may still be read.
+
+        Where none of these learns from OK images here, the newest that does is listed too: to be able to go back to it.
+        """
         manifests: dict[int, str] = {}
         always = {ref.number}
         try:
@@ -469,9 +472,18 @@ class ArtifactStore:
         manifests[ref.number] = ref.manifest_sha256
         newest = set(sorted(manifests)[-max(2, self._keep) :])
         kept = {n: sha256 for n, sha256 in manifests.items() if n in newest | always}
+        if not any(self._is_taught(key, n, kept[n]) for n in sorted(kept, reverse=True)):
+            others = sorted(manifests.keys() - kept.keys(), reverse=True)
+            kept |= {n: manifests[n] for n in [n for n in others if self._is_taught(key, n, manifests[n])][:1]}
         pointer = Pointer(version=ref.number, last=self.next_version(key) - 1, manifests=kept)
         replace_file(self.folder(key) / CURRENT, pointer.to_bytes())
         return VersionRef(ref.number, ref.manifest_sha256, None, kept, pointer.last)
+
+    def _is_taught(self, key: RoiKey, number: int, sha256: str | None) -> bool:
+        try:
+            return is_taught(read_manifest(self.version_folder(key, number), sha256))
+        except (DamagedError, NewerFormatError):
+            return False
 
     def _keep_calibration(self, key: RoiKey) -> None:
         """See that the version in use has a whole calibration of its own, before it may be left and come back to."""

@@ -1,6 +1,7 @@
 """A training that was interrupted, on disk: one safetensors file an epoch, whole or not there. Nothing is unpickled."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import save
 from export.files import replace_file
 
 FILE = "checkpoint.safetensors"
+
+_logger = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
 
@@ -61,6 +64,9 @@ def read_checkpoint(folder: Path, recipe: str) -> Progress | None:
         with safe_open(folder / FILE, framework="pt") as file:
             told: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
             if told["recipe"] != recipe:
+                _logger.warning(
+                    "%s is of other images or options, after epoch %d: starting over", FILE, len(told["history"])
+                )
                 return None
             parts: dict[str, StateDict] = {"student": {}, "best": {}, "moments": {}}
             for key in file.keys():  # noqa: SIM118 - it is no mapping

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.labelled_csv import add_column_arguments, columns_from
-from export.student_teacher.dataset import OkImages, load, read_csv, read_folder
+from export.student_teacher.dataset import OkImages, TrainingImages, load, read_csv, read_folder
 from export.student_teacher.publish import StudentOptions, model_name, publish_student
 from export.student_teacher.resnet import STAGES, WEIGHTS_VARIABLE
 from export.student_teacher.training import TrainingOptions
 from export.triton_config import write_serving_files
 from export.triton_options import add_arguments, options_from
+from gateway.errors import GatewayError
+from gateway.manifest import LARGEST_MM_PER_PX
+from gateway.roi_key import RoiKey
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,18 +55,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _check_publication(parsed)
         options.check()
-        chosen = _chosen(parsed)
-        for each in chosen:
-            model_name(each.connector)
         # All are read before the first is trained: a missing image of the last one shows now, not in an hour.
-        read = [load(each, options.size, parsed.seed, parsed.validation_share) for each in chosen]
-        for each, images in zip(chosen, read, strict=True):
+        read, left_out = _read(_chosen(parsed), options, skip=parsed.all)
+        for each, images in read:
             version = publish_student(options, each.connector, images, dict(each.unused))
             if serving is not None:
                 write_serving_files(version.parent, serving, version=int(version.name))
             print(version, flush=True)
             if parsed.publish is not None:
-                _publish(version, each, parsed.publish, parsed.mm_per_px)
+                _publish(version, images, parsed.publish, parsed.mm_per_px)
+        for message in left_out:
+            print(f"error: not trained: {message}", file=sys.stderr)
+        if left_out:
+            return 1
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -73,23 +77,65 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _read(
+    chosen: Sequence[OkImages], options: StudentOptions, *, skip: bool
+) -> tuple[list[tuple[OkImages, TrainingImages]], list[str]]:
+    """The images of each connector, and why others cannot be trained.
+
+    Args:
+        chosen: by connector.
+        options: of the training.
+        skip: leave out what cannot be trained.
+
+    Raises:
+        ExportError: of one that is not left out, or none is left.
+    """
+    read: list[tuple[OkImages, TrainingImages]] = []
+    left_out: list[str] = []
+    for each in chosen:
+        try:
+            model_name(each.connector)
+            seed, share = options.training.seed, options.training.validation_share
+            read.append((each, load(each, options.size, seed, share)))
+        except ExportError as error:
+            if not skip:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            left_out.append(str(error))
+    if not read:
+        raise ExportError(left_out[0])
+    return read, left_out
+
+
 def _check_publication(parsed: argparse.Namespace) -> None:
-    if parsed.publish is not None and (parsed.all or parsed.mm_per_px is None):
-        raise ExportError("--publish is for one connector, not --all, and needs --mm-per-px, of its images")
+    if (parsed.publish is None) != (parsed.mm_per_px is None) or (parsed.publish is not None and parsed.all):
+        raise ExportError("--publish is for one connector, not --all, and goes with --mm-per-px, of its images")
+    if parsed.publish is None:
+        return
+    try:
+        RoiKey(*parsed.publish.partition("/")[::2])
+    except GatewayError as error:
+        raise ExportError(f"--publish {parsed.publish}: {error.message}. {error.hint}") from error
+    if not 0 < parsed.mm_per_px <= LARGEST_MM_PER_PX:
+        raise ExportError(f"--mm-per-px {parsed.mm_per_px}: expected a number above 0, at most {LARGEST_MM_PER_PX}")
 
 
-def _publish(version: Path, images: OkImages, key: str, mm_per_px: float) -> None:
+def _publish(version: Path, images: TrainingImages, key: str, mm_per_px: float) -> None:
     """Have the gateway's own tool do it, in a process without torch.
 
     Raises:
         ExportError: it did not; the model stays.
     """
     command = [sys.executable, "-m", "artifacts", "publish-model", str(version), key, "--mm-per-px", str(mm_per_px)]
-    folders = sorted({str(path.parent) for path in images.paths})
-    # Its words go where those of the training go: stdout is for the names of versions.
-    done = subprocess.run([*command, "--images", *folders], stdout=sys.stderr, check=False)
+    # The very files: in their folders may lie what is not OK. Its words go where those of the training go, since stdout
+    # is for the names of versions.
+    files = map(str, images.validation_files())
+    done = subprocess.run([*command, "--images", *files], stdout=sys.stderr, check=False)
     if done.returncode:
-        raise ExportError(f"{version} is trained, and not published as {key}: see above; {' '.join(command)} does it")
+        raise ExportError(
+            f"{version} is trained, and not published as {key}: see above. The same command goes on from here, or "
+            f"scripts/artifacts publish-model {version} {key} --mm-per-px {mm_per_px:g} --images FOLDER"
+        )
 
 
 def _chosen(parsed: argparse.Namespace) -> list[OkImages]:

@@ -44,12 +44,16 @@ class TrainingImages:
     """[T, S, S, 3] RGB."""
     validation: NDArray[np.uint8]
     """[V, S, S, 3] RGB."""
-    names: Mapping[str, str]
-    """File name by SHA-256 of the file."""
+    files: Mapping[str, Path]
+    """By SHA-256; the first of several with the same content."""
     train_sha256: Sequence[str]
     validation_sha256: Sequence[str]
     n_duplicates: int
     """Files whose content was there already."""
+
+    def validation_files(self) -> list[Path]:
+        """In the order of `validation`."""
+        return [self.files[sha256] for sha256 in self.validation_sha256]
 
 
 def read_folder(folder: Path, connector: str) -> OkImages:
@@ -110,13 +114,13 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
         ExportError: an image cannot be read, or there are too few.
     """
     pixels: dict[str, NDArray[np.uint8]] = {}
-    names: dict[str, str] = {}
+    files: dict[str, Path] = {}
     for path in images.paths:
         try:
             data = path.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
-            if sha256 not in names:
-                names[sha256] = path.name
+            if sha256 not in files:
+                files[sha256] = path
                 pixels[sha256] = to_model_input(decode(data, path.name, read_header(data, path.name, _LIMITS)), size)
         except OSError as error:
             raise ExportError(f"{images.where}: {path} cannot be read: {error.strerror or error}") from error
@@ -135,7 +139,7 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
     return TrainingImages(
         train=np.stack([pixels[sha256] for sha256 in train]),
         validation=np.stack([pixels[sha256] for sha256 in validation]),
-        names=names,
+        files=files,
         train_sha256=train,
         validation_sha256=validation,
         n_duplicates=len(images.paths) - len(pixels),

@@ -34,6 +34,7 @@ from gateway.student_description import (
     StudentDescription,
     Training,
     TrainingImage,
+    read_ok_maps,
     read_student,
 )
 
@@ -83,7 +84,10 @@ def model_name(connector: str) -> str:
         ExportError: the connector's name cannot be part of one.
     """
     name = f"st_{connector}"
-    check_name(name)
+    try:
+        check_name(name)
+    except ExportError as error:
+        raise ExportError(f"connector {connector!r}: {error}") from None
     return name
 
 
@@ -226,7 +230,7 @@ def _training_record(
         n_duplicates=images.n_duplicates,
         unused=unused,
         images=tuple(
-            TrainingImage(name=images.names[sha256], sha256=sha256, part=part)
+            TrainingImage(name=images.files[sha256].name, sha256=sha256, part=part)
             for part, checksums in (("train", images.train_sha256), ("validation", images.validation_sha256))
             for sha256 in checksums
         ),
@@ -265,9 +269,19 @@ def _npz(**arrays: Any) -> bytes:
 def _newest_if_same(model_folder: Path, recipe: str) -> Path | None:
     try:
         newest = newest_version(model_folder)
-        return newest if read_student(newest).training.recipe_sha256 == recipe else None
+        model = read_student(newest)
     except DescriptionError:
         return None
+    if model.training.recipe_sha256 != recipe:
+        return None
+    try:
+        read_ok_maps(newest, model)
+        is_whole = hashlib.sha256((newest / GRAPH_FILE).read_bytes()).hexdigest() == model.graph_sha256
+    except (DescriptionError, OSError):
+        is_whole = False
+    if not is_whole:
+        _logger.warning("%s came of the same and is damaged: training it anew", newest)
+    return newest if is_whole else None
 
 
 def _refuse_disagreement(parity: dict[str, MapParity]) -> None:

@@ -10,6 +10,7 @@ from fastapi import File, Form, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
+from gateway.manifest import LARGEST_MM_PER_PX
 from gateway.roi_key import ID_PATTERN, ID_RULE
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
@@ -60,7 +61,7 @@ def _shown(file_name: str) -> str:
 
 
 Number = Annotated[float, BeforeValidator(_decimal)]
-MmPerPx = Annotated[Number, Field(gt=0, le=1000, description="millimetres per pixel of the image as sent")]
+MmPerPx = Annotated[Number, Field(gt=0, le=LARGEST_MM_PER_PX, description="millimetres per pixel of the image as sent")]
 AreaMm2 = Annotated[Number, Field(ge=0, le=1e9, description="regions smaller than this many mm² are dropped")]
 Percentile = Annotated[Number, Field(ge=95, le=100)]
 Score = Annotated[Number, Field(ge=0, le=1000)]

@@ -27,7 +27,7 @@ class StudentTeacherDetector:
         self.description = description
         self._files: dict[FileName, bytes] = {name: files[name] for name in (NETWORK, NETWORK_DESCRIPTION)}
         self._manifest = manifest
-        self._learned = frozenset(image.sha256 for image in description.training.images)
+        self._learned = frozenset(i.sha256 for i in description.training.images if i.part == "train")
 
     @classmethod
     def load(cls, files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend) -> Self:

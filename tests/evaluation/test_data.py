@@ -45,6 +45,43 @@ def test_a_folder_in_mvtec_layout(tmp_path):
         by_kind["hole"].truth((12, 10))
 
 
+def test_an_image_that_is_learned_is_not_inspected_as_unseen_whatever_its_name(table):
+    rows = table.read_text().splitlines()
+    copies = [write(table.parent / "conn1" / f"again{i}.png", i) for i in range(10)]
+    again = [f"{copy.relative_to(table.parent)},conn1,OK" for copy in copies]
+    table.write_text("\n".join([*rows, *rows[1:], *again]) + "\n")
+    data = read_csv(table)[0]
+    learned = {path.read_bytes() for path in data.train}
+    assert len(data.train) == len(learned) == 7
+    assert data.counts() == {"good": 3, "KO": 2}
+    assert not any(sample.path.read_bytes() in learned for sample in data.test)
+
+
+def test_the_same_image_as_ok_and_as_bad_is_refused(table):
+    copy = write(table.parent / "conn1" / "copy.png", 3)
+    table.write_text(f"{table.read_text()}{copy.relative_to(table.parent)},conn1,KO\n")
+    with pytest.raises(DataError, match=r"connector conn1: ok3\.png \(OK\) and copy\.png \(KO\) are the same image"):
+        read_csv(table)
+
+
+def test_a_folder_says_how_many_of_the_images_to_inspect_are_learned_ones(tmp_path):
+    for name, value in {
+        "train/good/a.png": 1,
+        "test/good/b.png": 1,
+        "test/good/c.png": 2,
+        "test/hole/d.png": 3,
+    }.items():
+        write(tmp_path / name, value)
+    assert read_folder(tmp_path).n_seen == 1
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_header_says_what_parts_the_columns(table, delimiter):
+    expected = read_rows(table)
+    table.write_text(table.read_text().replace(",", delimiter) + f"{delimiter}{delimiter}\n")
+    assert read_rows(table) == expected
+
+
 def test_a_folder_without_good_or_bad_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="no good image to learn"):
         read_folder(tmp_path)
@@ -87,6 +124,7 @@ def test_labels_and_columns_in_any_case(tmp_path):
         ("path,label\n", "no column 'connector'; its columns are path, label"),
         ("", "its columns are none"),
         ("path,connector,label\ngone.png,c,OK\n", "line 2: gone.png is not there"),
+        ("path,connector,label\na.png,,OK\n", "line 2: 'a.png' has no connector"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_why(tmp_path, text, said):

@@ -273,7 +273,7 @@ def test_both_detectors_are_one_report_side_by_side_with_what_each_costs(marked,
         assert cost["learn_s"] > 0
         assert cost["version_bytes"] > 0
     assert bank["cost"]["shared_bytes"] > 1e6
-    assert student["cost"]["shared_bytes"] == 0
+    assert student["cost"]["shared_bytes"] is None
     text = (seeded / "report.md").read_text()
     assert "|  | memory-bank | student-teacher |" in text
     for plots in report["plots"].values():
@@ -290,13 +290,26 @@ def test_both_detectors_are_one_report_side_by_side_with_what_each_costs(marked,
     assert again["calibration"] == student["calibration"]
 
 
-def test_a_training_that_fails_ends_the_command(marked, seeded, capfd):
-    assert (
-        command.main([str(marked), "--out", str(seeded), "--detector", "student-teacher", "--teacher", "no.pth"]) == 1
-    )
+def test_a_training_that_fails_ends_the_command_before_anything_else_is_done(marked, seeded, capfd):
+    assert command.main([str(marked), "--out", str(seeded), "--detector", "both", "--teacher", "no.pth"]) == 1
     said = capfd.readouterr().err
     assert "no.pth" in said
     assert "error: the training failed" in said
+    assert "--teacher" in said
+    assert list(seeded.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_and_an_interruption_are_told_in_a_line(marked, seeded, capfd, monkeypatch):
+    seeded.write_text("a file")
+    assert command.main([str(marked), "--out", str(seeded)]) == 1
+    assert capfd.readouterr().err.strip() == f"error: {seeded}: File exists"
+
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_inspector", interrupted)
+    assert command.main([str(marked), "--out", str(seeded.parent / "out")]) == 130
+    assert capfd.readouterr().err.strip().startswith("interrupted: no report")
 
 
 def test_timings_remember_nothing(tiny, settings, tmp_path):
@@ -322,6 +335,10 @@ def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
         ["x", "--p-score", "90"],
         ["x", "--epochs", "3"],
         ["x", "--detector", "student-teacher", "--coreset-rate", "0.1"],
+        ["x", "--detector", "student-teacher", "--weights", "w.pth"],
+        ["x", "--seed", "-1"],
+        ["x", "--split-seed", "x"],
+        ["x", "--connector", "conn1"],
         ["x", "--detector", "both", "--url", "http://x"],
     ):
         with pytest.raises(SystemExit, match="2"):

@@ -41,7 +41,7 @@ def test_only_rows_labelled_ok_are_opened(tmp_path):
     images = load(found, 32, 0, 0.2)
     assert len(images.train) + len(images.validation) == 10
     assert found.unused == {"KO": 1, "OCCLUSION": 1, "PARTIAL OCCLUSION": 1}
-    assert {Path(name).suffix for name in images.names.values()} == {".png"}
+    assert {Path(name).suffix for name in images.files.values()} == {".png"}
 
 
 def test_connectors_are_told_apart_and_paths_start_at_the_file(tmp_path, monkeypatch):

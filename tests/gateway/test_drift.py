@@ -170,7 +170,7 @@ def test_too_few_samples_are_said_not_guessed() -> None:
     drift = measure(stream(scores(0.9, MIN_SAMPLES - 1, 1)), manifest(scores(0.45, 60, 0)), None)
     assert drift.ks is None
     assert drift.alarms == ()
-    assert drift.reason == "49 inspections with this memory bank; 50 are needed"
+    assert drift.reason == "49 inspections with this version; 50 are needed"
 
 
 def test_a_fit_from_before_brightness_was_kept_says_so() -> None:

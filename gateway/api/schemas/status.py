@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from gateway.audit import Action
 from gateway.calibration import Method
-from gateway.manifest import DetectorKind, ScoreSummary
+from gateway.manifest import DetectorKind, OkSource, ScoreSummary
 from gateway.spatial import WeightsRecipe
 
 
@@ -51,7 +51,7 @@ class CalibrationSummary(BaseModel):
     area_mm2_thr: float
     score_percentile: float
     method: Method
-    ok_source: Literal["given", "leave-one-out"]
+    ok_source: OkSource
     n_ok: int
     n_ng: int
     false_alarm_rate: float | None

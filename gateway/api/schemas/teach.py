@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, RoiId, RoleId, Score
 from gateway.calibration import Method
 from gateway.fitting import CalibrationState
-from gateway.manifest import ScoreSummary
+from gateway.manifest import OkSource, ScoreSummary
 from gateway.spatial import WeightsRecipe
 
 
@@ -207,7 +207,7 @@ class CalibrateAnswer(BaseModel):
         description="largest defect that the percentile hides from the score: 1 − p of the mask of the median OK image"
     )
     method: Method
-    ok_source: Literal["given", "leave-one-out"]
+    ok_source: OkSource
     n_ok: int
     n_ng: int
     ok_above: int = Field(description="OK scores above the threshold")
