@@ -126,7 +126,6 @@ def test_the_ok_scores_are_those_that_infer_gives_its_validation_images(trained,
     for image in detail["images"]:
         answer = infer(gateway, by_name[image["file_name"]])
         assert answer["score"] == pytest.approx(image["score"], rel=1e-3)
-        assert "learned" in " ".join(answer["warnings"])
     assert [(v["version"], v["detector"]) for v in detail["versions"]] == [(2, "student-teacher"), (1, "memory-bank")]
 
 
@@ -313,6 +312,65 @@ def test_a_training_publishes_what_it_made(trained, gateway, tmp_path, monkeypat
     assert gateway.client.get("/rois/steel/fresh").json()["model_fingerprint"] == fingerprint
     assert infer(gateway, UNSEEN, "fresh")["params"]["extractor"] == "student-teacher-resnet18"
     assert train([*arguments, "--publish", "steel/fresh"]) == 1, "without a scale"
+
+
+def test_what_a_training_cannot_publish_is_told_before_it_begins(trained, tmp_path, capsys):
+    arguments = ["--ok", str(trained.images), "--repository", str(tmp_path / "none"), *COMMAND]
+    for wrong, said in (
+        (["--publish", "steel/conn1"], "goes with --mm-per-px"),
+        (["--mm-per-px", "0.2"], "goes with --mm-per-px"),
+        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not an id"),
+        (["--publish", "steel/conn1", "--mm-per-px", "-3"], "--mm-per-px -3.0: expected a number above 0"),
+    ):
+        assert train([*arguments, *wrong]) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_same_publication_again_changes_nothing_and_the_last_bank_outlives_many_others(trained, tmp_path):
+    models = tmp_path / "models"
+    store = ArtifactStore(models, keep_versions=2)
+
+    def published(mm_per_px):
+        images = ("--images", trained.images)
+        options = ("publish-model", trained.version, KEY, "--mm-per-px", mm_per_px, *images)
+        return done(command(models, *options, keep_versions=2))
+
+    def tell_files():
+        return {path: path.stat().st_mtime_ns for path in models.rglob("*") if path.is_file()}
+
+    published(0.2)
+    before = tell_files()
+    assert "version 1, in use already: student-teacher-resnet18" in published(0.2)
+    assert tell_files() == before
+    # As a fit would have left it there, between two publications.
+    manifest = store.served_manifest(KEY)[0]
+    bank = manifest.model_copy(update={"version": 2, "detector": "memory-bank", "files": {}})
+    with store.lock(KEY, 10):
+        store.publish(KEY, bank, {"memory.npz": b"tokens"})
+    for number in range(3, 7):
+        assert f"version {number}: student" in published(0.1 * number)
+    kept = {each.version: each.detector for each in store.manifests(KEY)}
+    assert kept == {2: "memory-bank", 5: "student-teacher", 6: "student-teacher"}
+
+
+def test_scores_of_the_validation_are_called_so_and_bound_the_false_alarms_from_both_sides(gateway, published):
+    asked = {"role_id": "steel", "roi_id": "conn1", "mm_per_px": MM_PER_PX, "false_alarm_rate": 0.5}
+    answer = gateway.client.post("/calibrate_ng", json=asked).json()
+    assert (answer["ok_source"], answer["guaranteed"]) == ("validation", False)
+    assert answer["n_ok"] == 3
+    low, high = answer["expected_false_alarm_interval"]
+    assert 0 < low < high < 1
+    assert "of the validation images" in " ".join(answer["warnings"])
+
+
+def test_only_images_that_the_student_trained_on_are_said_to_be_learned(trained, gateway, published):
+    names = {
+        part: [i.name for i in trained.model.training.images if i.part == part] for part in ("train", "validation")
+    }
+    for part, is_told in (("train", True), ("validation", False)):
+        warnings = infer(gateway, (trained.images / names[part][0]).read_bytes())["warnings"]
+        assert any("one of the OK images learned" in warning for warning in warnings) is is_told, part
 
 
 def test_no_more_networks_are_kept_than_are_allowed(trained, launch, small_model_repository):

@@ -172,6 +172,32 @@ def test_the_same_recipe_is_not_trained_again_and_another_seed_is_the_next_versi
     assert read_student(first).fingerprint != read_student(second).fingerprint
 
 
+def test_a_damaged_version_of_the_same_is_trained_anew(data, tmp_path, caplog):
+    first = publish_folder(data / "conn1", options(tmp_path))
+    for file in ("model.onnx", "ok_maps.npz"):
+        version = max(first.parent.glob("[0-9]*"))
+        (version / file).write_bytes((version / file).read_bytes()[:-1])
+        again = publish_folder(data / "conn1", options(tmp_path))
+        assert int(again.name) == int(version.name) + 1
+        assert read_student(again).student_sha256 == read_student(first).student_sha256
+        assert f"{version} came of the same and is damaged" in caplog.text
+    assert publish_folder(data / "conn1", options(tmp_path)) == again
+
+
+def test_a_connector_that_cannot_be_trained_does_not_keep_the_others_from_it(data, tmp_path, capsys):
+    rows = (data / "dataset.csv").read_text().splitlines()
+    file = data / "more.csv"
+    few = [line.replace(",conn1,", ",few,") for line in rows if line.startswith("conn1/")][:3]
+    named = [line.replace(",conn2,", ",conn 2,") for line in rows if line.startswith("conn2/")]
+    file.write_text("\n".join([line for line in rows if ",conn2," not in line] + few + named) + "\n")
+    assert command("--csv", file, "--all", "--repository", tmp_path, *COMMAND) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [str(tmp_path / "st_conn1" / "1")]
+    first, second = [line for line in captured.err.splitlines() if line.startswith("error: not trained: ")]
+    assert "connector 'conn 2': 'st_conn 2' is not a model name" in first
+    assert "connector few: 3 different OK images" in second
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

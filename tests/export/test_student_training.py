@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from export.comparison import camera_images
 from export.errors import ExportError
-from export.student_teacher.checkpoint import FILE, read_checkpoint
+from export.student_teacher.checkpoint import FILE, Progress, read_checkpoint, write_checkpoint
 from export.student_teacher.dataset import TrainingImages
 from export.student_teacher.graph import StudentTeacherGraph
 from export.student_teacher.resnet import TIMM_ID, load_teacher, new_student
@@ -84,6 +84,12 @@ def test_training_lowers_the_loss_and_leaves_the_teacher_alone(images, tmp_path)
     assert len(result.history) == 8
     assert result.history[-1][0] < 0.9 * result.history[0][0]
     assert same(teacher, graph.teacher.state_dict())
+
+
+def test_what_other_options_left_unfinished_is_not_gone_on_with_and_that_is_told(images, tmp_path, caplog):
+    write_checkpoint(tmp_path, "other", Progress({}, {}, {}, [(1.0, 2.0)] * 7, 0.0))
+    assert read_checkpoint(tmp_path, "this") is None
+    assert "is of other images or options, after epoch 7: starting over" in caplog.text
 
 
 def test_what_else_draws_random_numbers_does_not_change_a_student():

@@ -17,38 +17,49 @@ from tests.export.tiny_student import COMMAND, options, publish_folder, write_im
 PROJECT = Path(__file__).resolve().parents[2]
 
 _TELLING = """
-import atexit, pathlib, runpy, sys
-told, opened = sys.argv[1], set()
+import atexit, os, sys
+opened = set()
 sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
-atexit.register(lambda: pathlib.Path(told).write_text("\\n".join(opened)))
-sys.argv = ["export", *sys.argv[2:]]
-runpy.run_module("export", run_name="__main__")
+@atexit.register
+def tell():
+    with open(os.environ["TOLD"], "a") as file:
+        file.write("\\n".join(opened) + "\\n")
 """
-"""`python -m export` that writes down which files Python opened."""
+"""`sitecustomize.py`: every Python process started writes down which files it opened."""
 
 
 def test_of_images_that_are_not_ok_not_even_the_file_is_opened(tmp_path):
     rows, labels = [], ("OK", "KO", "OCCLUSION", "PARTIAL OCCLUSION")
     for number, label in enumerate(labels):
-        for connector in ("conn1", "conn2"):
-            folder = tmp_path / label / connector
-            paths = write_images(folder, 12, seed=10 * number + int(connector[-1]))
-            rows += [f"{path.relative_to(tmp_path)},{connector},{label}" for path in paths]
+        for connector in (1, 2):
+            for shift in (0, 1):  # the same names in each, and beside OK images others
+                folder = tmp_path / f"images-{shift}"
+                for i, path in enumerate(write_images(tmp_path / "made", 6, 100 * number + 10 * connector + shift)):
+                    own = folder / f"conn{connector}-{(6 * number + i + 3 * shift) % 24}.png"
+                    own.parent.mkdir(exist_ok=True)
+                    path.rename(own)
+                    rows.append((own, f"conn{connector}", label))
     file = tmp_path / "dataset.csv"
-    file.write_text("\n".join(["image path,connector,label", *rows]) + "\n")
+    lines = [f"{path.relative_to(tmp_path)},{connector},{label}" for path, connector, label in rows]
+    file.write_text("\n".join(["image path,connector,label", *lines]) + "\n")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(_TELLING)
     told = tmp_path / "opened.txt"
-    line = [sys.executable, "-c", _TELLING, told, "student-teacher", "--csv", file, "--all", *COMMAND]
-    done = subprocess.run([*line, "--repository", tmp_path / "models"], cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    opened = {Path(line) for line in told.read_text().splitlines()}
-    images = {path for path in opened if path.suffix == ".png" and path.is_relative_to(tmp_path)}
-    assert images == set((tmp_path / "OK").rglob("*.png"))
+    paths = os.pathsep.join(map(str, (tmp_path / "site", PROJECT)))
+    environment = {**os.environ, "PYTHONPATH": paths, "TOLD": str(told), "GATEWAY_MODELS_DIR": str(tmp_path / "rois")}
+    line = [sys.executable, "-m", "export", "student-teacher", "--csv", file, *COMMAND]
+    line += ["--repository", tmp_path / "repository"]
+    for more in (["--all"], ["--connector", "conn1", "--publish", "steel/conn1", "--mm-per-px", "0.2"]):
+        done = subprocess.run([*line, *more], cwd=PROJECT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "steel/conn1 version 1" in done.stderr
+    opened = {Path(line) for line in told.read_text().splitlines() if line.endswith(".png")}
+    images = {path for path in opened if path.parent.name.startswith("images-")}
+    assert images == {path for path, _, label in rows if label == "OK"}
     for connector in ("conn1", "conn2"):
-        model = read_student(tmp_path / "models" / f"st_{connector}" / "1")
+        model = read_student(tmp_path / "repository" / f"st_{connector}" / "1")
         assert model.training.unused == dict.fromkeys(labels[1:], 12)
-        assert {image.name for image in model.training.images} == {
-            path.name for path in (tmp_path / "OK" / connector).iterdir()
-        }
+        assert model.training.n_train + model.training.n_validation == 12
 
 
 def test_the_same_seed_and_images_give_the_same_student_and_another_seed_another(tmp_path):
