@@ -104,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         default="memory-bank",
         help="both: side by side, with what each costs (default: %(default)s)",
     )
-    parser.add_argument("--url", help="of a running gateway, instead of in this process")
+    parser.add_argument(
+        "--url",
+        help="of a running gateway, instead of in this process; EVALUATE_API_KEY holds a teach key, if it wants one",
+    )
     parser.add_argument("--mm-per-px", type=_positive, default=0.2, help="of all images (default: %(default)s)")
     parser.add_argument("--layers", nargs="+", type=_numbers, metavar="BLOCK,…", help="such as 9,11 6,8: other exports")
     parser.add_argument("--input-size", nargs="+", type=int, metavar="PIXELS", help="other exports")
@@ -214,7 +217,7 @@ async def _inspector(
     args: argparse.Namespace, detector: DetectorKind, variant: Variant
 ) -> LocalInspector | RemoteInspector:
     if args.url is not None:
-        remote = RemoteInspector(args.url, args.mm_per_px)
+        remote = RemoteInspector(args.url, args.mm_per_px, key=os.environ.get("EVALUATE_API_KEY") or None)
         await remote.start()
         return remote
     settings = Settings()

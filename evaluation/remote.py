@@ -32,8 +32,11 @@ class RemoteInspector:
     rule: ScoreRule = "percentile"
     maps = "heatmaps as served: after the blur, in 255 steps up to heatmap_max and clipped there"
 
-    def __init__(self, url: str, mm_per_px: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=60.0, transport=transport)
+    def __init__(
+        self, url: str, mm_per_px: float, transport: httpx.AsyncBaseTransport | None = None, *, key: str | None = None
+    ) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._client = httpx.AsyncClient(base_url=url, timeout=60.0, transport=transport, headers=headers)
         self._mm_per_px = mm_per_px
         self._learn_s: float | None = None
         self._roi_id: str | None = None

@@ -9,6 +9,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from evaluation import __main__ as command
 from evaluation.data import read_folder
@@ -28,6 +29,7 @@ from postprocess.anomaly_map import score
 from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set, tile, write
 from tests.export.tiny_student import write_images
 from tests.gateway.brightness_engine import BrightnessEngine
+from tests.promises.keys import make_key
 
 MM_PER_PX = 1.0
 
@@ -166,6 +168,20 @@ def test_over_http_it_is_the_same_but_for_the_steps_of_the_heatmap(tiny, setting
     assert there.calibration == here.calibration
     assert there.pixel.auroc == pytest.approx(here.pixel.auroc, abs=0.02)
     assert there.fit == here.fit
+
+
+def test_a_gateway_with_keys_is_evaluated_with_one(tiny, settings):
+    key, entry = make_key("evaluation", "teach")
+    closed = settings.model_copy(update={"api_keys": SecretStr(json.dumps([entry]))})
+
+    async def evaluated(key):
+        async with serving(closed) as (_, transport):
+            return await run(RemoteInspector("http://gateway", MM_PER_PX, transport, key=key), read_folder(tiny))
+
+    (found,) = asyncio.run(evaluated(key))
+    assert found.image.auroc == 1
+    with pytest.raises(RemoteError, match=r"POST /fit_ok: 401 .*unauthorized"):
+        asyncio.run(evaluated(None))
 
 
 def test_a_gateway_that_refuses_is_quoted(settings):
