@@ -135,7 +135,7 @@ def publish_model(
             # As a memory bank's: what is white is twice the worst OK score.
             heatmap_max=max(2 * float(np.percentile(scores, 99)), float(np.finfo(np.float32).tiny)),
         )
-        if before is not None and _says_the_same(before, manifest) and not _damage(store, key, before):
+        if before is not None and _says_the_same(before, manifest) and not _is_damaged(store, key, before):
             return Published(before, store.calibration(key, before).calibration, [], was_in_use=True)
         calibration, warnings = _calibration(store, key, before, manifest, ok_maps, settings)
         change = Change(
@@ -165,7 +165,7 @@ def _says_the_same(one: Manifest, other: Manifest) -> bool:
     return told(one) == told(other) and one.spatial_weights.kind != "file"
 
 
-def _damage(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> bool:
+def _is_damaged(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> bool:
     """Whether anything of the version in use has to be written anew."""
     try:
         is_pointed_to = store.current(key).damaged is None and store.current(key).number == manifest.version
