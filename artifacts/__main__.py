@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="folders or files with the OK images that it was validated with: they are kept with the ROI",
+        help="folders or files with the OK images that it was validated with, which are kept with the ROI; - reads the "
+        "names of files from the standard input, one a line",
     )
     publish.add_argument("--shape", metavar="JSON", help="the part, as in /fit_ok, for the scores of those images")
     publish.add_argument(
@@ -184,7 +185,7 @@ def _publish_model(store: ArtifactStore, settings: Settings, args: argparse.Name
         args.model,
         args.roi,
         mm_per_px=args.mm_per_px,
-        images=args.images,
+        images=[Path(line) for line in sys.stdin.read().splitlines()] if args.images == [Path("-")] else args.images,
         shape=args.shape,
         mode=args.spatial_weights,
     )

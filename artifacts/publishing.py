@@ -26,6 +26,7 @@ from gateway.settings import Settings
 from gateway.spatial import SpatialWeighting, WeightsMode, WeightsRecipe, weights_of
 from gateway.storage import ArtifactStore
 from gateway.student_description import StudentDescription, read_ok_maps, read_student
+from gateway.version_folder import version_files
 from postprocess.roi_mask import parse_shape
 
 _RULE: Final = "top_mean"
@@ -135,7 +136,11 @@ def publish_model(
             # As a memory bank's: what is white is twice the worst OK score.
             heatmap_max=max(2 * float(np.percentile(scores, 99)), float(np.finfo(np.float32).tiny)),
         )
-        if before is not None and _says_the_same(before, manifest) and not _is_damaged(store, key, before):
+        ok = store.ok(key)
+        is_known = before is not None and _is_the_same(before, version_files(manifest, content, weights, ok_maps)[0])
+        if before is not None and is_known and not _is_damaged(store, key, before):
+            for file in files:
+                ok.mend_image(file.image, file.data)
             return Published(before, store.calibration(key, before).calibration, [], was_in_use=True)
         calibration, warnings = _calibration(store, key, before, manifest, ok_maps, settings)
         change = Change(
@@ -148,21 +153,20 @@ def publish_model(
             n_ok_after=len(files),
         )
         with store.audit.change(key, change):
-            ok = store.ok(key)
             for file in files:
                 ok.add_image(file.image, file.data)
             _, manifest = store.publish(key, manifest, content, weights, ok_maps, calibration)
     return Published(manifest, calibration, warnings)
 
 
-def _says_the_same(one: Manifest, other: Manifest) -> bool:
-    """But for number and time; a mask from a file is none of what a manifest says of it."""
+def _is_the_same(one: Manifest, other: Manifest) -> bool:
+    """Content and all that is said of it, but for number and time."""
 
     def told(manifest: Manifest) -> Manifest:
         images = tuple(image.model_copy(update={"added_in": 0}) for image in manifest.images)
-        return manifest.model_copy(update={"format": 2, "version": 0, "created_at": "", "files": {}, "images": images})
+        return manifest.model_copy(update={"format": 2, "version": 0, "created_at": "", "images": images})
 
-    return told(one) == told(other) and one.spatial_weights.kind != "file"
+    return told(one) == told(other)
 
 
 def _is_damaged(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> bool:
@@ -181,10 +185,9 @@ def _ok_files(
     names = {image.sha256: image.name for image in model.training.images}
     wanted = {names[sha256] for sha256 in checksums if sha256 in names}
     found: dict[str, bytes] = {}
-    for path in _candidates(images):
-        if path.name in wanted:  # no other is opened: beside them may lie what is not OK
-            data = path.read_bytes()
-            found.setdefault(hashlib.sha256(data).hexdigest(), data)
+    for path in _candidates(images, wanted):
+        data = path.read_bytes()
+        found.setdefault(hashlib.sha256(data).hexdigest(), data)
     missing = [names.get(sha256, sha256) for sha256 in checksums if sha256 not in found]
     if missing:
         raise PublishError(
@@ -194,9 +197,13 @@ def _ok_files(
     return [_OkFile(_ok_image(found[s], names[s], model, shape, settings), found[s]) for s in checksums]
 
 
-def _candidates(images: Sequence[Path]) -> Iterator[Path]:
+def _candidates(images: Sequence[Path], names: set[str]) -> Iterator[Path]:
+    """Files that were named, and of a folder those of these names: beside them may lie what is not OK."""
     for path in images:
-        yield from sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else (path,)
+        if path.is_dir():
+            yield from sorted(each for each in path.iterdir() if each.name in names and each.is_file())
+        else:
+            yield path
 
 
 def _ok_image(data: bytes, name: str, model: StudentDescription, shape: str | None, settings: Settings) -> OkImage:

@@ -217,7 +217,10 @@ async def _inspector(
     args: argparse.Namespace, detector: DetectorKind, variant: Variant
 ) -> LocalInspector | RemoteInspector:
     if args.url is not None:
-        remote = RemoteInspector(args.url, args.mm_per_px, key=os.environ.get("EVALUATE_API_KEY") or None)
+        key = os.environ.get("EVALUATE_API_KEY", "").strip() or None
+        if key is not None and not key.isascii():
+            raise RemoteError("EVALUATE_API_KEY is no API key: `python -m gateway key` makes one")
+        remote = RemoteInspector(args.url, args.mm_per_px, key=key)
         await remote.start()
         return remote
     settings = Settings()

@@ -135,6 +135,8 @@ def read_csv(
     """
     rows = read_rows(file, ko_labels, columns)
     connectors = sorted({row.connector for row in rows} if connector is None else {connector})
+    if not connectors:
+        raise DataError(f"{file}: no row")
     found = []
     for name in connectors:
         own = _distinct(file, [row for row in rows if row.connector == name])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evaluation.data import Sample
 from evaluation.inspection import Calibrated, Cost, FitRecipe, Judged, Progress
+from gateway.access import masked
 from gateway.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
@@ -163,7 +164,7 @@ class RemoteInspector:
         try:
             response = await self._client.request(method, path, **request)
         except httpx.HTTPError as error:
-            raise RemoteError(f"{method} {path}: {error or type(error).__name__}") from error
+            raise RemoteError(masked(f"{method} {path}: {error or type(error).__name__}")) from error
         if response.is_error:
             raise RemoteError(f"{method} {path}: {response.status_code} {response.text[:500]}")
         answer: dict[str, Any] = response.json()

@@ -3,8 +3,10 @@
 import csv
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+
+_DELIMITERS = ",;\t"
 
 
 class CsvError(ValueError):
@@ -48,10 +50,9 @@ def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
     rows = []
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            header = stream.readline()
+            delimiter = _delimiter(stream.readline(), columns)
             stream.seek(0)
-            # A spreadsheet writes what its locale has.
-            lines = csv.DictReader(stream, delimiter=max(",;\t", key=header.count))
+            lines = csv.DictReader(stream, delimiter=delimiter)
             image, connector, label = _found(file, lines.fieldnames or (), columns)
             for line in lines:
                 given, whose, said = ((line[column] or "").strip() for column in (image, connector, label))
@@ -84,22 +85,36 @@ def columns_from(parsed: Namespace) -> Columns:
     return Columns(**{name: (value,) for name, value in given.items() if value is not None}, ok=parsed.ok_label)
 
 
+def _delimiter(header: str, columns: Columns) -> str:
+    """What a spreadsheet wrote for its locale: with which the columns are found, else the most frequent."""
+    for delimiter in _DELIMITERS:
+        if None not in _matches(next(csv.reader([header], delimiter=delimiter), []), columns):
+            return delimiter
+    return max(_DELIMITERS, key=header.count)
+
+
 def _found(file: Path, header: Sequence[str], columns: Columns) -> list[str]:
-    known = {column.strip().casefold(): column for column in reversed(header)}
-    found, missing = [], []
-    for each in fields(columns)[:3]:
-        names = [name.strip().casefold() for name in getattr(columns, each.name)]
-        there = next((known[name] for name in names if name in known), None)
-        if there is None:
-            missing.append(f"no column {names[0]!r}")
-        else:
-            found.append(there)
+    found = _matches(header, columns)
+    missing = [f"no column {names[0]!r}" for names, there in zip(_wanted(columns), found, strict=True) if there is None]
     if missing:
         raise CsvError(
             f"{file}: {' and '.join(missing)}; its columns are {', '.join(header) or 'none'}."
             " Other names: --image-column, --connector-column, --label-column"
         )
-    return found
+    return [there for there in found if there is not None]
+
+
+def _matches(header: Sequence[str], columns: Columns) -> list[str | None]:
+    """What the header calls image, connector and label."""
+    known = {column.strip().casefold(): column for column in reversed(header)}
+    return [
+        next((known[name] for name in (n.strip().casefold() for n in names) if name in known), None)
+        for names in _wanted(columns)
+    ]
+
+
+def _wanted(columns: Columns) -> tuple[tuple[str, ...], ...]:
+    return columns.image, columns.connector, columns.label
 
 
 def _located(file: Path, given: str) -> Path:

@@ -183,6 +183,8 @@ class Manifest(_Sealed):
 class Calibration(_Sealed):
     """Contents of ``calib.json``."""
 
+    newest = MANIFEST_FORMAT
+
     threshold: float
     pixel_threshold: float
     """Of the blurred map, for regions."""
@@ -229,6 +231,11 @@ class Calibration(_Sealed):
         if isinstance(given, dict) and "pixel_threshold" not in given and "threshold" in given:
             return {**given, "pixel_threshold": given["threshold"]}
         return given
+
+    def to_bytes(self) -> bytes:
+        """The whole file, in the oldest format whose gateways can read it."""
+        number = MANIFEST_FORMAT if self.ok_source == "validation" else FORMAT
+        return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))
 
     @property
     def rests_on_the_fit_alone(self) -> bool:

@@ -44,7 +44,8 @@ class OkFiles:
         self._faults.met(self._key, "ok_image", f"OK image {image.sha256} {what}")
         raise ArtifactCorruptError(
             f"{self._key}: OK image {image.sha256} ({image.file_name}) {what}",
-            f"Send it to /fit_ok again, or DELETE /rois/{self._key}/ok/{image.sha256}.",
+            f"Send it to /fit_ok again, or DELETE /rois/{self._key}/ok/{image.sha256}; "
+            "of a student-teacher model, publish it again.",
         )
 
     def add_image(self, image: OkImage, data: bytes) -> None:

@@ -58,7 +58,13 @@ def main(arguments: Sequence[str]) -> int:
         # All are read before the first is trained: a missing image of the last one shows now, not in an hour.
         read, left_out = _read(_chosen(parsed), options, skip=parsed.all)
         for each, images in read:
-            version = publish_student(options, each.connector, images, dict(each.unused))
+            try:
+                version = publish_student(options, each.connector, images, dict(each.unused))
+            except ExportError as error:
+                if not parsed.all:
+                    raise
+                left_out.append(f"{each.where}: {error}")
+                continue
             if serving is not None:
                 write_serving_files(version.parent, serving, version=int(version.name))
             print(version, flush=True)
@@ -129,8 +135,8 @@ def _publish(version: Path, images: TrainingImages, key: str, mm_per_px: float) 
     command = [sys.executable, "-m", "artifacts", "publish-model", str(version), key, "--mm-per-px", str(mm_per_px)]
     # The very files: in their folders may lie what is not OK. Its words go where those of the training go, since stdout
     # is for the names of versions.
-    files = map(str, images.validation_files())
-    done = subprocess.run([*command, "--images", *files], stdout=sys.stderr, check=False)
+    files = "".join(f"{file}\n" for file in images.validation_files())
+    done = subprocess.run([*command, "--images", "-"], input=files, stdout=sys.stderr, text=True, check=False)
     if done.returncode:
         raise ExportError(
             f"{version} is trained, and not published as {key}: see above. The same command goes on from here, or "

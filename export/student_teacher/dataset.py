@@ -34,6 +34,8 @@ class OkImages:
     """Rows that are not OK, by label."""
     where: str
     """They were named in, for messages."""
+    problem: str | None = None
+    """Why they cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,8 @@ def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
         columns: what its columns are called.
 
     Raises:
-        ExportError: unreadable, a column is missing, or an image is called OK in one row and not in another.
+        ExportError: unreadable, a column is missing, or a row has no connector. What is wrong with one connector, such
+            as an image that is OK in one row and not in another, is its `problem`.
     """
     try:
         rows = read_labelled(file, columns)
@@ -86,15 +89,16 @@ def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
     for name in sorted({row.connector for row in rows}):
         own = [row for row in rows if row.connector == name]
         nameless = next((row for row in own if row.is_ok and not row.given), None)
-        if nameless is not None:
-            raise ExportError(f"{file}, line {nameless.line}: an OK row without an image path")
         paths = list(dict.fromkeys(row.path for row in own if row.is_ok))
         others = {row.path: row.label for row in own if not row.is_ok}
         both = [path for path in paths if path in others]
-        if both:
-            raise ExportError(f"{file}: {both[0].name} of connector {name} is both OK and {others[both[0]]}")
+        problem = None
+        if nameless is not None:
+            problem = f"{file}, line {nameless.line}: an OK row without an image path"
+        elif both:
+            problem = f"{file}: {both[0].name} of connector {name} is both OK and {others[both[0]]}"
         unused = Counter(row.label for row in own if not row.is_ok)
-        found[name] = OkImages(name, paths, dict(unused), f"{file}, connector {name}")
+        found[name] = OkImages(name, paths, dict(unused), f"{file}, connector {name}", problem)
     return found
 
 
@@ -111,8 +115,10 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
         validation_share: of the distinct images; at least one goes to each side.
 
     Raises:
-        ExportError: an image cannot be read, or there are too few.
+        ExportError: an image cannot be read, there are too few, or they have a `problem`.
     """
+    if images.problem is not None:
+        raise ExportError(images.problem)
     pixels: dict[str, NDArray[np.uint8]] = {}
     files: dict[str, Path] = {}
     for path in images.paths:

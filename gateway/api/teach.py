@@ -276,7 +276,7 @@ async def delete_roi(
             raise UnknownRoiError(f"{key} was never fitted")
         with services.store.lock(key, services.settings.fit_lock_timeout_s):
             forget(services.store, key)
-        services.drift.forget(key)
+            services.drift.forget(key)
 
     with place.work():
         await in_thread(delete, limiter=services.writers)

@@ -343,6 +343,11 @@ def test_the_same_publication_again_changes_nothing_and_the_last_bank_outlives_m
     before = tell_files()
     assert "version 1, in use already: student-teacher-resnet18" in published(0.2)
     assert tell_files() == before
+    image = next(path for path in before if path.parent.name == "ok" and path.suffix == ".png")
+    data = image.read_bytes()
+    image.write_bytes(data[:-1])
+    assert "in use already" in published(0.2)
+    assert image.read_bytes() == data, "put back"
     # As a fit would have left it there, between two publications.
     manifest = store.served_manifest(KEY)[0]
     bank = manifest.model_copy(update={"version": 2, "detector": "memory-bank", "files": {}})
@@ -354,6 +359,40 @@ def test_the_same_publication_again_changes_nothing_and_the_last_bank_outlives_m
     assert kept == {2: "memory-bank", 5: "student-teacher", 6: "student-teacher"}
 
 
+def test_another_description_or_mask_of_the_same_network_is_another_version(trained, tmp_path):
+    version = tmp_path / "st_conn1" / "1"
+    shutil.copytree(trained.version, version)
+
+    def published():
+        images = ("--images", trained.images)
+        return done(command(tmp_path / "models", "publish-model", version, KEY, "--mm-per-px", MM_PER_PX, *images))
+
+    assert "version 1: " in published()
+    parity = {name: each.model_copy(update={"passed": False}) for name, each in trained.model.parity.items()}
+    described = trained.model.model_copy(update={"parity": parity})
+    (version / "model.json").write_text(described.model_dump_json(indent=2) + "\n")
+    assert "version 2: " in published()
+    np.save(version / "spatial_mask_conn1.npy", np.ones((SIDE, SIDE), np.float32))
+    assert "version 3: " in published()
+    assert "version 3, in use already" in published()
+    np.save(version / "spatial_mask_conn1.npy", np.eye(SIDE, dtype=np.float32))
+    assert "version 4: " in published()
+
+
+def test_renamed_images_are_published_by_the_training_that_knew_them_otherwise(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("GATEWAY_MODELS_DIR", str(tmp_path / "models"))
+    images = tmp_path / "conn1"
+    shutil.copytree(trained.images, images)
+    arguments = ["--ok", str(images), "--repository", str(tmp_path / "repository"), *COMMAND]
+    assert train(arguments) == 0
+    for i, path in enumerate(sorted(images.iterdir())):
+        path.rename(images / f"-{i}.png")
+    monkeypatch.chdir(tmp_path)
+    arguments[1] = "conn1"
+    assert train([*arguments, "--publish", str(KEY), "--mm-per-px", "0.2"]) == 0
+    assert ArtifactStore(tmp_path / "models", keep_versions=2).served_manifest(KEY)[0].version == 1
+
+
 def test_scores_of_the_validation_are_called_so_and_bound_the_false_alarms_from_both_sides(gateway, published):
     asked = {"role_id": "steel", "roi_id": "conn1", "mm_per_px": MM_PER_PX, "false_alarm_rate": 0.5}
     answer = gateway.client.post("/calibrate_ng", json=asked).json()
@@ -362,6 +401,8 @@ def test_scores_of_the_validation_are_called_so_and_bound_the_false_alarms_from_
     low, high = answer["expected_false_alarm_interval"]
     assert 0 < low < high < 1
     assert "of the validation images" in " ".join(answer["warnings"])
+    stored = json.loads((gateway.models_dir / "steel" / "conn1" / "versions" / "2" / "calib.json").read_text())
+    assert stored["format"] == 3, "a gateway that does not know such scores takes it for newer, not for damaged"
 
 
 def test_only_images_that_the_student_trained_on_are_said_to_be_learned(trained, gateway, published):

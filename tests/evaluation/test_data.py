@@ -57,6 +57,13 @@ def test_an_image_that_is_learned_is_not_inspected_as_unseen_whatever_its_name(t
     assert not any(sample.path.read_bytes() in learned for sample in data.test)
 
 
+def test_a_csv_without_a_row_is_refused(tmp_path):
+    file = tmp_path / "d.csv"
+    file.write_text("image path,connector,label\n")
+    with pytest.raises(DataError, match="no row"):
+        read_csv(file)
+
+
 def test_the_same_image_as_ok_and_as_bad_is_refused(table):
     copy = write(table.parent / "conn1" / "copy.png", 3)
     table.write_text(f"{table.read_text()}{copy.relative_to(table.parent)},conn1,KO\n")
@@ -77,8 +84,10 @@ def test_a_folder_says_how_many_of_the_images_to_inspect_are_learned_ones(tmp_pa
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_the_header_says_what_parts_the_columns(table, delimiter):
+    header = delimiter.join(["image path", "connector", "label", '"a, b; c, d; e"'])
     expected = read_rows(table)
-    table.write_text(table.read_text().replace(",", delimiter) + f"{delimiter}{delimiter}\n")
+    rows = table.read_text().replace(",", delimiter).partition("\n")[2]
+    table.write_text(f"{header}\n{rows}{delimiter}{delimiter}\n")
     assert read_rows(table) == expected
 
 

@@ -84,7 +84,7 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
 def test_an_image_that_is_ok_and_not_ok_is_refused(tmp_path):
     file = write_csv(tmp_path, ("a.png", "x", "OK"), ("a.png", "x", "KO"))
     with pytest.raises(ExportError, match=r"a\.png of connector x is both OK and KO"):
-        read_csv(file, Columns())
+        load(read_csv(file, Columns())["x"], 32, 0, 0.2)
 
 
 def test_the_same_content_counts_once_and_is_on_one_side(tmp_path):

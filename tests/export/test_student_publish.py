@@ -13,6 +13,7 @@ from export import __main__ as export_main
 from export.comparison import camera_images
 from export.errors import ExportError
 from export.student_teacher.comparison import compare_maps, robust_scores
+from export.student_teacher.publish import publish_student
 from export.triton_config import parse_config, write_serving_files
 from export.triton_options import ServingOptions
 from gateway.engines.networks import supports_bf16
@@ -189,13 +190,39 @@ def test_a_connector_that_cannot_be_trained_does_not_keep_the_others_from_it(dat
     file = data / "more.csv"
     few = [line.replace(",conn1,", ",few,") for line in rows if line.startswith("conn1/")][:3]
     named = [line.replace(",conn2,", ",conn 2,") for line in rows if line.startswith("conn2/")]
-    file.write_text("\n".join([line for line in rows if ",conn2," not in line] + few + named) + "\n")
+    both = [line.replace(",conn2,", ",both,") for line in rows if line.startswith("conn2/")]
+    both.append(both[0].replace(",OK", ",KO"))
+    others = [*few, *named, *both, ",nameless,OK"]
+    file.write_text("\n".join([line for line in rows if ",conn2," not in line] + others) + "\n")
     assert command("--csv", file, "--all", "--repository", tmp_path, *COMMAND) == 1
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [str(tmp_path / "st_conn1" / "1")]
-    first, second = [line for line in captured.err.splitlines() if line.startswith("error: not trained: ")]
-    assert "connector 'conn 2': 'st_conn 2' is not a model name" in first
-    assert "connector few: 3 different OK images" in second
+    told = [line for line in captured.err.splitlines() if line.startswith("error: not trained: ")]
+    assert len(told) == 4
+    for line, said in zip(
+        told,
+        (
+            "of connector both is both OK and KO",
+            "connector 'conn 2': 'st_conn 2' is not a model name",
+            "connector few: 3 different OK images",
+            "an OK row without an image path",
+        ),
+        strict=True,
+    ):
+        assert said in line
+
+
+def test_a_training_that_fails_does_not_keep_the_next_one_of_all_from_its_turn(data, tmp_path, monkeypatch, capsys):
+    def fails(options, connector, *rest):
+        if connector == "conn1":
+            raise ExportError("no luck")
+        return publish_student(options, connector, *rest)
+
+    monkeypatch.setattr("export.student_teacher.command.publish_student", fails)
+    assert command("--csv", data / "dataset.csv", "--all", "--repository", tmp_path, *COMMAND) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [str(tmp_path / "st_conn2" / "1")]
+    assert captured.err.splitlines()[-1].endswith("connector conn1: no luck")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.triton.server import MODEL
 
 CLIENTS = PLACES + 3
 """More than are admitted at once, so that some are refused."""
-GAP_S = 4
+GAP_S = 8
 """Between the first requests and the load: a window may begin there, with scrapes, and hold the load alone."""
 
 
@@ -96,7 +96,7 @@ def test_p95_of_a_stage_is_that_of_the_answers_to_a_bucket(site, load, stage):
     rate = f'rate(gateway_stage_duration_seconds_bucket{{stage="{stage}"}}[{window}s])'
     seen = site.prometheus.value(f"histogram_quantile(0.95, sum by (le) ({rate}))")
     bounds = [0.0, *STAGE_SECONDS._upper_bounds]
-    bucket = bisect.bisect_left(bounds, seen)
+    bucket = max(1, bisect.bisect_left(bounds, seen))
     below, within = (float(np.mean(np.array(load.stages[stage]) <= bounds[i])) for i in (bucket - 1, bucket))
     # Answers give hundredths of a millisecond: one or two may be on the other side of a bound.
     assert below - 0.02 <= 0.95 <= within + 0.02, seen
