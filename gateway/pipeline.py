@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 HeatmapMode = Literal["base64", "path", "none"]
-WEIGHTS_STALE = "the manual box or the spatial weights changed since: fit or publish again, then calibrate"
+WEIGHTS_STALE = (
+    "the manual box or the spatial weights changed since the fit: fit again (a student: publish again), then calibrate"
+)
 _SAME_SCALE = 0.01
 """Relative difference of mm_per_px up to which two are taken for the same."""
 
