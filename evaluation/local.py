@@ -200,14 +200,15 @@ class LocalInspector:
         """See `Inspector.cost`."""
         roi = await self._services.banks.get(self._key)
         took: list[float] = []
+        n_warm_up = min(_WARM_UP, len(samples))
         with self._nothing_remembered():
-            for sample in (*samples[:_WARM_UP], *samples):
+            for sample in (*samples[:n_warm_up], *samples):
                 request = self._request(sample, "base64")
                 started = time.perf_counter()
                 await self._services.pipeline.infer(request)
                 took.append(1e3 * (time.perf_counter() - started))
-                progress(1 if len(took) > _WARM_UP else 0)
-        took = took[_WARM_UP:]
+                progress(1 if len(took) > n_warm_up else 0)
+        took = took[n_warm_up:]
         p50, p95 = np.quantile(took, (0.5, 0.95)).tolist() if took else (None, None)
         folder = self._services.store.version_folder(self._key, roi.loaded.manifest.version)
         return Cost(

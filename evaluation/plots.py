@@ -60,18 +60,13 @@ def draw_roc(run: Run, path: Path) -> None:
         axes.plot(fpr, tpr, linewidth=1, alpha=0.6, label=f"{kind} ({len(own)})")
     fpr, tpr, _ = roc_curve([j.sample.is_ng for j in run.judged], [j.score for j in run.judged])
     axes.plot(fpr, tpr, color="black", linewidth=2, label=f"all, AUROC {run.image.auroc:.3f}")
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     for name, false_alarms, misses, marker in (
         ("score", run.false_alarms.by_score, run.misses.by_score, "o"),
         ("verdict", run.false_alarms.by_verdict, run.misses.by_verdict, "X"),
     ):
         x, y = false_alarms.share, 1 - misses.share
         axes.plot(x, y, marker, color=_NG, markersize=9, clip_on=False, label=f"calibrated, by {name}")
-    axes.set(xlabel="share of good images rejected", ylabel="share of bad images rejected", xlim=(0, 1), ylim=(0, 1.01))
-    axes.set_aspect("equal")
-    axes.set_title(f"{run.data}, {run.detector}: ROC")
-    axes.legend(fontsize="small", loc="lower right")
-    figure.savefig(path, dpi=110)
+    _finish_roc(figure, axes, f"{run.data}, {run.detector}: ROC", path)
 
 
 def draw_rocs(runs: Sequence[Run], path: Path) -> None:
@@ -83,10 +78,14 @@ def draw_rocs(runs: Sequence[Run], path: Path) -> None:
         axes.plot(fpr, tpr, color=colour, linewidth=2, label=f"{run.detector}, AUROC {run.image.auroc:.3f}")
         x, y = run.false_alarms.by_verdict.share, 1 - run.misses.by_verdict.share
         axes.plot(x, y, "X", color=colour, markersize=9, clip_on=False, label="  calibrated, by verdict")
+    _finish_roc(figure, axes, f"{runs[0].data}: ROC by detector", path)
+
+
+def _finish_roc(figure: Figure, axes: Axes, title: str, path: Path) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="share of good images rejected", ylabel="share of bad images rejected", xlim=(0, 1), ylim=(0, 1.01))
     axes.set_aspect("equal")
-    axes.set_title(f"{runs[0].data}: ROC by detector")
+    axes.set_title(title)
     axes.legend(fontsize="small", loc="lower right")
     figure.savefig(path, dpi=110)
 

@@ -328,6 +328,25 @@ def test_a_report_that_cannot_be_written_and_an_interruption_are_told_in_a_line(
     assert capfd.readouterr().err.strip().startswith("interrupted: no report")
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_as_many_inspections_are_timed_as_were_asked_for(tiny, settings, tmp_path, n):
+    inspector = LocalInspector(settings, MM_PER_PX, tmp_path / "tokens", BrightnessEngine(), timings=True)
+    data = read_folder(tiny)
+
+    async def cost():
+        await inspector.start()
+        await inspector.fit(data.train, FitRecipe(), lambda n: None)
+        await inspector.calibrate(None)
+        found = await inspector.cost(data.test[:n], done.append)
+        await inspector.close()
+        return found
+
+    done = []
+    found = asyncio.run(cost())
+    assert found.n_timed == sum(done) == n
+    assert (found.p50_ms is None) is (n == 0)
+
+
 def test_timings_remember_nothing(tiny, settings, tmp_path):
     data = read_folder(tiny)
     for fitted in (0, 1):

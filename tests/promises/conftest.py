@@ -18,9 +18,10 @@ def full(pytestconfig: pytest.Config) -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests measured, for the README's table and for whoever compares."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    # Of the teardown, which comes last: a fixture may have measured too.
+    reports = [report for kind in ("", "error") for report in terminalreporter.getreports(kind)]
     measured = [
-        (report.nodeid, *pair) for report in reports if report.when == "call" for pair in report.user_properties
+        (report.nodeid, *pair) for report in reports if report.when == "teardown" for pair in report.user_properties
     ]
     if measured:
         terminalreporter.section("measured")

@@ -88,7 +88,7 @@ def fuzzed(launch, small_model_repository, tmp_path_factory) -> Iterator[Target]
 
 
 @pytest.fixture
-def target(fuzzed, full) -> Iterator[Target]:
+def target(fuzzed, record_property) -> Iterator[Target]:
     """The gateway with a whole ROI; after the test it is as whole, as small, and nothing around it has changed."""
     fuzzed.fit()
     for _ in range(WARM_UP):
@@ -98,7 +98,7 @@ def target(fuzzed, full) -> Iterator[Target]:
     yield fuzzed
     grown = rss_mib(fuzzed.gateway.process.pid) - memory
     by_status = dict(sorted(fuzzed.statuses.items()))
-    print(f"{sum(by_status.values())} requests, by status {by_status}, {grown:+.1f} MiB")  # noqa: T201
+    record_property("fuzzed", f"{sum(by_status.values())} requests, by status {by_status}, {grown:+.1f} MiB")
     assert {200, 422} <= by_status.keys() or {200, 415} <= by_status.keys(), "all refused, or none: that tries little"
     assert listing(fuzzed.root) == around
     assert strangers(fuzzed.gateway.models_dir) == []
