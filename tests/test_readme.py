@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway import metrics
-from gateway.services import create_services
+from gateway.monitoring import metrics
+from gateway.process.services import create_services
 from gateway.settings import HOME, Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
