@@ -13,13 +13,13 @@ from artifacts.archive import ArchiveError
 from artifacts.checking import Listed, damages, listed
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
+from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError
-from gateway.manifest import LARGEST_MM_PER_PX
-from gateway.model_description import DescriptionError, newest_version, read_description
-from gateway.roi_key import RoiKey
+from gateway.networks.model_description import DescriptionError, newest_version, read_description
 from gateway.settings import Settings
-from gateway.spatial import RoiConfigError
-from gateway.storage import ArtifactStore
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.manifest import LARGEST_MM_PER_PX
+from gateway.store.roi_key import RoiKey
 from postprocess.roi_mask import ShapeError
 
 

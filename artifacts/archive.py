@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.durable import sync_folder, write_file
-from gateway.sealed import FORMAT, DamagedError, sealed, sha256_of, unsealed
+from gateway.store.atomic import sync_folder, write_file
+from gateway.store.checksummed import FORMAT, DamagedError, sealed, sha256_of, unsealed
 
 CONTENTS = "contents.json"
 AUDIT_COPY = "audit.jsonl"

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.detectors import is_taught
 from gateway.errors import ArtifactCorruptError, GatewayError
-from gateway.manifest import CALIBRATION, Calibration, Manifest, OkImage
-from gateway.roi_key import RoiKey
-from gateway.sealed import DamagedError
-from gateway.storage import ArtifactStore
-from gateway.version_folder import read_all_verified, read_manifest
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.checksummed import DamagedError
+from gateway.store.manifest import CALIBRATION, Calibration, Manifest, OkImage
+from gateway.store.roi_key import RoiKey
+from gateway.store.version_folder import read_all_verified, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
             continue
         for image in (*manifest.images, *manifest.excluded):
             _, before = images.get(image.sha256, (image, None))
-            images[image.sha256] = image, manifest.model_fingerprint if is_taught(manifest) else before
+            images[image.sha256] = image, manifest.model_fingerprint if manifest.is_taught else before
         try:
             read_all_verified(folder, manifest)
         except DamagedError as error:

@@ -12,23 +12,22 @@ from pathlib import Path
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from structlog.contextvars import bound_contextvars
 
 from artifacts.archive import AUDIT_COPY, Archive, ArchiveError, Contents, Limits, opened, write_archive
-from gateway.array_files import read_npz
-from gateway.audit import Change
-from gateway.calibrating import threshold_of
-from gateway.detectors import Detector, is_taught, load_detector
+from gateway.detectors import Detector, load_detector
 from gateway.errors import GatewayError
-from gateway.images import Limits as ImageLimits
-from gateway.images import read_header
-from gateway.manifest import CALIBRATION, LEAVE_ONE_OUT, MANIFEST, Calibration, ExcludedImage, Manifest, OkImage
-from gateway.ok_maps import OkMaps
-from gateway.request_context import actor
-from gateway.roi_key import RoiKey
-from gateway.sealed import DamagedError, unsealed_npz
+from gateway.images.decoding import Limits as ImageLimits
+from gateway.images.decoding import read_header
 from gateway.settings import Settings
-from gateway.storage import ArtifactStore
-from gateway.version_folder import read_all_verified, read_file, spatial_weights_of
+from gateway.store.arrays import read_npz
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.audit import Change
+from gateway.store.checksummed import DamagedError, unsealed_npz
+from gateway.store.manifest import CALIBRATION, LEAVE_ONE_OUT, MANIFEST, Calibration, ExcludedImage, Manifest, OkImage
+from gateway.store.ok_maps import OkMaps
+from gateway.store.roi_key import RoiKey
+from gateway.store.version_folder import read_all_verified, read_file, spatial_weights_of
 from postprocess.roi_mask import ShapeError
 
 _FILES_BESIDE_OK = 16
@@ -124,7 +123,7 @@ def import_roi(
             version = _put(store, key, archive, checked, settings)
     warnings = []
     fitted_with = checked.manifest.model_fingerprint
-    if serves is not None and serves != fitted_with and is_taught(checked.manifest):
+    if serves is not None and serves != fitted_with and checked.manifest.is_taught:
         warnings.append(
             f"{key} was fitted with model {fitted_with[:16]}, model {serves[:16]} is served here: it answers 409 "
             "until a fit, for which one OK image is enough"
@@ -135,11 +134,8 @@ def import_roi(
 @contextmanager
 def acting() -> Iterator[None]:
     """Say in the audit trail who did it."""
-    token = actor.set(f"scripts/artifacts, uid {os.getuid()}")
-    try:
+    with bound_contextvars(actor=f"scripts/artifacts, uid {os.getuid()}"):
         yield
-    finally:
-        actor.reset(token)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -249,7 +245,7 @@ def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked,
         action="import",
         version_before=None if before is None else before.version,
         version_after=number,
-        threshold_before=None if before is None else threshold_of(store, key, before),
+        threshold_before=None if before is None else store.threshold(key, before),
         threshold_after=None if checked.calibration is None else checked.calibration.threshold,
         n_ok_before=0 if before is None else len(before.images),
         n_ok_after=len(manifest.images),

@@ -11,22 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.moving import acting
-from gateway.array_files import read_weights
-from gateway.audit import Change
-from gateway.calibrating import redone, threshold_of
+from gateway.calibration.calibrate import redone
+from gateway.calibration.ok_scores import ok_scores
+from gateway.detectors.spatial_weighting import SpatialWeighting, WeightsMode, weights_of
 from gateway.errors import ArtifactCorruptError, GatewayError
-from gateway.images import Limits, decode, read_header, to_model_input
-from gateway.look import look
-from gateway.manifest import NETWORK, NETWORK_DESCRIPTION, Calibration, FileName, Manifest, OkImage
-from gateway.model_description import DESCRIPTION_FILE, GRAPH_FILE, DescriptionError
-from gateway.ok_maps import OkMaps
-from gateway.pipeline import mask_of
-from gateway.roi_key import RoiKey
+from gateway.images.appearance import look
+from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.masks import mask_of
+from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE, DescriptionError
+from gateway.networks.student_description import StudentDescription, read_ok_maps, read_student
 from gateway.settings import Settings
-from gateway.spatial import SpatialWeighting, WeightsMode, WeightsRecipe, weights_of
-from gateway.storage import ArtifactStore
-from gateway.student_description import StudentDescription, read_ok_maps, read_student
-from gateway.version_folder import version_files
+from gateway.store.arrays import read_weights
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.audit import Change
+from gateway.store.manifest import NETWORK, NETWORK_DESCRIPTION, Calibration, FileName, Manifest, OkImage, WeightsRecipe
+from gateway.store.ok_maps import OkMaps
+from gateway.store.roi_key import RoiKey
+from gateway.store.version_folder import version_files
 from postprocess.roi_mask import parse_shape
 
 _RULE: Final = "top_mean"
@@ -104,7 +105,7 @@ def publish_model(
     )
     recipe, weights = _weights(folder, model, key, ok_maps, settings, mode)
     ok_maps = OkMaps(ok_maps.distances, ok_maps.token_hw, ok_maps.frames, weights, _RULE)
-    scores = ok_maps.scores(settings.p_score)
+    scores = ok_scores(ok_maps, settings.p_score)
     content: dict[FileName, bytes] = {NETWORK: graph, NETWORK_DESCRIPTION: described}
     with acting(), store.lock(key, settings.fit_lock_timeout_s):
         latest = store.latest_manifest(key)
@@ -147,7 +148,7 @@ def publish_model(
             action="publish",
             version_before=None if before is None else before.version,
             version_after=number,
-            threshold_before=None if before is None else threshold_of(store, key, before),
+            threshold_before=None if before is None else store.threshold(key, before),
             threshold_after=None if calibration is None else calibration.threshold,
             n_ok_before=0 if before is None else len(before.images),
             n_ok_after=len(files),

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bench import accuracy, coreset, detectors, engine, fit, infer, knn, observe, report
-from gateway.services import set_threads
+from gateway.process.services import set_threads
 from gateway.settings import Settings
 
 COMMANDS: dict[str, ModuleType] = {

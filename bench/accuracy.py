@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from bench.report import Row
 from bench.tokens import Tokens
-from gateway.engines.embedded import open_network
-from gateway.engines.networks import Network, OnnxRuntimeNetwork
-from gateway.images import to_model_input
-from gateway.patchcore.memory_bank import build_memory_bank, patch_distances
-from gateway.patchcore.neighbours import build_search
+from gateway.detectors.memory_bank.bank import build_memory_bank, patch_distances
+from gateway.detectors.memory_bank.search.neighbours import build_search
+from gateway.images.decoding import to_model_input
+from gateway.networks.embedded.engine import open_network
+from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork
 from postprocess.anomaly_map import anomaly_map, score, upsample
 
 HELP = "scores and image AUROC of the served way against plain fp32 (ONNX Runtime, IndexFlatL2), on the magnetic tiles"

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from bench.report import Row
 from bench.tokens import Tokens
-from gateway.patchcore.coreset import k_center_greedy
-from gateway.patchcore.memory_bank import MemoryBank, leave_one_out_distances
-from gateway.patchcore.projected import ProjectedSearch
+from gateway.detectors.memory_bank.bank import MemoryBank, leave_one_out_distances
+from gateway.detectors.memory_bank.coreset import k_center_greedy
+from gateway.detectors.memory_bank.search.projected import ProjectedSearch
 from gateway.settings import HOME
 
 HELP = "k-center greedy, against the plain algorithm and anomalib's"

@@ -14,9 +14,9 @@ from bench.infer import figures, publish_bank
 from bench.report import Row
 from bench.service import Answer, Client, body_of, gateway, multipart, roi_png
 from bench.tokens import CACHE, Tokens
-from gateway.roi_key import RoiKey
 from gateway.settings import HOME
-from gateway.storage import ArtifactStore
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 
 HELP = "/infer by a memory bank and by a student-teacher model (its weights random), one client, in turn"
 _IMAGES = 16

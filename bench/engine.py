@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from bench.report import Row, interleave, spread
 from bench.tokens import Tokens
-from gateway.engines.embedded import EmbeddedEngine, open_network
-from gateway.engines.networks import OnnxRuntimeNetwork
-from gateway.images import to_model_input
+from gateway.images.decoding import to_model_input
+from gateway.networks.embedded.engine import EmbeddedEngine, open_network
+from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork
 
 HELP = "the network: bare, through the engine protocol, and ONNX Runtime fp32 (the reference), by batch"
 

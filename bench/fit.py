@@ -10,8 +10,8 @@ import numpy as np
 from bench.report import Row
 from bench.service import Client, body_of, gateway, multipart, peak_memory_mb, roi_png
 from bench.tokens import Tokens
-from gateway.engines.embedded import open_network
-from gateway.images import to_model_input
+from gateway.images.decoding import to_model_input
+from gateway.networks.embedded.engine import open_network
 
 HELP = "a fit of 50 images from upload to answer, by stage, against the bare network's time for as many images"
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from bench.report import Row
 from bench.service import Answer, Client, body_of, gateway, multipart, roi_png, triton
 from bench.tokens import Tokens
-from gateway.detectors.memory_bank import bank_files
-from gateway.engines.embedded import open_network
-from gateway.images import to_model_input
-from gateway.manifest import Manifest, OkImage
-from gateway.patchcore.memory_bank import MemoryBank
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.detectors.memory_bank.bank import MemoryBank
+from gateway.detectors.memory_bank.detector import bank_files
+from gateway.images.decoding import to_model_input
+from gateway.networks.embedded.engine import open_network
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.manifest import Manifest, OkImage
+from gateway.store.roi_key import RoiKey
 
 HELP = "/infer over a socket, by stage, clients and bank, against the bare network (or a bare gRPC client of Triton)"
 _IMAGES = 16

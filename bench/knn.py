@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.report import Row, interleave, spread
 from bench.tokens import Tokens
-from gateway.patchcore.neighbours import NeighbourSearch, SearchBackend, build_search, gpu_available
+from gateway.detectors.memory_bank.search.neighbours import NeighbourSearch, SearchBackend, build_search, gpu_available
 
 HELP = "nearest neighbours of one image's 729 tokens, against FAISS IndexFlatL2"
 _QUERIES = 6

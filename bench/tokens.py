@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.engines.embedded import open_network
-from gateway.images import to_model_input
-from gateway.model_description import DescriptionError, newest_version, read_description
-from gateway.patchcore.coreset import k_center_greedy
+from gateway.detectors.memory_bank.coreset import k_center_greedy
+from gateway.images.decoding import to_model_input
+from gateway.networks.embedded.engine import open_network
+from gateway.networks.model_description import DescriptionError, newest_version, read_description
 from gateway.settings import HOME, Settings
 
 CACHE = HOME / ".cache" / "bench"

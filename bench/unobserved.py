@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from gateway.api import observe
-from gateway.watch import Watch
+from gateway.monitoring.inspection_log import Watch
 
 
 async def _pass_on(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -15,8 +15,8 @@ def main() -> int:
     """Take the observers out, then serve."""
     observe.ObserveMiddleware.__call__ = _pass_on  # type: ignore[method-assign]
     Watch.inspected = lambda *_, **__: None  # type: ignore[method-assign]
-    from gateway import pipeline
-    from gateway.look import Look
+    from gateway.images.appearance import Look
+    from gateway.inspection import pipeline
 
     vars(pipeline)["look"] = lambda _: Look(0.0, 0.0)
     from gateway.__main__ import main as serve

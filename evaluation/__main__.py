@@ -24,10 +24,10 @@ from evaluation.remote import RemoteError, RemoteInspector
 from evaluation.report import as_json, as_markdown, plots_of
 from evaluation.students import StudentInspector, StudentRecipe, TrainingFailedError
 from export.labelled_csv import add_column_arguments, columns_from
+from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError
-from gateway.manifest import DetectorKind
 from gateway.settings import HOME, Settings
-from gateway.spatial import RoiConfigError
+from gateway.store.manifest import DetectorKind
 
 _CACHE = HOME / ".cache" / "evaluate"
 _N_TIMED = 40

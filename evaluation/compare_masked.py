@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from evaluation.data import KO_LABELS, DataError, read_rows
 from evaluation.plots import read_rgb
-from gateway.banks import FittedRoi
-from gateway.engines import TokenEngine
-from gateway.engines.every import Engines
+from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import EngineUnavailableError, GatewayError
-from gateway.images import to_model_input
-from gateway.pipeline import mask_of, require_same_model
-from gateway.roi_key import RoiKey
-from gateway.services import create_services
+from gateway.images.decoding import to_model_input
+from gateway.images.masks import mask_of
+from gateway.inspection.pipeline import require_same_model
+from gateway.inspection.version_cache import FittedRoi
+from gateway.networks import TokenEngine
+from gateway.networks.registry import Engines
+from gateway.process.services import create_services
 from gateway.settings import Settings
-from gateway.spatial import RoiConfigError
-from postprocess.anomaly_map import ScoreRule, anomaly_map, score_by, score_in_words, upsample
+from gateway.store.roi_key import RoiKey
+from postprocess.anomaly_map import ScoreRule, score_in_words, scored_map
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
 
 _SIZE = (13, 7.5)
@@ -105,7 +106,7 @@ async def compare(
 
         def both() -> list[Compared]:
             pairs = zip(images, tokens, strict=True)
-            return [_compared(roi, image, own, settings.k, p_score, shape) for image, own in pairs]
+            return [_compared(roi, image, own, p_score, shape) for image, own in pairs]
 
         first, second = await to_thread.run_sync(both)
     finally:
@@ -124,16 +125,18 @@ async def compare(
 
 
 def _compared(
-    roi: FittedRoi, image: NDArray[np.uint8], tokens: NDArray[np.float32], k: int, p_score: float, shape: Shape | None
+    roi: FittedRoi, image: NDArray[np.uint8], tokens: NDArray[np.float32], p_score: float, shape: Shape | None
 ) -> Compared:
     size_wh = image.shape[1], image.shape[0]
     mask = None if shape is None else mask_of(shape, size_wh)
     detector, token_hw = roi.loaded.detector, roi.loaded.manifest.token_hw
-    distances = detector.distances(tokens, detector.neighbours(k)[0])
+    distances = detector.distances(tokens, detector.neighbours(None)[0])
     rule = roi.loaded.manifest.score_rule
-    raw = upsample(anomaly_map(distances, token_hw), size_wh)
-    masked = upsample(anomaly_map(distances, token_hw, roi.loaded.weights), size_wh)
-    return Compared(image, raw, masked, score_by(rule, raw, p_score, mask), score_by(rule, masked, p_score, mask))
+    raw, masked = (
+        scored_map(distances, token_hw, size_wh, weights=weights, rule=rule, percentile=p_score, mask=mask)
+        for weights in (None, roi.loaded.weights)
+    )
+    return Compared(image, raw[0], masked[0], raw[1], masked[1])
 
 
 def normalised(values: NDArray[np.float32]) -> NDArray[np.float32]:

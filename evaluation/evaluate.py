@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.data import GOOD, DataSet, Sample
 from evaluation.inspection import Calibrated, Cost, FitRecipe, Inspector, Judged, Progress
 from evaluation.metrics import ImageMetrics, PixelMetrics, Rate, image_metrics, pixel_metrics, rate
-from gateway.manifest import DetectorKind
+from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
 Stage = Callable[[str, int], Progress]

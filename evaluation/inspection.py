@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
-from gateway.manifest import DetectorKind
+from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
 Progress = Callable[[int], None]

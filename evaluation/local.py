@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from evaluation.data import Sample
 from evaluation.inspection import Calibrated, Cost, FitRecipe, Judged, Progress
 from evaluation.tokens import RememberingEngine
-from gateway.calibrating import CalibrationRequest, calibrate
-from gateway.engines import TokenEngine
-from gateway.engines.every import Engines
+from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.errors import EngineUnavailableError, GatewayError
-from gateway.fitting import FitRequest, FitService
-from gateway.images import Limits, decode, read_header, to_model_input
-from gateway.manifest import DetectorKind
-from gateway.model_description import GRAPH_FILE, DescriptionError, newest_version
-from gateway.pipeline import HeatmapMode, InferRequest, InspectionPipeline
-from gateway.roi_key import RoiKey
-from gateway.services import create_services
+from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.inspection.pipeline import HeatmapMode, InferRequest, InspectionPipeline
+from gateway.learning.service import FitRequest, FitService
+from gateway.networks import TokenEngine
+from gateway.networks.model_description import GRAPH_FILE, DescriptionError, newest_version
+from gateway.networks.registry import Engines
+from gateway.process.services import create_services
 from gateway.settings import Settings
+from gateway.store.manifest import DetectorKind
+from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import ScoreRule, anomaly_map, blur, upsample
 
 _BATCH = 8

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model_description import DescriptionError, ModelDescription, newest_version, read_description
+from gateway.networks.model_description import DescriptionError, ModelDescription, newest_version, read_description
 from gateway.settings import HOME, Settings
 
 _KNOWN = {

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_curve
 from evaluation.data import GOOD
 from evaluation.evaluate import Run
 from evaluation.inspection import Inspector, Judged
-from gateway.images import Limits, decode, read_header
+from gateway.images.decoding import Limits, decode, read_header
 from postprocess.anomaly_map import score_in_words
 from postprocess.heatmap import overlay
 

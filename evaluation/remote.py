@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from evaluation.data import Sample
 from evaluation.inspection import Calibrated, Cost, FitRecipe, Judged, Progress
-from gateway.access import masked
-from gateway.manifest import DetectorKind
+from gateway.monitoring.masking import masked
+from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
 _ROLE = "evaluation"

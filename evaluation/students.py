@@ -16,10 +16,10 @@ from anyio import to_thread
 from artifacts.publishing import PublishError, publish_model
 from evaluation.inspection import FitRecipe, Progress
 from evaluation.local import LocalInspector
-from gateway.engines import TokenEngine
-from gateway.manifest import DetectorKind
+from gateway.networks import TokenEngine
+from gateway.networks.student_description import StudentDescription, read_student
 from gateway.settings import HOME, Settings
-from gateway.student_description import StudentDescription, read_student
+from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
 _CONNECTOR = "evaluated"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.engines import Priority, TokenEngine
-from gateway.engines.wrapper import EngineWrapper
-from gateway.model_description import ModelDescription
+from gateway.networks import Priority, TokenEngine
+from gateway.networks.model_description import ModelDescription
+from gateway.networks.wrapper import EngineWrapper
 
 
 class RememberingEngine(EngineWrapper):

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.model_description import Parity
+from gateway.networks.model_description import Parity
 
 
 def compare(tokens: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> Parity:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from export.comparison import camera_images, compare
 from export.token_graph import TokenGraph
-from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
-from gateway.model_description import ModelDescription, Parity
+from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
+from gateway.networks.model_description import ModelDescription, Parity
 
 # The smallest cosine that a token may have with torch's. Tokens are of norm 1, so a cosine of c is a distance of
 # sqrt(2 - 2c). In f32 that is 0.0045, far below what parts the scores of OK and NG; what is measured is below 2e-5, so

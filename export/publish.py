@@ -13,7 +13,7 @@ from export.parity import TOLERANCE_COSINE, check_parity
 from export.token_graph import TokenGraph, check_layout
 from export.versions import DEFAULT_REPOSITORY, aside, check_name, locked, move_into_place
 from export.weights import HUB
-from gateway.model_description import (
+from gateway.networks.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
     DescriptionError,

@@ -1,7 +1,7 @@
 """The two kinds of models that are exported, where serving them differs. No torch here."""
 
-from gateway.model_description import ModelDescription
-from gateway.student_description import StudentDescription
+from gateway.networks.model_description import ModelDescription
+from gateway.networks.student_description import StudentDescription
 
 Description = ModelDescription | StudentDescription
 

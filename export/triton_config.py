@@ -23,13 +23,13 @@ from export.errors import ExportError
 from export.files import replace_file
 from export.served import Description, axes, axis_labels, output_shape
 from export.triton_options import FIT_PRIORITY, INSPECT_PRIORITY, ServingOptions, add_arguments, options_from
-from gateway.model_description import (
+from gateway.networks.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
     DescriptionError,
     newest_version,
 )
-from gateway.student_description import StudentDescription, read_any_description
+from gateway.networks.student_description import StudentDescription, read_any_description
 
 CONFIG_FILE = "config.pbtxt"
 FP16_GRAPH_FILE = "model.fp16.onnx"

@@ -15,9 +15,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
-from gateway.model_description import ModelDescription
-from gateway.student_description import StudentDescription, read_any_description
+from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
+from gateway.networks.model_description import ModelDescription
+from gateway.networks.student_description import StudentDescription, read_any_description
 
 
 class TritonPythonModel:

@@ -20,9 +20,9 @@ from export.files import replace_file
 from export.served import Description, output_shape
 from export.student_teacher.comparison import compare_maps
 from export.triton_options import ServingOptions
-from gateway.engines.networks import OnnxRuntimeNetwork
-from gateway.model_description import DESCRIPTION_FILE, GRAPH_FILE
-from gateway.student_description import StudentDescription
+from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork
+from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE
+from gateway.networks.student_description import StudentDescription
 
 PLAN_FILE = "model.plan"
 RECORD_FILE = "model.plan.json"

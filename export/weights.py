@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from export.errors import ExportError
-from gateway.model_description import WeightsSource
+from gateway.networks.model_description import WeightsSource
 
 HUB = "hub"
 SEED_PREFIX = "seed:"

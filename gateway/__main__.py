@@ -8,9 +8,9 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from gateway import logs
-from gateway.access import KeyListError, entry_text, new_key
-from gateway.serving import GracefulServer
+from gateway.api.security.keys import KeyListError, entry_text, new_key
+from gateway.monitoring import logs
+from gateway.process.server import GracefulServer
 from gateway.settings import Settings
 
 
@@ -71,8 +71,8 @@ def _print_settings(settings: Settings, *, shell: bool) -> int:
 
 def _serve(settings: Settings) -> int:
     logs.configure(settings)
-    from gateway.api.access import is_loopback
-    from gateway.spatial import RoiConfigError
+    from gateway.api.security.access import is_loopback
+    from gateway.detectors.spatial_weighting import RoiConfigError
 
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None
     if not has_keys and not settings.allow_anonymous and not is_loopback(settings.host):

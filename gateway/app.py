@@ -16,17 +16,20 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import __version__, logs, metrics, tracing
-from gateway.access import read_keys
-from gateway.api import docs, inspect, report, scrape, status, teach
-from gateway.api.access import AccessMiddleware, document_access, mask_access_log
-from gateway.api.errors import install_error_handlers
+from gateway import __version__
+from gateway.api.error_handlers import install_error_handlers
 from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
 from gateway.api.observe import ObserveMiddleware
-from gateway.background import report_state, warm
-from gateway.services import create_services
+from gateway.api.routes import docs, report, status, teach
+from gateway.api.routes import infer as inspect
+from gateway.api.routes import metrics as scrape
+from gateway.api.security.access import AccessMiddleware, document_access, mask_access_log
+from gateway.api.security.keys import read_keys
+from gateway.monitoring import logs, metrics, tracing
+from gateway.process.background import report_state, warm
+from gateway.process.services import create_services
 from gateway.settings import Settings
-from gateway.sweeping import sweep
+from gateway.store.cleanup import sweep
 
 _DESCRIPTION = """\
 Visual inspection by anomaly, learning from good parts only: PatchCore on DINOv2 tokens.

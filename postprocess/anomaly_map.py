@@ -134,6 +134,42 @@ def score_by(
     return {"percentile": score, "top_mean": top_mean}[rule](anomaly_map, percentile, mask)
 
 
+def scored_map(
+    distances: NDArray[np.float32],
+    token_hw: tuple[int, int],
+    size_wh: tuple[int, int],
+    *,
+    weights: NDArray[np.float32] | None = None,
+    rule: ScoreRule = "percentile",
+    percentile: float,
+    mask: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.float32], float]:
+    """Turn the patch distances of an image into its anomaly map and its score: the one definition of both.
+
+    Args:
+        distances: float32 `[N]`, row by row of the token grid.
+        token_hw: `(h, w)` of the token grid, `h * w == N`.
+        size_wh: `(W, H)` of the image as sent, in pixels.
+        weights: float32 `[h, w]`, the spatial weights, or None.
+        rule: how the map becomes a score.
+        percentile: 0 to 100, for the rule.
+        mask: bool `[H, W]`, the pixels that count; all of them if None.
+
+    Returns:
+        The map, float32 `[H, W]`, before the blur and outside the mask too, and its score.
+
+    Raises:
+        ValueError: as `anomaly_map`, `upsample` and `score`.
+
+    Example:
+        >>> grid, value = scored_map(np.array([0, 1], np.float32), (1, 2), (2, 1), percentile=100)
+        >>> grid, value
+        (array([[0., 1.]], dtype=float32), 1.0)
+    """
+    full = upsample(anomaly_map(distances, token_hw, weights), size_wh)
+    return full, score_by(rule, full, percentile, mask)
+
+
 def _counted(
     anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:

@@ -44,7 +44,7 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
         pytest.skip("no model to test with: it is exported here, which needs the export extra")
     # What writes Triton's configuration changes nothing in the graph.
     sources = [path for path in sorted((PROJECT / "export").glob("*.py")) if not path.name.startswith("triton_")]
-    sources.append(PROJECT / "gateway" / "model_description.py")
+    sources.append(PROJECT / "gateway" / "networks" / "model_description.py")
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     key.update(content or weights.encode())
     key.update(" ".join(options).encode())

@@ -16,17 +16,22 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway import metrics
 from gateway.app import create_app
 from gateway.errors import ERRORS
-from gateway.services import create_services
+from gateway.monitoring import metrics
+from gateway.process.services import create_services
 from gateway.settings import HOME, Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
 README = PROJECT / "README.md"
 # Read where they lie, outside the site: MkDocs does not see their links.
-PAGES_OF_THE_REPOSITORY = [README, PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", PROJECT / "docker" / "README.md"]
+PAGES_OF_THE_REPOSITORY = [
+    README,
+    PROJECT / "CONTRIBUTING.md",
+    PROJECT / "CHANGELOG.md",
+    PROJECT / "docker" / "README.md",
+]
 
 
 def settings_table() -> str:

@@ -17,8 +17,8 @@ from export.student_teacher.training import TrainingOptions
 from export.triton_config import write_serving_files
 from export.triton_options import add_arguments, options_from
 from gateway.errors import GatewayError
-from gateway.manifest import LARGEST_MM_PER_PX
-from gateway.roi_key import RoiKey
+from gateway.store.manifest import LARGEST_MM_PER_PX
+from gateway.store.roi_key import RoiKey
 
 
 def main(arguments: Sequence[str]) -> int:

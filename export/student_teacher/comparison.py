@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.student_description import MapParity
+from gateway.networks.student_description import MapParity
 
 SCORE_SHARE = 0.01
 

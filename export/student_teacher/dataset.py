@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.labelled_csv import Columns, CsvError, read_labelled
 from gateway.errors import GatewayError
-from gateway.images import Limits, decode, read_header, to_model_input
+from gateway.images.decoding import Limits, decode, read_header, to_model_input
 
 SMALLEST_OK = 10
 """Fewer images give no validation that a threshold could rest on."""

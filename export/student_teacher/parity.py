@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from export.comparison import camera_images
 from export.student_teacher.comparison import compare_maps
 from export.student_teacher.graph import StudentTeacherGraph
-from gateway.engines.networks import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
-from gateway.student_description import MapParity, StudentDescription
+from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
+from gateway.networks.student_description import MapParity, StudentDescription
 
 # A map's unit is what parts the 90th from the 99.5th percentile of OK pixels. In f32 a thousandth of it is far below
 # what any threshold is set by; what falls short computes something else. In bf16 a tenth is still small beside the

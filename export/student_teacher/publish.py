@@ -25,8 +25,14 @@ from export.student_teacher.resnet import STRIDE, TIMM_ID, WIDTH, check_layers, 
 from export.student_teacher.training import Trained, TrainingOptions, layer_maps, train
 from export.versions import DEFAULT_REPOSITORY, aside, check_name, locked, move_into_place
 from export.weights import HUB, Weights, sha256_of
-from gateway.model_description import DESCRIPTION_FILE, GRAPH_FILE, DescriptionError, fingerprint_of, newest_version
-from gateway.student_description import (
+from gateway.networks.model_description import (
+    DESCRIPTION_FILE,
+    GRAPH_FILE,
+    DescriptionError,
+    fingerprint_of,
+    newest_version,
+)
+from gateway.networks.student_description import (
     OK_MAPS_FILE,
     Layer,
     MapParity,

@@ -1,1 +1,1 @@
-"""Routes and their schemas: HTTP in, HTTP out, no arithmetic."""
+"""HTTP in, HTTP out: routes, schemas, access, limits. No arithmetic and no files."""

@@ -8,9 +8,9 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
-from gateway.admission import Admission, Place
 from gateway.errors import SlowBodyError
-from gateway.services import Services
+from gateway.process.admission import Admission, Place
+from gateway.process.services import Services
 
 _FREE_S = 10.0
 """Time before the rate of a body counts."""

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request, UploadFile
 
-from gateway.access import Caller
+from gateway.api.json_depth import require_shallow
+from gateway.api.security.keys import Caller
 from gateway.errors import InvalidRequestError, TooLargeError
-from gateway.json_depth import require_shallow
-from gateway.services import Services
+from gateway.process.services import Services
 from gateway.settings import Settings
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
 

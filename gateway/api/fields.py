@@ -10,8 +10,8 @@ from fastapi import File, Form, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
-from gateway.manifest import LARGEST_MM_PER_PX
-from gateway.roi_key import ID_PATTERN, ID_RULE
+from gateway.store.manifest import LARGEST_MM_PER_PX
+from gateway.store.roi_key import ID_PATTERN, ID_RULE
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _MIME_WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)

@@ -7,11 +7,11 @@ from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
+from gateway.api.json_depth import require_shallow
 from gateway.api.responses import error_response
 from gateway.errors import GatewayError, TooLargeError
-from gateway.json_depth import require_shallow
-from gateway.request_context import request_id
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class RequestIdMiddleware:
             return await self._app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
         chosen = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        request_id.set(chosen)
+        bind_contextvars(request_id=chosen)
         started = False
 
         async def send_with_id(message: Message) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import structlog
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
-from gateway import metrics, tracing
-from gateway.request_context import actor, client, facts, request_id
+from gateway.monitoring import metrics, tracing
+from gateway.monitoring.request_context import facts
 
 log = structlog.stdlib.get_logger("gateway.request")
 
@@ -32,6 +33,8 @@ class ObserveMiddleware:
             return await self._app(scope, receive, send)
         told: dict[str, Any] = {}
         facts.set(told)
+        clear_contextvars()
+        bind_contextvars(client=scope["client"][0] if scope.get("client") else "", actor="anonymous")
         status = 0
         start = time.perf_counter()
 
@@ -53,7 +56,11 @@ class ObserveMiddleware:
                 tracing.describe(
                     span,
                     f"{scope['method']} {endpoint}",
-                    {"http.response.status_code": status, "code": code, "request_id": request_id.get()},
+                    {
+                        "http.response.status_code": status,
+                        "code": code,
+                        "request_id": get_contextvars().get("request_id", ""),
+                    },
                 )
                 _line(scope, told, status, code, seconds)
 
@@ -73,13 +80,10 @@ def _line(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: f
     log.log(
         level,
         "request",
-        request_id=request_id.get(),
         method=scope["method"],
         path=scope["path"][:200],
         status=status,
         code=code,
         ms=round(seconds * 1e3, 2),
-        client=client.get(),
-        actor=actor.get(),
         **told,
     )

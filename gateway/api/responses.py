@@ -7,7 +7,7 @@ from fastapi import Response
 
 from gateway.api.schemas.errors import ErrorEnvelope
 from gateway.errors import GatewayError, ShuttingDownError, envelope
-from gateway.request_context import tell
+from gateway.monitoring.request_context import tell
 
 _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "invalid_request": (

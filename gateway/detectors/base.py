@@ -5,16 +5,14 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.engines import TokenEngine
-from gateway.engines.every import Engines
-from gateway.manifest import FileName
+from gateway.networks import TokenEngine
+from gateway.networks.registry import Engines
+from gateway.store.manifest import FileName
 
 
 class Detector(Protocol):
     """One version of an ROI, ready to tell of each place of an image how far it is from what is OK."""
 
-    is_taught: ClassVar[bool]
-    """Whether it learns from `/fit_ok`, image by image; the tokens of its OK images are then kept beside them."""
     mismatch_hint: ClassVar[str | None]
     """What to do where the engine serves another model than this version was made with; None for the usual."""
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.detectors.base import Detector
-from gateway.detectors.memory_bank import MemoryBankDetector
-from gateway.detectors.student_teacher import StudentTeacherDetector
+from gateway.detectors.memory_bank.detector import MemoryBankDetector
+from gateway.detectors.memory_bank.search.neighbours import SearchBackend
+from gateway.detectors.student_teacher.detector import StudentTeacherDetector
 from gateway.errors import TrainedOfflineError
-from gateway.manifest import DetectorKind, FileName, Manifest
-from gateway.patchcore.neighbours import SearchBackend
-from gateway.sealed import DamagedError
+from gateway.store.checksummed import DamagedError
+from gateway.store.manifest import DetectorKind, FileName, Manifest
 
 _KINDS: Mapping[DetectorKind, type[MemoryBankDetector] | type[StudentTeacherDetector]] = {
     "memory-bank": MemoryBankDetector,
@@ -28,11 +28,6 @@ def load_detector(files: Mapping[FileName, bytes], manifest: Manifest, search: S
         raise DamagedError(str(error)) from error
 
 
-def is_taught(manifest: Manifest) -> bool:
-    """See `Detector.is_taught`."""
-    return _KINDS[manifest.detector].is_taught
-
-
 def require_taught(manifest: Manifest, kept: Callable[[], Sequence[Manifest]]) -> None:
     """Refuse to change the OK images of a version that does not learn from them here.
 
@@ -43,10 +38,10 @@ def require_taught(manifest: Manifest, kept: Callable[[], Sequence[Manifest]]) -
     Raises:
         TrainedOfflineError: says how it learns, and how to come back to one that does learn here.
     """
-    if is_taught(manifest):
+    if manifest.is_taught:
         return
     key = f"{manifest.role_id}/{manifest.roi_id}"
-    taught = next((each.version for each in kept() if is_taught(each)), None)
+    taught = next((each.version for each in kept() if each.is_taught), None)
     back = f"roll back to version {taught}, its last memory bank, or " if taught is not None else ""
     raise TrainedOfflineError(
         f"{key} is served by a {manifest.extractor} model, which learns from OK images offline alone",

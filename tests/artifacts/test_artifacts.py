@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from artifacts.__main__ import main
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.inspection.version_cache import load_version
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.e2e.gateway_process import PROJECT, environment
 from tests.e2e.synthetic_images import png, steel, with_blob
@@ -265,7 +266,7 @@ def test_a_link_in_a_folder_is_refused(site, tmp_path):
 
 def _rewritten(site: Site, target: Path, change: Callable[[dict[str, Any]], None], name: str = "contents.json") -> None:
     """The folder with one sealed JSON file changed and everything that vouches for it written anew."""
-    from gateway.sealed import sealed, sha256_of
+    from gateway.store.checksummed import sealed, sha256_of
 
     shutil.copytree(site.folder, target)
     for each in (name, "contents.json"):
@@ -315,7 +316,7 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
         dying = [sys.executable, "-m", "tests.promises.dying", str(step), "whole", "artifacts", "import", site.tar]
         run = subprocess.run(dying, cwd=PROJECT, env=environment({"models_dir": models_dir}), capture_output=True)
         if store.is_fitted(KEY):
-            loaded = store.load(KEY, store.current(KEY))
+            loaded = load_version(store, KEY, store.current(KEY))
             assert loaded.damaged == ()
             assert all(store.ok(KEY).image(image) for image in loaded.manifest.images)
             outcomes.append(len(loaded.manifest.images))

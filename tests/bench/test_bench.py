@@ -9,7 +9,7 @@ import pytest
 from bench.coreset import covering_radius, plain_greedy
 from bench.report import interleave, spread, table
 from bench.tokens import drawn_surface
-from gateway.patchcore.coreset import k_center_greedy
+from gateway.detectors.memory_bank.coreset import k_center_greedy
 from gateway.settings import HOME
 
 

@@ -14,11 +14,11 @@ from evaluation.compare_masked import compare, show
 from export.comparison import camera_images
 from export.student_teacher.command import main as train
 from gateway.errors import ERRORS
-from gateway.images import Limits, decode, read_header, to_model_input
-from gateway.roi_key import RoiKey
+from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.networks.student_description import StudentDescription, read_ok_maps, read_student
 from gateway.settings import Settings
-from gateway.storage import ArtifactStore
-from gateway.student_description import StudentDescription, read_ok_maps, read_student
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import top_mean, upsample
 from tests.artifacts.test_artifacts import command, done, refused
 from tests.e2e.gateway_process import Gateway

@@ -11,10 +11,10 @@ from evaluation import compare_masked
 from evaluation.compare_masked import compare, first_of, in_words, normalised, show
 from evaluation.data import DataError
 from gateway.errors import UnknownRoiError
-from gateway.fitting import FitRequest, FitService
-from gateway.roi_key import RoiKey
-from gateway.services import create_services
+from gateway.learning.service import FitRequest, FitService
+from gateway.process.services import create_services
 from gateway.settings import Settings
+from gateway.store.roi_key import RoiKey
 from tests.evaluation.tiny import tile, write
 from tests.gateway.brightness_engine import BrightnessEngine, image
 

@@ -20,10 +20,10 @@ from evaluation.models import ExportFailedError, Variant, repository_of, weights
 from evaluation.remote import RemoteError, RemoteInspector
 from evaluation.tokens import RememberingEngine
 from gateway.app import create_app
-from gateway.engines.every import Engines
-from gateway.fitting import FitService
-from gateway.model_description import newest_version, read_description
-from gateway.pipeline import InspectionPipeline
+from gateway.inspection.pipeline import InspectionPipeline
+from gateway.learning.service import FitService
+from gateway.networks.model_description import newest_version, read_description
+from gateway.networks.registry import Engines
 from gateway.settings import Settings
 from postprocess.anomaly_map import score
 from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set, tile, write

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from export.errors import ExportError
 from export.publish import ExportOptions, publish
-from gateway.engines.networks import supports_bf16
-from gateway.model_description import newest_version, read_description
+from gateway.networks.embedded.runtimes import supports_bf16
+from gateway.networks.model_description import newest_version, read_description
 
 PROJECT = Path(__file__).resolve().parents[2]
 SMALL = ["--input-size", "112", "--layers", "0,1"]

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from export.parity import camera_images
-from gateway.model_description import ModelDescription, newest_version, read_description
+from gateway.networks.model_description import ModelDescription, newest_version, read_description
 
 
 @pytest.fixture(scope="module")

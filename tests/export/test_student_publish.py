@@ -16,9 +16,9 @@ from export.student_teacher.comparison import compare_maps, robust_scores
 from export.student_teacher.publish import publish_student
 from export.triton_config import parse_config, write_serving_files
 from export.triton_options import ServingOptions
-from gateway.engines.networks import supports_bf16
-from gateway.model_description import DescriptionError, read_description
-from gateway.student_description import StudentDescription, read_any_description, read_ok_maps, read_student
+from gateway.networks.embedded.runtimes import supports_bf16
+from gateway.networks.model_description import DescriptionError, read_description
+from gateway.networks.student_description import StudentDescription, read_any_description, read_ok_maps, read_student
 from tests.export.tiny_model import write_version
 from tests.export.tiny_student import COMMAND, options, publish_folder, write_images
 

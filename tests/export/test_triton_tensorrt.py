@@ -12,8 +12,8 @@ from export.errors import ExportError
 from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
 from export.triton_tensorrt import build_plan, profile, provide_plan, publish_plan, wanted_record
-from gateway.engines.networks import OnnxRuntimeNetwork
-from gateway.model_description import read_description
+from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork
+from gateway.networks.model_description import read_description
 from tests.export.tiny_model import write_version
 
 OPTIONS = ServingOptions("tensorrt", max_batch_size=4).resolved()

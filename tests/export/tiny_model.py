@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from gateway.model_description import ModelDescription, Parity, WeightsSource, fingerprint_of
+from gateway.networks.model_description import ModelDescription, Parity, WeightsSource, fingerprint_of
 
 SIZE, GRID = 28, 2
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.engines import Priority
-from gateway.engines.base import EngineStatus
-from gateway.model_description import ModelDescription, WeightsSource
+from gateway.networks import Priority
+from gateway.networks.model_description import ModelDescription, WeightsSource
+from gateway.networks.protocol import EngineStatus
 
 GRID = 4
 PATCH = 4

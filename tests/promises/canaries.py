@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from gateway.roi_key import is_valid_id
+from gateway.store.roi_key import is_valid_id
 
 OURS = ("models", "heatmaps", "cache", "state")
 """Folders in the tree that belong to the gateway."""

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from gateway.manifest import CURRENT
+from gateway.store.manifest import CURRENT
 
 _STEPS = ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")
 

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 
 from gateway.errors import GatewayError, UnknownRoiError
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.inspection.version_cache import load_version
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.e2e.synthetic_images import png, steel
 
 _ROLE = "steel"
@@ -42,7 +43,7 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
     """
     try:
         ref = store.current(key)
-        loaded = store.load(key, ref)
+        loaded = load_version(store, key, ref)
         for image in loaded.manifest.images:
             store.ok(key).image(image)
             if store.ok(key).tokens(image.sha256, loaded.manifest.model_fingerprint) is None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from artifacts.checking import damages
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel, with_blob
 

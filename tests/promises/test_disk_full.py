@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.inspection.version_cache import load_version
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.e2e.gateway_process import answered
 from tests.e2e.synthetic_images import decoded, png, steel
 from tests.promises.small_disk import SmallDisk, on_small_disk, skip_where_none_can_be_mounted
@@ -71,7 +72,7 @@ def state(disk: SmallDisk):
     """What the gateway answers for the ROI, and what a process that starts now finds on disk."""
     detail = answered(disk.gateway.client.get("/rois/steel/kept"))
     store = ArtifactStore(disk.models_dir, keep_versions=5, search="faiss")
-    loaded = store.load(KEY, store.current(KEY))
+    loaded = load_version(store, KEY, store.current(KEY))
     assert loaded.damaged == ()
     return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY, loaded.manifest)
 

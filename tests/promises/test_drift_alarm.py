@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.drift import DriftLog, Recent, measure
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.monitoring.drift import DriftLog, Recent, measure
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.e2e.synthetic_images import png
 from tests.e2e.test_real_tiles import tiles
 

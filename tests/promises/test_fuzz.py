@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.api.schemas.inspect import BatchAnswer, InferAnswer
+from gateway.api.schemas.infer import BatchAnswer, InferAnswer
 from gateway.api.schemas.teach import CalibrateAnswer, FitAnswer
 from gateway.errors import ERRORS
 from tests.e2e.gateway_process import Gateway

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 import httpx
 import pytest
 
-from gateway.storage import ArtifactStore
+from gateway.store.artifact_store import ArtifactStore
 from tests.e2e.gateway_process import Gateway
 from tests.promises.ledger import BrokenPromiseError, ManyClients, OneClient
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from export.student_teacher.checkpoint import FILE
-from gateway.student_description import read_student
+from gateway.networks.student_description import read_student
 from tests.export.tiny_student import COMMAND, options, publish_folder, write_images
 
 PROJECT = Path(__file__).resolve().parents[2]

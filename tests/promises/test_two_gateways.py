@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.e2e.gateway_process import PROJECT, answered
 from tests.e2e.synthetic_images import png, steel
 
@@ -135,15 +135,15 @@ _PUBLISH = """
 import os, sys, time
 from dataclasses import replace
 from pathlib import Path
-from gateway.roi_key import RoiKey
-from gateway.storage import ArtifactStore
+from gateway.store.roi_key import RoiKey
+from gateway.store.artifact_store import ArtifactStore
 
 store = ArtifactStore(Path(sys.argv[1]), keep_versions=3)
 key = RoiKey("steel", "mixed")
 sources = []
 for roi_id in ("even", "odd"):
     source = RoiKey("steel", roi_id)
-    loaded = store.load(source, store.current(source))
+    loaded = load_version(store, source, store.current(source))
     sources.append((loaded, store.ok_maps(source, loaded.manifest), store.calibration(source, loaded.manifest)))
 for number in range(1, int(sys.argv[2]) + 1):
     loaded, ok_maps, stored = sources[number % 2]

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from export.triton_options import ServingOptions
-from gateway.model_description import fingerprint_of, read_description
+from gateway.networks.model_description import fingerprint_of, read_description
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.triton.server import MODEL, SCRIPT, TritonServer, running_triton, serving_repository
 

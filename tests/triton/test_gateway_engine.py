@@ -16,9 +16,9 @@ pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
 
 from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
-from gateway.engines.networks import OpenVinoNetwork, supports_bf16
-from gateway.engines.triton import TritonEngine
-from gateway.model_description import newest_version, read_description
+from gateway.networks.embedded.runtimes import OpenVinoNetwork, supports_bf16
+from gateway.networks.model_description import newest_version, read_description
+from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png, steel, with_blob

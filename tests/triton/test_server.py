@@ -19,8 +19,8 @@ from tritonclient.utils import InferenceServerException, shared_memory
 from export.comparison import camera_images
 from export.triton_config import write_serving_files
 from export.triton_options import FIT_PRIORITY, INSPECT_PRIORITY, ServingOptions
-from gateway.engines.networks import OpenVinoNetwork, supports_bf16
-from gateway.model_description import ModelDescription, read_description
+from gateway.networks.embedded.runtimes import OpenVinoNetwork, supports_bf16
+from gateway.networks.model_description import ModelDescription, read_description
 from tests.triton.conftest import SERVING
 from tests.triton.server import MODEL, SCRIPT, add_version, free_ports
 

@@ -17,8 +17,8 @@ from export.student_teacher.comparison import compare_maps
 from export.student_teacher.parity import TOLERANCE
 from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
-from gateway.engines.networks import OpenVinoNetwork, Precision, supports_bf16
-from gateway.student_description import StudentDescription, read_student
+from gateway.networks.embedded.runtimes import OpenVinoNetwork, Precision, supports_bf16
+from gateway.networks.student_description import StudentDescription, read_student
 from tests.artifacts.test_artifacts import command, done
 from tests.e2e.synthetic_images import decoded, png
 from tests.export.tiny_student import options, publish_folder, write_images

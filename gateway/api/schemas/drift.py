@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from gateway.drift import Signal
+from gateway.monitoring.drift import Signal
 
 
 class ShiftAnswer(BaseModel):

@@ -4,10 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.audit import Action
-from gateway.calibration import Method
-from gateway.manifest import DetectorKind, OkSource, ScoreSummary
-from gateway.spatial import WeightsRecipe
+from gateway.store.audit import Action
+from gateway.store.manifest import DetectorKind, Method, OkSource, ScoreSummary, WeightsRecipe
 
 
 class HealthAnswer(BaseModel):

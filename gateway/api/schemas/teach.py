@@ -5,10 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, RoiId, RoleId, Score
-from gateway.calibration import Method
-from gateway.fitting import CalibrationState
-from gateway.manifest import OkSource, ScoreSummary
-from gateway.spatial import WeightsRecipe
+from gateway.learning.service import CalibrationState
+from gateway.store.manifest import Method, OkSource, ScoreSummary, WeightsRecipe
 
 
 class SuspectAnswer(BaseModel):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from gateway.detectors import is_taught, load_detector, require_taught
-from gateway.detectors.memory_bank import bank_files
+from gateway.detectors import load_detector, require_taught
+from gateway.detectors.memory_bank.detector import bank_files
 from gateway.errors import TrainedOfflineError
-from gateway.manifest import Manifest
-from gateway.sealed import DamagedError
-from tests.gateway.test_storage import bank_of, manifest_of
+from gateway.store.checksummed import DamagedError
+from gateway.store.manifest import Manifest
+from tests.gateway.store.test_artifact_store import bank_of, manifest_of
 
 BANK = manifest_of(1, bank_of(1))
 STUDENT = BANK.model_copy(
@@ -32,7 +32,7 @@ def test_what_was_written_before_there_were_kinds_is_a_memory_bank():
 
 
 def test_a_student_refuses_to_be_taught_and_names_the_last_bank():
-    assert (is_taught(BANK), is_taught(STUDENT)) == (True, False)
+    assert (BANK.is_taught, STUDENT.is_taught) == (True, False)
     require_taught(BANK, lambda: pytest.fail("nobody asked"))
     newest_first = [STUDENT, BANK.model_copy(update={"version": 7}), BANK]
     with pytest.raises(TrainedOfflineError, match="role/roi") as refused:

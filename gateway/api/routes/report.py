@@ -1,0 +1,102 @@
+"""``GET /rois/{role}/{roi}/report``: what an ROI learned and how it does, for people and for programs."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from numpy.typing import NDArray
+
+from gateway import __version__
+from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.fields import RoiId, RoleId
+from gateway.api.responses import JsonResponse, documented
+from gateway.api.routes.metrics import drift_of
+from gateway.api.routes.status import detail_and_manifest
+from gateway.api.schemas.report import ReportAnswer
+from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
+from gateway.images.decoding import Limits
+from gateway.monitoring.drift import MIN_SAMPLES
+from gateway.monitoring.report import page as page
+from gateway.process.services import Services
+from gateway.store.manifest import Manifest
+from gateway.store.roi_key import RoiKey
+
+router = APIRouter(tags=["status"])
+
+_AUDIT_ENTRIES = 50
+_ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'"
+
+
+@router.get(
+    "/rois/{role_id}/{roi_id}/report",
+    response_model=ReportAnswer,
+    summary="What an ROI learned and how it does",
+    responses={
+        200: {"content": {"text/html": {}}, "description": "a self-contained page, or the same figures as JSON"},
+        **documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
+    },
+)
+async def report(
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    role_id: RoleId,
+    roi_id: RoiId,
+    form: Annotated[
+        Literal["html", "json"] | None,
+        Query(alias="format", description="without it, what the Accept header asks for; html where it does not say"),
+    ] = None,
+) -> Response:
+    """Contact sheet of the OK images, bank, scores, calibration, spatial weights, drift, versions and audit trail.
+
+    The page holds everything that it shows, and prints. The figures are those of `/rois/{role}/{roi}`, `/drift` and
+    `/audit`.
+    """
+    key = caller.roi(role_id, roi_id)
+    roi = await services.banks.get(key)
+    figures, manifest = await to_thread.run_sync(_figures, services, key)
+    accepted = request.headers.get("accept", "")
+    if form == "json" or (form is None and "application/json" in accepted and "text/html" not in accepted):
+        return JsonResponse(figures)
+    # Where the version in use is damaged, an older one answers: its weights are none of this report.
+    weights = roi.loaded.weights if roi.loaded.manifest.version == manifest.version else None
+    html = await to_thread.run_sync(_page, services, key, manifest, weights, figures)
+    return HTMLResponse(html, headers={"Content-Security-Policy": _ALLOWED})
+
+
+def _figures(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]:
+    """Every figure of the report, and the manifest that its images are of."""
+    detail, manifest = detail_and_manifest(services, key)
+    figures = {
+        **asdict(key),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "gateway": __version__,
+        "roi": detail,
+        "bank": manifest.model_dump(include={"extractor", "token_hw", "dim", "k", "p_score", "n_tokens_total"}),
+        "drift": drift_of(services, key),
+        "drift_needs": MIN_SAMPLES,
+        "audit": services.store.audit.read(key, _AUDIT_ENTRIES),
+    }
+    return figures, manifest
+
+
+def _page(
+    services: Services,
+    key: RoiKey,
+    manifest: Manifest,
+    weights: NDArray[np.float32] | None,
+    figures: dict[str, Any],
+) -> str:
+    settings = services.settings
+    shown = page.pictures(
+        services.store.ok(key),
+        manifest,
+        page.sheet_order(figures["roi"]["images"]),
+        weights,
+        Limits(settings.max_image_bytes, settings.max_image_pixels),
+    )
+    return page.render(figures, shown)

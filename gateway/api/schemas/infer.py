@@ -1,0 +1,121 @@
+"""Bodies of inspections."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.fields import AreaMm2, MmPerPx, Number, Percentile, RoiId, RoleId
+from gateway.api.schemas.errors import ErrorEnvelope
+from postprocess.verdict import Verdict, VerdictReason
+
+
+class RegionAnswer(BaseModel):
+    """A connected region above the threshold, in pixels of the image as sent."""
+
+    bbox: tuple[int, int, int, int] = Field(description="x, y, w, h")
+    area_px: int
+    area_mm2: float
+    contour: list[tuple[int, int]]
+
+
+class ParamsAnswer(BaseModel):
+    """What the answer was computed with."""
+
+    extractor: str
+    coreset_rate: float
+    k: int
+    p_score: float
+    blur_sigma: float
+    area_mm2_thr: float
+    mm_per_px: float
+
+
+class InferAnswer(BaseModel):
+    """The inspection of one image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "role_id": "disc-front",
+                    "roi_id": "pad-1",
+                    "score": 0.87,
+                    "threshold": 0.63,
+                    "pixel_threshold": 0.63,
+                    "verdict": "ng",
+                    "verdict_reason": "both",
+                    "calibration_stale": False,
+                    "weights_stale": False,
+                    "degraded": False,
+                    "heatmap_png_base64": "iVBORw0KGgo…",
+                    "heatmap_path": None,
+                    "heatmap_max": 1.26,
+                    "regions": [
+                        {
+                            "bbox": [120, 88, 34, 21],
+                            "area_px": 512,
+                            "area_mm2": 20.48,
+                            "contour": [[120, 95], [131, 88], [153, 108]],
+                        }
+                    ],
+                    "token_shape": [27, 27],
+                    "image_size": [384, 384],
+                    "params": {
+                        "extractor": "dinov2-vit-s/14",
+                        "coreset_rate": 0.02,
+                        "k": 1,
+                        "p_score": 99,
+                        "blur_sigma": 1.0,
+                        "area_mm2_thr": 1.0,
+                        "mm_per_px": 0.2,
+                    },
+                    "version": 1,
+                    "warnings": [],
+                }
+            ]
+        }
+    )
+
+    role_id: str
+    roi_id: str
+    score: float
+    threshold: float | None = Field(description="null before calibration: then there are no regions")
+    pixel_threshold: float | None = Field(description="of regions; null before calibration")
+    verdict: Verdict
+    verdict_reason: VerdictReason | None = Field(description="what rejects it; null unless the verdict is ng")
+    calibration_stale: bool = Field(description="the thresholds were made for another memory bank or other weights")
+    weights_stale: bool = Field(description="the manual box or the weights' settings changed since the fit")
+    degraded: bool = Field(
+        description="what is in use is damaged on disk: the last whole version or a copy answers, as warnings say"
+    )
+    heatmap_png_base64: str | None = Field(description="null for heatmap=path and none")
+    heatmap_path: str | None = Field(description="below GATEWAY_HEATMAP_DIR, for heatmap=path")
+    heatmap_max: float = Field(description="value of the map that 255 stands for; one for all heatmaps of a version")
+    regions: list[RegionAnswer] = Field(description="largest first")
+    token_shape: tuple[int, int]
+    image_size: tuple[int, int] = Field(description="width, height of the image as seen (EXIF orientation applied)")
+    params: ParamsAnswer
+    version: int = Field(description="of what answered")
+    warnings: list[str]
+
+
+class BatchItem(BaseModel):
+    """One of several images to inspect together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role_id: RoleId
+    roi_id: RoiId
+    mm_per_px: MmPerPx
+    shape: dict[str, Any] | str | None = Field(None, description="as in /infer, or the same as a JSON object")
+    k: int | None = Field(None, ge=1, le=100)
+    p_score: Percentile | None = None
+    blur_sigma: Annotated[Number, Field(ge=0, le=20)] | None = None
+    area_mm2_thr: AreaMm2 | None = None
+    heatmap: Literal["base64", "path", "none"] | None = None
+
+
+class BatchAnswer(BaseModel):
+    """The inspections of several images, in the order of the request."""
+
+    results: list[InferAnswer | ErrorEnvelope] = Field(description="an answer of /infer, or an error envelope, each")

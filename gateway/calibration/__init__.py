@@ -1,0 +1,1 @@
+"""Version to calibration: thresholds from OK maps and scores, and what to expect of them."""

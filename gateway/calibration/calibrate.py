@@ -1,0 +1,281 @@
+"""Calibration of a stored ROI: which scores count, what is kept, and what a new fit makes of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+
+from gateway.calibration.ok_scores import blind_area_mm2, n_rejected, ok_peaks, ok_scores
+from gateway.calibration.threshold import Threshold, choose_threshold, false_alarms
+from gateway.errors import InvalidRequestError
+from gateway.settings import Settings
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.audit import Change
+from gateway.store.manifest import Calibration, Manifest, OwnSource
+from gateway.store.ok_maps import OkMaps
+from gateway.store.roi_key import RoiKey
+
+PixelThreshold = Literal["score", "ok_pixels"] | float
+"""Of regions: the score's threshold, from the OK maps' own pixels, or a number."""
+
+_OF: dict[OwnSource, str] = {
+    "leave-one-out": "leave-one-out, of images that the bank learned",
+    "validation": "of the validation images, by which the training was ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRequest:
+    """Scores of OK and NG images, and what to make of them; what is None comes from the settings."""
+
+    mm_per_px: float
+    ok_scores: Sequence[float] = ()
+    """Of unseen OK images; empty takes the leave-one-out scores of the fit."""
+    ng_scores: Sequence[float] = ()
+    area_mm2_thr: float | None = None
+    """Regions smaller than this are dropped by `/infer` from now on."""
+    score_percentile: float | None = None
+    """That the scores were made with."""
+    false_alarm_rate: float | None = None
+    pixel_threshold: PixelThreshold = "score"
+    margin: float | None = None
+
+
+def calibrate(
+    store: ArtifactStore, settings: Settings, key: RoiKey, request: CalibrationRequest
+) -> tuple[Manifest, Calibration, list[str]]:
+    """Choose the thresholds of an ROI and store them. Blocks: call it from a worker thread.
+
+    Returns:
+        The version that they are made for, what was stored, and warnings.
+
+    Raises:
+        UnknownRoiError: never fitted.
+        InvalidRequestError: no OK score, given or from the fit, or no leave-one-out maps to take what was asked from.
+    """
+    store.current(key)
+    with store.lock(key, settings.fit_lock_timeout_s):
+        manifest, damaged = store.served_manifest(key, whole=True)
+        calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request)
+        warnings += [f"damaged: {each}; calibrated for version {manifest.version}" for each in damaged]
+        calibration = calibration.bound_to(manifest)
+        with store.audit.change(key, _change(store, key, manifest, calibration)):
+            store.set_calibration(key, manifest, calibration)
+    return manifest, calibration, warnings
+
+
+def _change(store: ArtifactStore, key: RoiKey, manifest: Manifest, calibration: Calibration) -> Change:
+    n_ok = len(manifest.images)
+    return Change(
+        action="calibrate",
+        version_before=manifest.version,
+        version_after=manifest.version,
+        threshold_before=store.threshold(key, manifest),
+        threshold_after=calibration.threshold,
+        n_ok_before=n_ok,
+        n_ok_after=n_ok,
+    )
+
+
+def state_of(manifest: Manifest, calibration: Calibration | None) -> Literal["none", "current", "stale"]:
+    """How a calibration stands to a version."""
+    if calibration is None:
+        return "none"
+    return "stale" if calibration.is_stale(manifest) else "current"
+
+
+def derive(
+    manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, request: CalibrationRequest
+) -> tuple[Calibration, list[str]]:
+    """Choose the thresholds of a version; stores nothing.
+
+    Args:
+        manifest: of the version, published or not.
+        ok_maps: its leave-one-out maps, or None where it has none.
+        settings: defaults.
+        request: the scores.
+
+    Returns:
+        The calibration, not yet bound to the version, and warnings.
+
+    Raises:
+        InvalidRequestError: as `calibrate`.
+    """
+    percentile = _first(request.score_percentile, settings.p_score)
+    area_mm2_thr = _first(request.area_mm2_thr, settings.area_mm2_thr)
+    margin = _first(request.margin, settings.threshold_margin)
+    scores = request.ok_scores or _leave_one_out_scores(manifest, ok_maps, percentile)
+    chosen = choose_threshold(scores, request.ng_scores, margin, request.false_alarm_rate)
+    pixel_threshold = _pixel_threshold(manifest, ok_maps, settings, request, margin, chosen)
+    errs_high = manifest.ok_source == "leave-one-out"
+    expected = false_alarms(chosen.ok_above, chosen.n_ok, err_high=errs_high and not request.ok_scores)
+    verdict, n_above = None, 0
+    if ok_maps is not None:
+        n_above = n_rejected(
+            ok_maps,
+            threshold=chosen.threshold,
+            pixel_threshold=pixel_threshold,
+            percentile=percentile,
+            blur_sigma=settings.blur_sigma,
+            mm_per_px=request.mm_per_px,
+            area_mm2_thr=area_mm2_thr,
+        )
+        verdict = false_alarms(n_above, len(ok_maps.frames), err_high=errs_high)
+    calibration = Calibration(
+        **asdict(chosen),
+        pixel_threshold=pixel_threshold,
+        pixel_threshold_source=request.pixel_threshold if isinstance(request.pixel_threshold, str) else "given",
+        mm_per_px=request.mm_per_px,
+        area_mm2_thr=area_mm2_thr,
+        score_percentile=percentile,
+        blur_sigma=settings.blur_sigma,
+        false_alarm_rate=request.false_alarm_rate,
+        guaranteed=None if chosen.n_ok_needed is None else chosen.n_ok_needed == 0 and bool(request.ok_scores),
+        expected_false_alarm_rate=expected.rate,
+        expected_false_alarm_interval=(expected.low, expected.high),
+        verdict_false_alarm_rate=None if verdict is None else verdict.rate,
+        verdict_false_alarm_interval=None if verdict is None else (verdict.low, verdict.high),
+        ng_scores=tuple(request.ng_scores),
+        ok_source="given" if request.ok_scores else manifest.ok_source,
+        margin=margin,
+        version=manifest.version,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    warnings = _warnings(manifest, request, calibration)
+    if ok_maps is not None and false_alarms(n_above, len(ok_maps.frames)).low > expected.rate:
+        warnings.append(
+            f"pixel_threshold: regions would reject {n_above} of {len(ok_maps.frames)} OK images, the score alone "
+            f"is expected to reject {expected.rate:.1%}: raise area_mm2_thr, or ask for pixel_threshold ok_pixels"
+        )
+    return calibration, warnings
+
+
+def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, before: Calibration) -> Calibration | None:
+    """What a calibration becomes for another version of its ROI.
+
+    Args:
+        manifest: of that version, published or not.
+        ok_maps: its leave-one-out maps.
+        settings: defaults.
+        before: the calibration so far.
+
+    Returns:
+        The thresholds of the same rule over that version's leave-one-out scores, not yet bound to it, or None where the
+        rule rests on something that a client measured against the bank of then: OK scores, NG scores or a threshold of
+        its own.
+    """
+    if not before.rests_on_the_fit_alone or ok_maps is None:
+        return None
+    source = before.pixel_threshold_source
+    request = CalibrationRequest(
+        mm_per_px=before.mm_per_px,
+        area_mm2_thr=before.area_mm2_thr,
+        score_percentile=before.score_percentile,
+        false_alarm_rate=before.false_alarm_rate,
+        pixel_threshold="score" if source == "given" else source,
+        margin=before.margin,
+    )
+    return derive(manifest, ok_maps, settings, request)[0]
+
+
+def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
+    """Area in mm² that the score's percentile hides, for the OK image of median size; a mean of the top hides none."""
+    if manifest.score_rule == "top_mean":
+        return 0.0
+    percentile = manifest.p_score if calibration is None else calibration.score_percentile
+    mm_per_px = manifest.mm_per_px if calibration is None else calibration.mm_per_px
+    return blind_area_mm2([image.frame for image in manifest.images], percentile, mm_per_px)
+
+
+def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
+    """One warning where defects that count by their area can hide from the score."""
+    hidden = blind_area(manifest, calibration)
+    if hidden <= calibration.area_mm2_thr:
+        return []
+    return [
+        f"score_percentile: {calibration.score_percentile:g} hides defects of up to {hidden:.3g} mm² from the score, "
+        f"more than area_mm2_thr, {calibration.area_mm2_thr:g} mm²: those are rejected by their region alone"
+    ]
+
+
+def _leave_one_out_scores(manifest: Manifest, ok_maps: OkMaps | None, percentile: float) -> Sequence[float]:
+    if not manifest.ok_scores:
+        raise InvalidRequestError(
+            f"ok_scores: none was given, and {manifest.role_id}/{manifest.roi_id} has none of its own: "
+            "its memory bank holds tokens of one OK image only",
+            "Fit more OK images, or give the scores that /infer answers for OK images.",
+        )
+    if percentile == manifest.p_score:
+        return manifest.ok_scores
+    if ok_maps is None:
+        raise InvalidRequestError(
+            f"score_percentile: {percentile:g}, but the scores of the fit are percentile {manifest.p_score:g}",
+            "Give ok_scores made with this percentile, or leave score_percentile out.",
+        )
+    return ok_scores(ok_maps, percentile)
+
+
+def _pixel_threshold(
+    manifest: Manifest,
+    ok_maps: OkMaps | None,
+    settings: Settings,
+    request: CalibrationRequest,
+    margin: float,
+    chosen: Threshold,
+) -> float:
+    """The threshold of regions.
+
+    From the OK maps' own pixels it is the rule of the score's threshold without NG, applied to the highest value of
+    each blurred leave-one-out map, and just above that value: an OK image then shows any region, however small, no
+    oftener than its score is rejected.
+    """
+    wish = request.pixel_threshold
+    if wish == "score":
+        return chosen.threshold
+    if not isinstance(wish, str):
+        return wish
+    if ok_maps is None:
+        raise InvalidRequestError(
+            f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
+            f"{manifest.role_id}/{manifest.roi_id} has none",
+            "Fit two or more OK images, or give a number.",
+        )
+    peaks = ok_peaks(ok_maps, settings.blur_sigma)
+    level = choose_threshold(peaks, [], margin, request.false_alarm_rate).threshold
+    # Regions begin at the threshold, and are compared in float32: the image that set it must not show one.
+    return float(np.nextafter(np.float32(level), np.float32(math.inf)))
+
+
+def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Calibration) -> list[str]:
+    warnings = []
+    if abs(request.mm_per_px - manifest.mm_per_px) > 0.01 * manifest.mm_per_px:
+        warnings.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
+    warnings += _rate_warnings(manifest, calibration)
+    warnings += blind_area_warning(manifest, calibration)
+    return warnings
+
+
+def _rate_warnings(manifest: Manifest, calibration: Calibration) -> list[str]:
+    asked = calibration.false_alarm_rate
+    if asked is None:
+        return []
+    if calibration.method != "conformal":
+        return [f"false_alarm_rate: {asked:g} was not used: with NG scores the threshold lies between the two"]
+    if calibration.n_ok_needed:
+        return [
+            f"false_alarm_rate: {asked:g} cannot be had from {calibration.n_ok} OK scores, {calibration.n_ok_needed} "
+            "more are needed: the threshold is the largest of them"
+        ]
+    if not calibration.guaranteed:
+        return [
+            f"false_alarm_rate: {asked:g} holds about, not as a guarantee, since the scores are "
+            f"{_OF[manifest.ok_source]}: give ok_scores of other images for one"
+        ]
+    return []
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,81 @@
+"""What the leave-one-out maps of OK images say: their scores, their peaks, and how many a threshold rejects."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.store.ok_maps import Frame, OkMaps
+from postprocess.anomaly_map import blur, scored_map
+from postprocess.regions import find_regions, px_to_mm2
+from postprocess.verdict import judge
+
+
+def ok_scores(maps: OkMaps, percentile: float) -> list[float]:
+    """Score each OK image as `/infer` does, in the order of the images."""
+    return [score for _, score, _ in _scored(maps, percentile)]
+
+
+def ok_peaks(maps: OkMaps, blur_sigma: float) -> list[float]:
+    """Return the highest value of each blurred map inside its mask: the level at which its first region appears."""
+    peaks = []
+    for full, _, mask in _scored(maps, 100):
+        blurred = blur(full, blur_sigma)
+        peaks.append(float(blurred.max() if mask is None else blurred[mask].max()))
+    return peaks
+
+
+def n_rejected(
+    maps: OkMaps,
+    *,
+    threshold: float,
+    pixel_threshold: float,
+    percentile: float,
+    blur_sigma: float,
+    mm_per_px: float,
+    area_mm2_thr: float,
+) -> int:
+    """Count the OK images that `/infer` would call NG, by their score or by a region."""
+    n = 0
+    for full, score, mask in _scored(maps, percentile):
+        regions = find_regions(blur(full, blur_sigma), pixel_threshold, mm_per_px, area_mm2_thr, mask)
+        n += judge(score, threshold, len(regions))[0] == "ng"
+    return n
+
+
+def _scored(maps: OkMaps, percentile: float) -> Iterator[tuple[NDArray[np.float32], float, NDArray[np.bool_] | None]]:
+    """Each image's weighted map at its own size, float32 [H, W], its score, and its mask."""
+    for distances, frame in zip(maps.distances, maps.frames, strict=True):
+        mask = frame.mask()
+        full, score = scored_map(
+            distances,
+            maps.token_hw,
+            frame.size_wh,
+            weights=maps.weights,
+            rule=maps.rule,
+            percentile=percentile,
+            mask=mask,
+        )
+        yield full, score, mask
+
+
+def blind_area_mm2(frames: Sequence[Frame], percentile: float, mm_per_px: float) -> float:
+    """The largest defect that a percentile of the map cannot see: 1 − p of the mask of the median OK image, in mm².
+
+    Args:
+        frames: of the OK images, at least one.
+        percentile: of the score, 0–100.
+        mm_per_px: side of a pixel in mm.
+
+    Example:
+        >>> round(blind_area_mm2([Frame((100, 100))], 99, mm_per_px=0.5), 9)
+        25.0
+    """
+    return px_to_mm2((1 - percentile / 100) * float(np.median([_area_px(frame) for frame in frames])), mm_per_px)
+
+
+@lru_cache(maxsize=4096)
+def _area_px(frame: Frame) -> int:
+    mask = frame.mask()
+    return frame.size_wh[0] * frame.size_wh[1] if mask is None else int(mask.sum())

@@ -1,0 +1,116 @@
+"""A memory bank as a detector: the distance of each token to its nearest OK tokens."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.detectors.memory_bank.bank import MemoryBank, patch_distances
+from gateway.detectors.memory_bank.search.neighbours import (
+    FaissSearch,
+    NeighbourSearch,
+    SearchBackend,
+    build_search,
+    faiss_available,
+)
+from gateway.networks import TokenEngine
+from gateway.networks.registry import Engines
+from gateway.store.arrays import npz_bytes, read_npz
+from gateway.store.manifest import INDEX, MEMORY, FileName, Manifest
+
+
+class MemoryBankDetector:
+    """See `Detector`."""
+
+    mismatch_hint: ClassVar[str | None] = None
+
+    def __init__(self, bank: MemoryBank, search: NeighbourSearch, manifest: Manifest) -> None:
+        self.bank = bank
+        self.search = search
+        self._manifest = manifest
+        self._learned = frozenset(image.sha256 for image in manifest.images)
+
+    @classmethod
+    def load(cls, files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend) -> Self:
+        """Read the bank.
+
+        Raises:
+            KeyError: a file or an array is missing.
+            ValueError: not what a fit writes.
+        """
+        arrays = read_npz(files[MEMORY])
+        bank = MemoryBank(
+            tokens=arrays["tokens"],
+            image_index=arrays["image_index"],
+            token_index=arrays["token_index"],
+            covering_radius=manifest.covering_radius,
+        )
+        return cls(bank, build_search(bank.tokens, search), manifest)
+
+    @property
+    def n_bytes(self) -> int:
+        """See `Detector.n_bytes`."""
+        return self.bank.n_bytes + self.search.n_bytes
+
+    def files(self) -> dict[FileName, bytes]:
+        """See `Detector.files`."""
+        return bank_files(self.bank, self._manifest)
+
+    def check(self) -> None:
+        """See `Detector.check`."""
+        bank, manifest = self.bank, self._manifest
+        n = manifest.n_embeddings
+        is_right = (
+            bank.tokens.shape == (n, manifest.dim)
+            and bank.tokens.dtype == np.float16
+            and bool(np.isfinite(bank.tokens).all())
+            and n > 0
+            and _indexes(bank.image_index, n, len(manifest.images))
+            and _indexes(bank.token_index, n, manifest.token_hw[0] * manifest.token_hw[1])
+        )
+        if not is_right:
+            raise ValueError("the memory bank is not the one that the manifest describes")
+
+    async def engine(self, engines: Engines) -> TokenEngine:
+        """See `Detector.engine`."""
+        return engines.tokens
+
+    def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
+        """See `Detector.neighbours`."""
+        wanted = self._manifest.k if asked is None else asked
+        used, fitted = min(wanted, len(self.bank)), min(self._manifest.k, len(self.bank))
+        warnings = []
+        if used != fitted:
+            warnings.append(f"k: {used} here, {self._manifest.k} at the fit, whose scores and thresholds are of those")
+        if wanted > used:
+            warnings.append(f"k: {wanted} neighbours were asked for, the memory bank has {used}; all were used")
+        return used, warnings
+
+    def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """See `Detector.distances`."""
+        return patch_distances(self.search, tokens, k)
+
+    def has_learned(self, sha256: str) -> bool:
+        """See `Detector.has_learned`."""
+        return sha256 in self._learned
+
+
+def bank_files(bank: MemoryBank, manifest: Manifest) -> dict[FileName, bytes]:
+    """What a version's folder keeps of a memory bank; an index is always made anew from the tokens."""
+    files: dict[FileName, bytes] = {
+        MEMORY: npz_bytes(
+            tokens=bank.tokens,
+            image_index=bank.image_index,
+            token_index=bank.token_index,
+            token_hw=np.array(manifest.token_hw, np.int32),
+            dim=np.array(manifest.dim, np.int32),
+        )
+    }
+    if faiss_available():
+        files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
+    return files
+
+
+def _indexes(index: NDArray[np.int32], n: int, below: int) -> bool:
+    return index.shape == (n,) and index.dtype == np.int32 and bool(((index >= 0) & (index < below)).all())

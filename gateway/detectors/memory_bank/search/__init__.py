@@ -1,0 +1,1 @@
+"""Exact nearest neighbours: the projected search, FAISS, scikit-learn."""

@@ -1,0 +1,151 @@
+"""Which spatial weights an ROI has: a box from the ROI file, the spread of its OK maps, or none."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.settings import Settings
+from gateway.store.manifest import WeightsRecipe
+from gateway.store.roi_key import RoiKey, is_valid_id
+from postprocess.spatial_weights import Box, EmptyBoxError, box_weights, clamp_box, variance_weights
+
+log = logging.getLogger(__name__)
+
+WeightsMode = Literal["none", "variance"]
+"""What a fit may be asked for."""
+
+
+class RoiConfigError(ValueError):
+    """An ROI file that cannot be used; the message names the file and the entry."""
+
+
+class SpatialWeighting:
+    """The ROI file and the settings for spatial weights, read once at start."""
+
+    def __init__(self, settings: Settings, boxes: Mapping[str, Box]) -> None:
+        self._boxes = boxes
+        self._space = settings.roi_config_size
+        self._low, self._high = settings.mask_min_weight, settings.mask_max_weight
+        self._default: WeightsMode = settings.spatial_weights
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "SpatialWeighting":
+        """Read the ROI file that the settings name.
+
+        Raises:
+            RoiConfigError: it is there, but cannot be used.
+        """
+        path = settings.roi_config
+        if not path.is_file():
+            if "roi_config" in settings.model_fields_set:
+                log.warning("GATEWAY_ROI_CONFIG: %s is not there; no ROI has a manual box", path)
+            return cls(settings, {})
+        boxes = read_roi_config(path, settings.roi_config_size)
+        log.info("%s: manual boxes for %s", path, ", ".join(boxes) or "no ROI")
+        return cls(settings, boxes)
+
+    def recipe(self, key: RoiKey, mode: WeightsMode | None = None) -> WeightsRecipe:
+        """What a fit of an ROI uses now: its box if it has one, else what is asked for, else the setting.
+
+        `role_id/roi_id` goes before `roi_id`.
+        """
+        box = self._boxes.get(str(key), self._boxes.get(key.roi_id))
+        if box is not None:
+            return WeightsRecipe(
+                kind="manual", box=box, box_space=self._space, min_weight=self._low, max_weight=self._high
+            )
+        if (mode or self._default) == "variance":
+            return WeightsRecipe(kind="variance", min_weight=self._low, max_weight=self._high)
+        return WeightsRecipe()
+
+    def is_stale(self, key: RoiKey, used: WeightsRecipe) -> bool:
+        """Whether a version was fitted with other weights than the ROI file and the settings give by now."""
+        if used.kind == "file":
+            return self.recipe(key).kind == "manual"
+        return self.recipe(key, "variance" if used.kind == "variance" else "none") != used
+
+
+def weights_of(
+    recipe: WeightsRecipe, token_hw: tuple[int, int], spread: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    """Make the spatial weights of an ROI.
+
+    Args:
+        recipe: how.
+        token_hw: `(h, w)` of the token grid.
+        spread: float32 [h, w] of the OK maps, or None where there is none: an ROI of one image.
+
+    Returns:
+        float32 [h, w], or None for no weights: kind none, or variance where there is no spread.
+    """
+    low, high = recipe.min_weight, recipe.max_weight
+    if low is None or high is None:
+        return None
+    automatic = None if spread is None else variance_weights(spread, low, high)
+    if recipe.kind == "variance":
+        if automatic is not None:
+            log.info("spatial weights from the spread of the OK maps: %s", _range(automatic))
+        return automatic
+    if recipe.box is None or recipe.box_space is None:
+        return None
+    manual = box_weights(recipe.box, recipe.box_space, token_hw, outside=low, inside=high)
+    log.info("spatial weights before the override, from the spread of the OK maps: %s", _range(automatic))
+    log.info("spatial weights overridden by the manual box %s: %s", list(recipe.box), _range(manual))
+    return manual
+
+
+def read_roi_config(path: Path, size: int) -> dict[str, Box]:
+    """Read a file of manual boxes, ``{"conn1": [y1, y2, x1, x2], …}``.
+
+    Args:
+        path: the file; keys are `roi_id` or `role_id/roi_id`.
+        size: side of the square image space that the boxes are in. Coordinates outside are clamped where they are used.
+
+    Raises:
+        RoiConfigError: unreadable, not JSON, not such an object, or a box that covers nothing: the entry is named.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise RoiConfigError(f"{path}: {name!r} is there twice")
+        return dict(pairs)
+
+    try:
+        given = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=float, object_pairs_hook=unique)
+    except OSError as error:
+        raise RoiConfigError(f"{path}: {error.strerror}") from error
+    except RoiConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise RoiConfigError(f"{path}: not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise RoiConfigError(f'{path}: expected an object such as {{"conn1": [y1, y2, x1, x2]}}')
+    return {name: _box(path, name, value, size) for name, value in given.items()}
+
+
+def _box(path: Path, name: str, value: Any, size: int) -> Box:
+    ids = name.split("/")
+    if len(ids) > 2 or not all(is_valid_id(part) for part in ids):
+        raise RoiConfigError(f"{path}: {name!r}: expected a roi_id or role_id/roi_id")
+    numbers = isinstance(value, list) and all(isinstance(edge, float) and math.isfinite(edge) for edge in value)
+    if not numbers or len(value) != 4:
+        raise RoiConfigError(f"{path}: {name!r}: {json.dumps(value)[:60]}; expected four numbers [y1, y2, x1, x2]")
+    y1, y2, x1, x2 = value
+    box = y1, y2, x1, x2
+    try:
+        clamp_box(box, size)
+    except EmptyBoxError as error:
+        raise RoiConfigError(f"{path}: {name!r}: {error}") from error
+    return box
+
+
+def _range(weights: NDArray[np.float32] | None) -> str:
+    return "none" if weights is None else f"{float(weights.min()):g} to {float(weights.max()):g}"

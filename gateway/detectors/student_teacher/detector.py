@@ -1,0 +1,83 @@
+"""A trained student as a detector: its network gives the map itself."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from gateway.detectors.memory_bank.search.neighbours import SearchBackend
+from gateway.networks import TokenEngine
+from gateway.networks.registry import Engines
+from gateway.networks.student_description import StudentDescription
+from gateway.store.manifest import NETWORK, NETWORK_DESCRIPTION, FileName, Manifest
+
+
+class StudentTeacherDetector:
+    """See `Detector`. The engine's "tokens" are the rows of the map."""
+
+    mismatch_hint: ClassVar[str | None] = (
+        "Serve the version of this model that the ROI was published with, or publish the one that is served: "
+        "scripts/artifacts publish-model."
+    )
+
+    def __init__(self, description: StudentDescription, files: Mapping[FileName, bytes], manifest: Manifest) -> None:
+        self.description = description
+        self._files: dict[FileName, bytes] = {name: files[name] for name in (NETWORK, NETWORK_DESCRIPTION)}
+        self._manifest = manifest
+        self._learned = frozenset(i.sha256 for i in description.training.images if i.part == "train")
+
+    @classmethod
+    def load(cls, files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend) -> Self:
+        """Read the description; the network is compiled when an image comes.
+
+        Raises:
+            KeyError: a file is missing.
+            ValueError: not what a publication writes.
+        """
+        try:
+            description = StudentDescription.model_validate_json(files[NETWORK_DESCRIPTION])
+        except ValidationError as error:
+            raise ValueError(f"{NETWORK_DESCRIPTION} does not describe a student") from error
+        detector = cls(description, files, manifest)
+        detector.check()
+        return detector
+
+    @property
+    def n_bytes(self) -> int:
+        """See `Detector.n_bytes`."""
+        return sum(map(len, self._files.values()))
+
+    def files(self) -> dict[FileName, bytes]:
+        """See `Detector.files`."""
+        return dict(self._files)
+
+    def check(self) -> None:
+        """See `Detector.check`."""
+        model, manifest = self.description, self._manifest
+        is_right = (
+            manifest.files.get(NETWORK) == model.graph_sha256
+            and model.fingerprint == manifest.model_fingerprint
+            and manifest.token_hw == (model.input_size, model.input_size)
+        )
+        if not is_right:
+            raise ValueError("the network is not the one that the manifest describes")
+
+    async def engine(self, engines: Engines) -> TokenEngine:
+        """See `Detector.engine`."""
+        return await engines.network(self.description.as_tokens(), self._files[NETWORK])
+
+    def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
+        """See `Detector.neighbours`."""
+        if asked is None:
+            return 0, []
+        return 0, [f"k: {asked} neighbours were asked for; a student-teacher model has none, so it was not used"]
+
+    def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """See `Detector.distances`."""
+        return tokens.reshape(-1)
+
+    def has_learned(self, sha256: str) -> bool:
+        """See `Detector.has_learned`."""
+        return sha256 in self._learned

@@ -1,5 +1,0 @@
-"""Where tokens come from: one protocol, an in-process implementation and one that calls Triton."""
-
-from gateway.engines.base import EngineStatus, Priority, TokenEngine
-
-__all__ = ["EngineStatus", "Priority", "TokenEngine"]

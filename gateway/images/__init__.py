@@ -1,0 +1,1 @@
+"""Image files to pixels: limits, decoding, one resize, brightness and sharpness."""

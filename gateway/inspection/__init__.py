@@ -1,0 +1,1 @@
+"""Image to answer: load the version in use, compute the anomaly map, judge it, draw it."""

@@ -1,0 +1,1 @@
+"""OK images to a version: intake, tokens, coreset, leave-one-out maps, suspects."""

@@ -1,0 +1,1 @@
+"""The report of an ROI as a page."""

@@ -1,0 +1,191 @@
+"""The report of an ROI as a page of its own: figures from the API's own answers, pictures from its OK images."""
+
+import base64
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from numpy.typing import NDArray
+
+from gateway.errors import GatewayError
+from gateway.images.decoding import Limits, decode, read_header
+from gateway.store.manifest import Manifest, OkImage
+from gateway.store.ok_images import OkFiles
+
+log = logging.getLogger(__name__)
+
+_THUMBNAIL = 112
+_MOST_THUMBNAILS = 240
+_MEAN_OF = 64
+"""OK images that the mean image is made of: more look the same."""
+_MEAN_SIDE = 378
+_OVERLAY = 0.45
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
+
+_templates = Environment(
+    loader=PackageLoader("gateway.monitoring.report"),
+    autoescape=select_autoescape(default=True),
+    undefined=StrictUndefined,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """An OK image of the contact sheet."""
+
+    image: OkImage
+    data_uri: str | None
+    """None where the stored image is damaged or gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What the page shows beside figures."""
+
+    thumbnails: list[Thumbnail]
+    """Learned images first, then those kept out."""
+    mean_image: str | None
+    weights: str | None
+    """The spatial weights over the mean image."""
+    weights_range: tuple[float, float] | None
+
+
+def pictures(
+    stored: OkFiles, manifest: Manifest, order: Sequence[str], weights: NDArray[np.float32] | None, limits: Limits
+) -> Pictures:
+    """Read what the page shows. Blocks: a few milliseconds an image.
+
+    Args:
+        stored: the OK images of the ROI.
+        manifest: of the version in use.
+        order: SHA-256 of the learned images, as the contact sheet shows them.
+        weights: float32 [h, w], spatial weights of the version.
+        limits: of what is decoded.
+    """
+    by_sha256 = {image.sha256: image for image in manifest.images}
+    thumbnails: list[Thumbnail] = []
+    total, n = np.zeros((_MEAN_SIDE, _MEAN_SIDE), np.float32), 0
+    step = max(1, len(manifest.images) // _MEAN_OF)
+    for i, image in enumerate((*(by_sha256[sha256] for sha256 in order), *manifest.excluded)):
+        wanted = i < len(manifest.images) and i % step == 0
+        if i >= _MOST_THUMBNAILS and not wanted:
+            continue
+        pixels = _pixels(stored, image, limits)
+        if i < _MOST_THUMBNAILS:
+            thumbnails.append(Thumbnail(image, None if pixels is None else _thumbnail(pixels)))
+        if wanted and pixels is not None:
+            grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+            total += cv2.resize(grey, (_MEAN_SIDE, _MEAN_SIDE), interpolation=cv2.INTER_AREA)
+            n += 1
+    if not n:
+        return Pictures(thumbnails, None, None, None)
+    mean = (total / n).astype(np.uint8)
+    if weights is None:
+        return Pictures(thumbnails, _uri(mean), None, None)
+    return Pictures(
+        thumbnails,
+        _uri(mean),
+        _uri(_overlaid(mean, weights)),
+        (float(weights.min()), float(weights.max())),
+    )
+
+
+def render(report: dict[str, Any], shown: Pictures) -> str:
+    """The page, self-contained: no script, no file but itself."""
+    return _templates.get_template("report.html.j2").render(
+        report=report,
+        pictures=shown,
+        chart=histogram_svg(report),
+        n_left_out=len(report["roi"]["images"]) + len(report["roi"]["excluded_images"]) - len(shown.thumbnails),
+        scores={image["sha256"]: image for image in report["roi"]["images"]},
+        when=_when,
+    )
+
+
+def histogram_svg(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Bars and lines of the score histogram in a box of 640 × 220, for the template; None without scores."""
+    histogram = report["drift"]["histogram"]
+    edges = np.asarray(histogram["edges"], np.float64)
+    series = [np.asarray(histogram[name], np.float64) for name in ("ok_images", "recent")]
+    if not sum(s.sum() for s in series):
+        return None
+    calibration = report["roi"]["calibration"]
+    threshold = None if calibration is None else calibration["threshold"]
+    low, high = float(edges[0]), float(edges[-1])
+    if threshold is not None:
+        low, high = min(low, threshold), max(high, threshold)
+    pad = 0.03 * (high - low or 1.0)
+    low, high = low - pad, high + pad
+
+    def x(value: float) -> float:
+        return 640 * (value - low) / (high - low)
+
+    shares = [s / max(s.sum(), 1) for s in series]
+    top = max(float(s.max()) for s in shares)
+    bars = [
+        [
+            {"x": x(a), "width": x(b) - x(a), "y": 200 - 190 * share / top, "height": 190 * share / top}
+            for a, b, share in zip(edges[:-1], edges[1:], own, strict=True)
+        ]
+        for own in shares
+    ]
+    return {
+        "ok": bars[0],
+        "recent": bars[1],
+        "threshold": None if threshold is None else x(threshold),
+        "ticks": [{"x": x(value), "text": f"{value:.2f}"} for value in _ticks(low, high)],
+    }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = next(s for s in _STEPS if (high - low) / s <= 8 or s == _STEPS[-1])
+    return [float(v) for v in np.arange(np.ceil(low / step) * step, high, step)]
+
+
+def _pixels(stored: OkFiles, image: OkImage, limits: Limits) -> NDArray[np.uint8] | None:
+    try:
+        data = stored.image(image)
+        return decode(data, image.file_name, read_header(data, image.file_name, limits))
+    except GatewayError as error:
+        log.warning("not in the report: %s", error.message)
+        return None
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> str:
+    height, width = pixels.shape[:2]
+    scale = _THUMBNAIL / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return _uri(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+
+
+def _overlaid(mean: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Weights in colour over a grey image. Returns uint8 [H, W, 3] BGR."""
+    spread = float(weights.max() - weights.min()) or 1.0
+    scaled = ((weights - weights.min()) / spread * 255).astype(np.uint8)
+    colour = cv2.applyColorMap(
+        cv2.resize(scaled, mean.shape[::-1], interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_VIRIDIS
+    )
+    return cv2.addWeighted(colour, _OVERLAY, cv2.cvtColor(mean, cv2.COLOR_GRAY2BGR), 1 - _OVERLAY, 0).astype(np.uint8)
+
+
+def _uri(image: NDArray[Any]) -> str:
+    """A picture as part of the page: uint8 [H, W] or [H, W, 3] BGR."""
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def _when(iso: str) -> str:
+    """A stored time for people, in UTC."""
+    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def sheet_order(images: Sequence[dict[str, Any]]) -> list[str]:
+    """SHA-256 of the images as the contact sheet shows them: suspects first, then by falling score."""
+    ordered = sorted(images, key=lambda i: (not i["suspect"], -(i["score"] if i["score"] is not None else 0.0)))
+    return [image["sha256"] for image in ordered]

@@ -1,0 +1,154 @@
+"""The network in this process, for a laptop, a single line, and tests: no server needed."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import EngineUnavailableError, ModelMismatchError
+from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
+from gateway.networks.embedded.thread import RETRY_AFTER_S, NetworkThread
+from gateway.networks.model_description import ModelDescription, newest_version, read_description
+from gateway.networks.protocol import EngineStatus, Priority
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedEngine:
+    """OpenVINO on CPU, ONNX Runtime on CUDA. One batch at a time, on all cores; inspections before fits."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        thread: NetworkThread | None = None,
+        given: tuple[ModelDescription, bytes] | None = None,
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            settings: device, precision, deadlines.
+            thread: where networks run; None makes one of its own, which ends with the engine.
+            given: a model and its graph; None takes the newest version of the repository.
+        """
+        self._settings = settings
+        self._network: Network | None = None
+        self._given = given
+        self._model: ModelDescription | None = None if given is None else given[0]
+        self._reason: str | None = "not started"
+        self._thread = thread or NetworkThread(settings)
+        self._owns_thread = thread is None
+
+    @property
+    def model(self) -> ModelDescription:
+        """See `TokenEngine.model`."""
+        if self._model is None:
+            raise self._unavailable()
+        return self._model
+
+    @property
+    def device(self) -> str:
+        """See `TokenEngine.device`."""
+        if self._network is not None:
+            return self._network.device
+        return "cuda" if self._settings.device == "cuda" else "cpu"
+
+    async def start(self) -> None:
+        """Load the model and run it once, so that the first request does not pay for it."""
+        try:
+            model, network = await asyncio.to_thread(self._load)
+        except Exception as error:  # noqa: BLE001 - runtimes raise kinds of their own; /ready tells whatever it is
+            self._reason = f"{error}; export a model with `python -m export`, or see the README on GATEWAY_DEVICE"
+            log.error("embedded engine: %s", self._reason)
+            return
+        self._model, self._network, self._reason = model, network, None
+        log.info("embedded engine: %s, model %s", network.runtime, model.fingerprint[:16])
+
+    def _load(self) -> tuple[ModelDescription, Network]:
+        graph: Path | bytes
+        if self._given is not None:
+            model, graph = self._given
+        else:
+            folder = newest_version(self._settings.model_folder)
+            model, graph = read_description(folder), folder
+        if model.has_random_weights:
+            log.warning("model %s has RANDOM weights (%s): scores mean nothing", model.name, model.weights.detail)
+        network = open_network(graph, model, self._settings)
+        network.run(np.zeros((1, model.input_size, model.input_size, 3), np.uint8))
+        return model, network
+
+    @property
+    def status(self) -> EngineStatus:
+        """See `TokenEngine.status`."""
+        runtime = self._network.runtime if self._network is not None else "none"
+        reason = self._thread.stuck() or self._reason
+        return EngineStatus(reason is None, self.device, runtime, reason)
+
+    async def tokens(
+        self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
+    ) -> NDArray[np.float32]:
+        """See `TokenEngine.tokens`."""
+        if self._network is None or self._model is None:
+            raise self._unavailable()
+        if not self._model.same_model_as(model):
+            raise ModelMismatchError(f"tokens of model {model.fingerprint} were wanted")
+        return await self._thread.run(self._network, images, priority)
+
+    async def ready(self) -> EngineStatus:
+        """See `TokenEngine.ready`."""
+        return self.status
+
+    async def close(self) -> None:
+        """See `TokenEngine.close`."""
+        if self._owns_thread:
+            await self._thread.close()
+        self._network = None
+        self._reason = "closed"
+
+    def _unavailable(self) -> EngineUnavailableError:
+        return EngineUnavailableError(f"the embedded engine is not ready: {self._reason}", retry_after_s=RETRY_AFTER_S)
+
+
+def open_network(graph: Path | bytes, model: ModelDescription, settings: Settings) -> Network:
+    """Compile the graph for the device and precision that the settings and this machine allow.
+
+    Args:
+        graph: the ONNX file, a folder that holds it, or its bytes.
+        model: that it is of.
+        settings: device, precision, threads, and where compiled graphs are kept.
+
+    Raises:
+        RuntimeError: the device or precision that was asked for is not to be had.
+    """
+    if settings.device == "cuda":
+        return OnnxRuntimeNetwork(graph, model, device="cuda")
+    if settings.device == "auto" and _has_cuda():
+        try:
+            return OnnxRuntimeNetwork(graph, model, device="cuda")
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises kinds of its own
+            log.warning("there is a GPU, but ONNX Runtime cannot use it, so the CPU computes: %s", error)
+    return OpenVinoNetwork(
+        graph,
+        model,
+        precision=_cpu_precision(model, settings),
+        threads=settings.threads,
+        cache_dir=settings.cache_dir / "openvino",
+    )
+
+
+def _cpu_precision(model: ModelDescription, settings: Settings) -> Precision:
+    checked = model.parity.get("openvino-bf16")
+    passed = checked is not None and checked.passed
+    if settings.precision == "bf16" and not (supports_bf16() and passed):
+        raise RuntimeError("GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export did not pass in it")
+    return "bf16" if settings.precision != "f32" and passed and supports_bf16() else "f32"
+
+
+def _has_cuda() -> bool:
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists()

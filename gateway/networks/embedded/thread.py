@@ -1,0 +1,157 @@
+"""The one thread that runs networks in this process, so that several of them do not fight for the cores."""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import EngineTimeoutError, EngineUnavailableError
+from gateway.monitoring import metrics
+from gateway.networks.embedded.runtimes import Network
+from gateway.networks.protocol import Priority
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 5
+_CLOSE_S = 1.0
+
+
+class PriorityLock:
+    """An asyncio lock that goes to the waiter of the best priority, and among those to the first."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._order = itertools.count()
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def __call__(self, priority: int) -> AsyncIterator[None]:
+        """Hold it; a smaller number is a better priority."""
+        if self._held:
+            turn = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiters, (priority, next(self._order), turn))
+            try:
+                with metrics.QUEUED.track_inprogress():
+                    await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._pass_on()
+                raise
+        self._held = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        # The lock stays held while it is handed over, so that nobody slips in between.
+        while self._waiters:
+            _, _, turn = heapq.heappop(self._waiters)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._held = False
+
+
+class NetworkThread:
+    """Runs one batch of one network at a time, on all cores; inspections before fits."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turn = PriorityLock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self.calls: set[asyncio.Task[NDArray[np.float32]]] = set()
+        """Waiting or at work, also those whose callers have gone."""
+        self._run: asyncio.Future[NDArray[np.float32]] | None = None
+        self._running_since = 0.0
+
+    async def run(self, network: Network, images: NDArray[np.uint8], priority: Priority) -> NDArray[np.float32]:
+        """What `network` makes of images, cut to its batches, so that an inspection waits for one small batch at most.
+
+        Raises:
+            EngineTimeoutError: not within the deadline of an inspection, or of one batch of a fit.
+            EngineUnavailableError: the network failed.
+        """
+        step = network.batch_sizes[0]
+        ends = time.monotonic() + self._timeout_s(priority)
+        parts = []
+        for start in range(0, len(images), step):
+            if priority is Priority.FIT:
+                ends = time.monotonic() + self._timeout_s(priority)  # of each batch
+            parts.append(await self._by(ends, self._in_turn(network, images[start : start + step], priority), priority))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _timeout_s(self, priority: Priority) -> float:
+        settings = self._settings
+        return settings.engine_timeout_s if priority is Priority.INSPECT else settings.engine_fit_timeout_s
+
+    async def _by(
+        self, ends: float, call: Coroutine[Any, Any, NDArray[np.float32]], priority: Priority
+    ) -> NDArray[np.float32]:
+        """Await a call until a deadline. One at work then goes on by itself, and keeps its turn until it ends."""
+        stuck = self.stuck()
+        if stuck is not None:
+            call.close()
+            raise EngineTimeoutError(stuck, retry_after_s=RETRY_AFTER_S)
+        task = asyncio.ensure_future(call)
+        self.calls.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.wait({task}, timeout=ends - time.monotonic())
+            if task.done():
+                return task.result()
+        finally:
+            task.cancel()
+        raise EngineTimeoutError(
+            self.stuck() or f"the network did not answer within {self._timeout_s(priority):g} s",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    def _forget(self, call: asyncio.Task[NDArray[np.float32]]) -> None:
+        self.calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # retrieved: its caller may be gone
+
+    async def _in_turn(self, network: Network, images: NDArray[np.uint8], priority: Priority) -> NDArray[np.float32]:
+        called = time.monotonic()
+        async with self._turn(priority):
+            self._running_since = time.monotonic()
+            if priority is Priority.INSPECT:
+                metrics.STAGE_SECONDS.labels("queue").observe(self._running_since - called)
+            self._run = run = asyncio.get_running_loop().run_in_executor(self._thread, network.run, images)
+            try:
+                # The batch ends in its thread whatever becomes of the caller; only then is it the next one's turn.
+                return await asyncio.shield(run)
+            except asyncio.CancelledError:
+                await asyncio.wait([run])
+                raise
+            except Exception as error:
+                log.exception("embedded engine")
+                raise EngineUnavailableError(f"the network failed: {error}", retry_after_s=RETRY_AFTER_S) from error
+            finally:
+                if run.done():
+                    self._run = None
+
+    def stuck(self) -> str | None:
+        """What to say of a run that takes longer than any may; nobody can stop it, and nothing else can run."""
+        if self._run is None:
+            return None
+        running_s = time.monotonic() - self._running_since
+        if running_s <= self._settings.engine_timeout_s:
+            return None
+        return f"the network has not answered for {running_s:.0f} s; restart the gateway if it does not recover"
+
+    async def close(self) -> None:
+        """End the thread. A run that is stuck is left behind: nothing can stop it."""
+        if self._run is not None:
+            await asyncio.wait([self._run], timeout=_CLOSE_S)
+        self._thread.shutdown(wait=self._run is None or self._run.done(), cancel_futures=True)

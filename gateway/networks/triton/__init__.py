@@ -1,0 +1,1 @@
+"""Networks at a Triton server, over gRPC."""

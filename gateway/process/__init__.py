@@ -1,0 +1,1 @@
+"""One gateway process: its services, its admission of work, its start and its end."""

@@ -1,0 +1,1 @@
+"""What is on disk, and nothing else: versions, calibrations, OK images, the audit trail."""

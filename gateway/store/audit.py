@@ -1,0 +1,136 @@
+"""Who changed what of an ROI: one append-only file of JSON lines each, outside of its folder, so that it outlives it.
+
+``models/.audit/<role_id>/<roi_id>.jsonl``; no id starts with a dot, so no ROI can lie there. A change is written down
+before it is made, with all that is known of it, and how it ended is written before the client is answered. Where the
+first line cannot be written, nothing is changed. A change without an end was cut off: the version in use tells whether
+it was made.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from structlog.contextvars import get_contextvars
+
+from gateway.errors import GatewayError
+from gateway.store.atomic import storage_errors, sync_folder
+from gateway.store.damage import ArtifactFaults
+from gateway.store.roi_key import RoiKey
+
+AUDIT = ".audit"
+
+Action = Literal["fit", "calibrate", "rollback", "delete", "delete_ok_image", "import", "publish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is about to be done to an ROI. None stands for what is not there, before or after."""
+
+    action: Action
+    version_before: int | None
+    version_after: int | None
+    threshold_before: float | None = None
+    threshold_after: float | None = None
+    n_ok_before: int = 0
+    n_ok_after: int = 0
+
+
+class AuditTrail:
+    """The trails of all ROIs of a models folder. Every method blocks."""
+
+    def __init__(self, root: Path, faults: ArtifactFaults) -> None:
+        self._root = root
+        self._faults = faults
+
+    @contextmanager
+    def change(self, key: RoiKey, change: Change) -> Iterator[None]:
+        """Make a change of an ROI inside this, holding its lock.
+
+        Raises:
+            StorageFullError: it cannot be written down, so nothing was changed.
+        """
+        asked = get_contextvars()
+        begun = {
+            "id": uuid.uuid4().hex,
+            "time": _now(),
+            **asdict(key),
+            "action": change.action,
+            "actor": asked.get("actor", "anonymous"),
+            "client": asked.get("client", ""),
+            "request_id": asked.get("request_id", ""),
+            **{name: value for name, value in asdict(change).items() if name != "action"},
+        }
+        with storage_errors():
+            self._append(key, begun)
+        try:
+            yield
+        except BaseException as error:
+            self._end(key, begun["id"], "failed", error.code if isinstance(error, GatewayError) else "internal")
+            raise
+        self._end(key, begun["id"], "done")
+
+    def read(self, key: RoiKey, limit: int) -> list[dict[str, Any]]:
+        """The last changes, newest first; `outcome` is done, failed or, where no end is written, unknown."""
+        try:
+            lines = self._path(key).read_bytes().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        changes: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                named = entry["id"]
+                if "outcome" in entry:
+                    changes[named] |= {"outcome": entry["outcome"], "error": entry.get("error")}
+                elif (entry["role_id"], entry["roi_id"]) == (key.role_id, key.roi_id):
+                    changes[named] = {**entry, "outcome": "unknown", "error": None}
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill; or, where a file system ignores case, another ROI's
+        return list(changes.values())[::-1][:limit]
+
+    def _end(self, key: RoiKey, of: str, outcome: str, error: str | None = None) -> None:
+        """The change is made, or not: that its end cannot be written down does not undo it, and is told loudly."""
+        end = {"id": of, "time": _now(), "outcome": outcome, **({} if error is None else {"error": error})}
+        try:
+            self._append(key, end)
+        except OSError as why:
+            self._faults.met(key, "audit", f"the end of change {of} ({outcome}) cannot be written down: {why}")
+
+    def _append(self, key: RoiKey, entry: dict[str, Any]) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+            try:
+                _write_all(descriptor, b"\n" + line if torn else line)
+                os.fsync(descriptor)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+        if not size:
+            for folder in (path.parent, path.parent.parent, self._root):
+                sync_folder(folder)
+
+    def _path(self, key: RoiKey) -> Path:
+        return self._root / AUDIT / key.role_id / f"{key.roi_id}.jsonl"
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

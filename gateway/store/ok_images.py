@@ -1,0 +1,120 @@
+"""OK images as they were sent and their tokens: the folder ``ok/`` of an ROI."""
+
+import hashlib
+import re
+from collections.abc import Set
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import ArtifactCorruptError
+from gateway.store.atomic import replace_file, storage_errors
+from gateway.store.checksummed import DamagedError, sealed_npz, sha256_of, unsealed_npz
+from gateway.store.damage import ArtifactFaults
+from gateway.store.manifest import OkImage
+from gateway.store.roi_key import RoiKey
+
+_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{1,8}")
+
+
+class OkFiles:
+    """The OK images of one ROI. They count only once a manifest names them."""
+
+    def __init__(self, folder: Path, key: RoiKey, faults: ArtifactFaults) -> None:
+        self.folder = folder
+        self._key = key
+        self._faults = faults
+
+    def image(self, image: OkImage) -> bytes:
+        """The bytes of an OK image as it was sent.
+
+        Raises:
+            ArtifactCorruptError: it is damaged or gone.
+        """
+        what = None
+        try:
+            data = self._image_path(image).read_bytes()
+            if sha256_of(data) != image.sha256:
+                what = "is damaged"
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+        if what is None:
+            return data
+        self._faults.met(self._key, "ok_image", f"OK image {image.sha256} {what}")
+        raise ArtifactCorruptError(
+            f"{self._key}: OK image {image.sha256} ({image.file_name}) {what}",
+            f"Send it to /fit_ok again, or DELETE /rois/{self._key}/ok/{image.sha256}; "
+            "of a student-teacher model, publish it again.",
+        )
+
+    def add_image(self, image: OkImage, data: bytes) -> None:
+        """Keep an OK image as sent.
+
+        Raises:
+            StorageFullError: it cannot be written.
+        """
+        with storage_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self._image_path(image), data)
+
+    def mend_image(self, image: OkImage, data: bytes) -> None:
+        """Put an OK image back that was sent again, where the one kept is damaged or gone.
+
+        Raises:
+            StorageFullError: it cannot be written.
+        """
+        path = self._image_path(image)
+        try:
+            if path.read_bytes() == data:
+                return
+        except OSError:
+            pass
+        self._faults.met(self._key, "ok_image", f"OK image {image.sha256} was damaged or gone; mended from the request")
+        self.add_image(image, data)
+
+    def tokens(self, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
+        """Tokens of an OK image, float16 [N, D], or None where they are absent, damaged or another model's."""
+        name = f"{sha256}.npz"
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError:
+            return None
+        try:
+            arrays = unsealed_npz(data, name)
+            tokens = arrays["tokens"]
+            if str(arrays["sha256"]) != hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest():
+                raise DamagedError(f"{name}: the tokens fail their checksum")
+            made_by = str(arrays["fingerprint"])
+        except (DamagedError, KeyError, ValueError) as error:
+            self._faults.met(self._key, "ok_tokens", f"tokens of an OK image are damaged, computed anew: {error}")
+            return None
+        return tokens.astype(np.float16, copy=False) if made_by == fingerprint else None
+
+    def add_tokens(self, sha256: str, fingerprint: str, tokens: NDArray[np.float16]) -> None:
+        """Keep the tokens of an OK image, so that the next fit need not compute them.
+
+        Raises:
+            StorageFullError: they cannot be written.
+        """
+        digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
+        data = sealed_npz(
+            tokens=tokens,
+            fingerprint=np.array(fingerprint),
+            sha256=np.array(digest),
+        )
+        with storage_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self.folder / f"{sha256}.npz", data)
+
+    def keep_only(self, named: Set[str]) -> int:
+        """Remove every image and its tokens that is not among these SHA-256; tells how many files went."""
+        gone = 0
+        for path in self.folder.glob("*") if self.folder.is_dir() else ():
+            if _NAME.fullmatch(path.name) and path.stem not in named:
+                path.unlink(missing_ok=True)
+                gone += 1
+        return gone
+
+    def _image_path(self, image: OkImage) -> Path:
+        return self.folder / f"{image.sha256}.{image.extension}"

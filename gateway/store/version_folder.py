@@ -1,0 +1,119 @@
+"""One version on disk: its files, each held to its checksum before anything in it is believed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.store.arrays import npy_bytes, npz_bytes, read_npz, read_weights
+from gateway.store.checksummed import DamagedError, sha256_of
+from gateway.store.manifest import LEAVE_ONE_OUT, MANIFEST, WEIGHTS, FileName, Manifest
+from gateway.store.ok_maps import OkMaps
+
+
+def version_files(
+    manifest: Manifest,
+    content: Mapping[FileName, bytes],
+    weights: NDArray[np.float32] | None,
+    ok_maps: OkMaps | None,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What a version's folder will hold, the manifest among it.
+
+    Args:
+        manifest: without its `files`.
+        content: what the detector is made of, as `Detector.files` gives it.
+        weights: float32 [h, w], the spatial weights of the ROI.
+        ok_maps: leave-one-out maps; None where there is one image only.
+
+    Returns:
+        The manifest with its `files`, and the bytes of every file by name.
+    """
+    files = dict(content)
+    if weights is not None:
+        files[WEIGHTS] = npy_bytes(weights)
+    if ok_maps is not None:
+        files[LEAVE_ONE_OUT] = npz_bytes(distances=ok_maps.distances, mean=ok_maps.mean(), std=ok_maps.spread())
+    manifest = manifest.model_copy(update={"files": {name: sha256_of(data) for name, data in files.items()}})
+    return manifest, {**{str(name): data for name, data in files.items()}, MANIFEST: manifest.to_bytes()}
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that ought to be there.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path.name}: {error.strerror}") from error
+
+
+def read_manifest(folder: Path, sha256: str | None) -> Manifest:
+    """The manifest of a version.
+
+    Args:
+        folder: of the version.
+        sha256: of the manifest, where it is known from elsewhere.
+
+    Raises:
+        DamagedError: it is gone or not what was written.
+        NewerFormatError: it is whole, and of a later format.
+    """
+    data = read_file(folder / MANIFEST)
+    if sha256 is not None and sha256_of(data) != sha256:
+        raise DamagedError(f"{MANIFEST} fails its checksum")
+    return Manifest.from_bytes(data, MANIFEST)
+
+
+def read_verified(folder: Path, manifest: Manifest, name: FileName) -> bytes:
+    """One file that a manifest names.
+
+    Raises:
+        DamagedError: it is gone or not what was written.
+    """
+    data = read_file(folder / name)
+    if sha256_of(data) != manifest.files[name]:
+        raise DamagedError(f"{name} fails its checksum")
+    return data
+
+
+def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]:
+    """Every file that a manifest names, also those that this gateway does not use.
+
+    Raises:
+        DamagedError: one is gone or not what was written.
+    """
+    return {name: read_verified(folder, manifest, name) for name in manifest.files}
+
+
+def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> NDArray[np.float32] | None:
+    """The spatial weights, float32 [h, w], from the verified files of a version; None where there are none.
+
+    Raises:
+        DamagedError: they are not what they should be.
+    """
+    try:
+        return read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+
+
+def ok_maps_of(folder: Path, manifest: Manifest) -> OkMaps | None:
+    """Leave-one-out maps; None where there are none: one image only, or written before they were kept.
+
+    Raises:
+        DamagedError: they are gone or not what was written.
+    """
+    if LEAVE_ONE_OUT not in manifest.files:
+        return None
+    try:
+        distances = read_npz(read_verified(folder, manifest, LEAVE_ONE_OUT))["distances"]
+        weights = None
+        if WEIGHTS in manifest.files:
+            weights = read_weights(read_verified(folder, manifest, WEIGHTS), manifest.token_hw)
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"{LEAVE_ONE_OUT}: {error}") from error
+    frames = tuple(image.frame for image in manifest.images)
+    return OkMaps(distances, manifest.token_hw, frames, weights, manifest.score_rule)

@@ -1,0 +1,107 @@
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.detectors.spatial_weighting import RoiConfigError, SpatialWeighting, read_roi_config
+from gateway.settings import Settings
+from gateway.store.manifest import WeightsRecipe
+from gateway.store.roi_key import RoiKey
+
+
+@pytest.fixture
+def roi_file(tmp_path: Path) -> Path:
+    return tmp_path / "roi.json"
+
+
+def weighting(**settings: Any) -> SpatialWeighting:
+    return SpatialWeighting.from_settings(Settings(_env_file=None, **settings))
+
+
+def manual(*box: float, space: int = 128) -> WeightsRecipe:
+    return WeightsRecipe(kind="manual", box=box, box_space=space, min_weight=0.1, max_weight=2.0)
+
+
+def test_boxes_are_known_by_roi_or_by_role_and_roi_and_the_longer_name_wins(roi_file: Path) -> None:
+    roi_file.write_text(json.dumps({"conn1": [8, 64, 0, 128], "line2/conn1": [0, 16, 2.5, 32]}))
+    found = weighting(roi_config=roi_file)
+    assert found.recipe(RoiKey("line1", "conn1")) == manual(8, 64, 0, 128)
+    assert found.recipe(RoiKey("line2", "conn1")) == manual(0, 16, 2.5, 32)
+    assert found.recipe(RoiKey("line2", "conn2")) == WeightsRecipe(kind="none")
+    assert weighting(roi_config=roi_file, roi_config_size=256).recipe(RoiKey("line1", "conn1")).box_space == 256
+
+
+def test_a_box_goes_before_what_is_asked_for_and_that_before_the_setting(roi_file: Path) -> None:
+    roi_file.write_text('{"conn1": [8, 64, 0, 128]}')
+    with_box, without = RoiKey("line", "conn1"), RoiKey("line", "conn2")
+    found = weighting(roi_config=roi_file, spatial_weights="variance")
+    for mode in (None, "none", "variance"):
+        assert found.recipe(with_box, mode).kind == "manual"
+    assert [found.recipe(without, mode).kind for mode in (None, "none", "variance")] == ["variance", "none", "variance"]
+
+
+def test_a_named_file_that_is_missing_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = weighting(roi_config=tmp_path / "none.json")
+    assert found.recipe(RoiKey("line", "conn1")).kind == "none"
+    (record,) = caplog.records
+    assert (record.levelno, "none.json" in record.message) == (logging.WARNING, True)
+
+
+def test_the_default_file_need_not_be_there(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.delenv("GATEWAY_ROI_CONFIG", raising=False)
+    with caplog.at_level(logging.WARNING):
+        weighting()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[[0, 1, 0, 1]]", "expected an object"),
+        ('{"conn1": [0, 1, 0]}', r"'conn1': \[0.0, 1.0, 0.0\]; expected four numbers"),
+        ('{"conn1": [0, 1, 0, "1"]}', "'conn1'.*four numbers"),
+        ('{"conn1": [0, 1, 0, true]}', "'conn1'.*four numbers"),
+        ('{"conn1": [0, 1, 0, NaN]}', "'conn1'.*four numbers"),
+        (f'{{"conn1": [0, 1, 0, 1{"0" * 400}]}}', "'conn1'.*four numbers"),
+        ('{"conn1": {"y1": 0}}', "'conn1'.*four numbers"),
+        ('{"conn1": null}', "'conn1'.*four numbers"),
+        ('{"ok": [0, 9, 0, 9], "conn1": [64, 8, 0, 128]}', r"'conn1': \[64, 8, 0, 128\] is empty in a 128×128 image"),
+        ('{"conn1": [128, 200, 0, 128]}', "'conn1'.*is empty"),
+        ('{"a/b/conn1": [0, 1, 0, 1]}', "'a/b/conn1': expected a roi_id or role_id/roi_id"),
+        ('{"../conn1": [0, 1, 0, 1]}', "'../conn1'"),
+        ('{"": [0, 1, 0, 1]}', "''"),
+        ('{"conn1": [0, 1, 0, 1], "conn1": [0, 2, 0, 2]}', "'conn1' is there twice"),
+    ],
+)
+def test_a_malformed_file_stops_the_start_and_names_the_entry(roi_file: Path, text: str, message: str) -> None:
+    roi_file.write_text(text)
+    with pytest.raises(RoiConfigError, match=message) as caught:
+        weighting(roi_config=roi_file)
+    assert str(roi_file) in str(caught.value)
+
+
+def test_a_file_saved_by_windows_is_read(roi_file: Path) -> None:
+    roi_file.write_bytes(b'\xef\xbb\xbf{"conn1": [0, 64, 0, 64]}\r\n')
+    assert read_roi_config(roi_file, 128) == {"conn1": (0, 64, 0, 64)}
+
+
+def test_a_file_of_other_bytes_is_refused(roi_file: Path) -> None:
+    roi_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RoiConfigError, match="not JSON"):
+        read_roi_config(roi_file, 128)
+
+
+@pytest.mark.parametrize("name", ["MASK_MIN_WEIGHT", "GATEWAY_MASK_MIN_WEIGHT"])
+def test_the_weights_have_a_short_name_too(monkeypatch: pytest.MonkeyPatch, roi_file: Path, name: str) -> None:
+    roi_file.write_text('{"conn1": [0, 64, 0, 64]}')
+    monkeypatch.setenv(name, "0.5")
+    assert weighting(roi_config=roi_file).recipe(RoiKey("line", "conn1")).min_weight == 0.5
+
+
+def test_a_largest_weight_below_the_smallest_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"below GATEWAY_MASK_MIN_WEIGHT, 0\.5"):
+        Settings(_env_file=None, mask_min_weight=0.5, mask_max_weight=0.4)

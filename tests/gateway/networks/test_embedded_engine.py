@@ -1,0 +1,221 @@
+import asyncio
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.errors import EngineTimeoutError, EngineUnavailableError
+from gateway.networks.embedded.engine import EmbeddedEngine
+from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork, supports_bf16
+from gateway.networks.embedded.thread import PriorityLock
+from gateway.networks.model_description import ModelDescription, WeightsSource, newest_version, read_description
+from gateway.networks.protocol import Priority
+from gateway.settings import Settings
+
+NOT_THERE = ModelDescription(
+    name="m",
+    timm_id="t",
+    input_size=378,
+    scales=(384,),
+    layers=(9, 11),
+    token_hw=(27, 27),
+    dim=768,
+    weights=WeightsSource(kind="seed", detail="seed:0", sha256="0"),
+    graph_sha256="0",
+    fingerprint="0",
+)
+
+
+def settings_for(repository: Path, tmp_path: Path, **changes: object) -> Settings:
+    return Settings(model_repository=repository, cache_dir=tmp_path / "cache", **changes)  # type: ignore[arg-type]
+
+
+def test_tokens_are_those_of_onnx_runtime_for_any_batch(model_repository: Path, tmp_path: Path) -> None:
+    folder = newest_version(model_repository / "dinov2_vits14")
+    model = read_description(folder)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, model.input_size, model.input_size, 3), np.uint8)
+    expected = OnnxRuntimeNetwork(folder, model, device="cpu").run(images)
+
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(model_repository, tmp_path, precision="f32", device="cpu"))
+        await engine.start()
+        assert (await engine.ready()).runtime == "openvino-f32"
+        tokens = await engine.tokens(images, model=model)  # 6 = one batch of 4 and two of 1
+        assert tokens.shape == (6, 729, 768)
+        np.testing.assert_allclose(tokens, expected, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(tokens, axis=-1), 1, atol=1e-4)
+        np.testing.assert_array_equal(await engine.tokens(images[4:5], model=model), tokens[4:5])
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_bf16_is_used_only_where_the_export_passed_in_it(model_repository: Path, tmp_path: Path) -> None:
+    if not supports_bf16():
+        pytest.skip("this processor has no bf16")
+    repository = tmp_path / "repository"
+    shutil.copytree(model_repository, repository)
+    path = newest_version(repository / "dinov2_vits14") / "model.json"
+
+    async def runtime() -> str:
+        engine = EmbeddedEngine(settings_for(repository, tmp_path, device="cpu"))
+        await engine.start()
+        status = await engine.ready()
+        await engine.close()
+        return status.runtime
+
+    description = json.loads(path.read_text())
+    assert description["parity"]["openvino-bf16"]["passed"]
+    assert asyncio.run(runtime()) == "openvino-bf16"
+    description["parity"]["openvino-bf16"]["passed"] = False
+    path.write_text(json.dumps(description))
+    assert asyncio.run(runtime()) == "openvino-f32"
+    del description["parity"]["openvino-bf16"]
+    path.write_text(json.dumps(description))
+    assert asyncio.run(runtime()) == "openvino-f32"
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}'])
+def test_without_a_model_it_starts_and_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        folder = tmp_path / "dinov2_vits14" / "1"
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text(content)
+
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(tmp_path, tmp_path))
+        await engine.start()
+        status = await engine.ready()
+        assert not status.ready
+        assert "python -m export" in (status.reason or "")
+        with pytest.raises(EngineUnavailableError) as caught:
+            await engine.tokens(np.zeros((1, 378, 378, 3), np.uint8), model=NOT_THERE)
+        assert caught.value.retry_after_s is not None
+        with pytest.raises(EngineUnavailableError):
+            _ = engine.model
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_inspections_go_before_fits_and_otherwise_the_first_goes_first() -> None:
+    async def run() -> list[str]:
+        turn = PriorityLock()
+        order: list[str] = []
+
+        async def work(name: str, priority: Priority) -> None:
+            async with turn(priority):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        async with turn(Priority.FIT):
+            names = [("fit 1", 2), ("fit 2", 2), ("inspect 1", 1), ("fit 3", 2), ("inspect 2", 1)]
+            tasks = [asyncio.create_task(work(name, Priority(p))) for name, p in names]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(run()) == ["inspect 1", "inspect 2", "fit 1", "fit 2", "fit 3"]
+
+
+def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
+    async def run() -> list[str]:
+        turn = PriorityLock()
+        order: list[str] = []
+
+        async def work(name: str) -> None:
+            async with turn(1):
+                order.append(name)
+
+        async with turn(1):
+            tasks = [asyncio.create_task(work(name)) for name in "abc"]
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+        tasks[1].cancel()  # its turn was handed to it, or to a, a moment ago
+        await asyncio.wait(tasks)
+        async with turn(1):
+            order.append("after")
+        return order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["c", "after"]
+
+
+class Blocking:
+    """A network that never answers until it is let."""
+
+    runtime, device, batch_sizes = "blocking", "cpu", (2, 1)
+
+    def __init__(self) -> None:
+        self.entered, self.may_end = threading.Event(), threading.Event()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.entered.set()
+        assert self.may_end.wait(60)
+        return np.zeros((len(images), 729, 768), np.float32)
+
+
+def blocked(tmp_path: Path, **changes: object) -> tuple[EmbeddedEngine, Blocking]:
+    """An engine whose network is the only part that is not its own."""
+    engine = EmbeddedEngine(settings_for(tmp_path, tmp_path, **changes))
+    network = Blocking()
+    engine._network, engine._model, engine._reason = network, NOT_THERE, None
+    return engine, network
+
+
+IMAGE = np.zeros((1, 378, 378, 3), np.uint8)
+
+
+def test_a_stuck_call_is_cut_shows_in_ready_and_recovers_when_it_returns(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, network = blocked(tmp_path, engine_timeout_s=0.2, engine_fit_timeout_s=0.3)
+        assert (await engine.ready()).ready
+        calls = [engine.tokens(IMAGE, model=NOT_THERE, priority=p) for p in (Priority.INSPECT, Priority.FIT)]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(end) for end in ends] == [EngineTimeoutError, EngineTimeoutError]
+        assert all(end.retry_after_s for end in ends if isinstance(end, EngineTimeoutError))
+        status = await engine.ready()
+        assert not status.ready
+        assert "has not answered" in (status.reason or "")
+        with pytest.raises(EngineTimeoutError, match="has not answered"):  # at once, not behind the one that is stuck
+            await engine.tokens(IMAGE, model=NOT_THERE)
+        network.may_end.set()
+        await asyncio.wait(set(engine._thread.calls))
+        assert (await engine.ready()).ready
+        assert (await engine.tokens(IMAGE, model=NOT_THERE)).shape == (1, 729, 768)
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_caller_that_goes_away_does_not_wait_for_its_call_and_the_next_one_does(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, network = blocked(tmp_path)
+        first = asyncio.ensure_future(engine.tokens(IMAGE, model=NOT_THERE))
+        assert await asyncio.to_thread(network.entered.wait, 20)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        second = asyncio.ensure_future(engine.tokens(IMAGE, model=NOT_THERE))
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        network.may_end.set()
+        assert (await second).shape == (1, 729, 768)
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_an_engine_that_is_stuck_can_be_closed(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, network = blocked(tmp_path, engine_timeout_s=0.05)
+        with pytest.raises(EngineTimeoutError):
+            await engine.tokens(IMAGE, model=NOT_THERE)
+        await engine.close()
+        assert (await engine.ready()).reason is not None
+        network.may_end.set()
+
+    asyncio.run(asyncio.wait_for(run(), 30))

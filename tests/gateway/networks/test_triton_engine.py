@@ -1,0 +1,211 @@
+"""The engine with a stand-in for Triton: what a server that stalls or comes back does to those who wait."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
+
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from gateway.errors import EngineTimeoutError, EngineUnavailableError
+from gateway.networks.model_description import DESCRIPTION_FILE, ModelDescription, WeightsSource
+from gateway.networks.protocol import Priority
+from gateway.networks.triton import engine as triton
+from gateway.networks.triton.engine import TritonEngine
+from gateway.settings import Settings
+
+MODEL = ModelDescription(
+    name="m",
+    timm_id="t",
+    input_size=14,
+    scales=(14,),
+    layers=(0,),
+    token_hw=(1, 1),
+    dim=4,
+    weights=WeightsSource(kind="file", detail="f", sha256="0"),
+    graph_sha256="0",
+    fingerprint="0",
+)
+IMAGES = np.zeros((1, 14, 14, 3), np.uint8)
+
+
+class Server:
+    """Answers as Triton does, but not while `answers` is cleared."""
+
+    def __init__(self) -> None:
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.asked = asyncio.Event()
+        self.asks = self.infers = 0
+        self.regions: set[str] = set()
+        self.unregistered = asyncio.Semaphore(0)
+        self.inferring: Callable[[], Awaitable[None]] | None = None
+
+    async def _answer(self) -> None:
+        await self.answers.wait()
+
+    async def get_model_metadata(self, name: str, **_: object) -> Any:
+        self.asks += 1
+        self.asked.set()
+        await self._answer()
+        return service_pb2.ModelMetadataResponse(name=name, versions=["1"])
+
+    async def get_model_config(self, name: str, **_: object) -> Any:
+        await self._answer()
+        config = model_config_pb2.ModelConfig(name=name, backend="python", max_batch_size=4)
+        config.parameters[f"{DESCRIPTION_FILE}/1"].string_value = MODEL.model_dump_json()
+        config.output.add(data_type=model_config_pb2.TYPE_FP32)
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def is_model_ready(self, *_: object, **__: object) -> bool:
+        await self._answer()
+        return True
+
+    async def infer(self, **_: object) -> Any:
+        self.infers += 1
+        await self._answer()
+        if self.inferring is not None:
+            await self.inferring()
+
+        class Result:
+            def as_numpy(self, _: str) -> Any:
+                return np.ones((1, 1, 4), np.float32)
+
+            def get_response(self) -> Any:
+                return service_pb2.ModelInferResponse(model_version="1")
+
+        return Result()
+
+    async def register_system_shared_memory(self, name: str, *_: object, **__: object) -> None:
+        await self._answer()
+        self.regions.add(name)
+
+    async def unregister_system_shared_memory(self, name: str, **_: object) -> None:
+        await self._answer()
+        self.regions.discard(name)
+        self.unregistered.release()
+
+    async def get_system_shared_memory_status(self, **_: object) -> Any:
+        await self._answer()
+        return service_pb2.SystemSharedMemoryStatusResponse()
+
+    async def close(self) -> None:
+        pass
+
+
+def engine_of(server: Server, tmp_path: Path, **changes: object) -> TritonEngine:
+    changes = {"triton_shared_memory": "off", "model_repository": tmp_path / "none", **changes}
+    engine = TritonEngine(Settings(**changes))  # type: ignore[arg-type]
+    engine._client = server
+    return engine
+
+
+def test_all_who_wait_for_a_stalled_server_wait_for_one_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "_ASK_TIMEOUT_S", 0.5)
+
+    async def run() -> None:
+        server = Server()
+        server.answers.clear()
+        engine = engine_of(server, tmp_path)
+        calls: list[Awaitable[object]] = [engine.tokens(IMAGES, model=MODEL) for _ in range(8)]
+        calls += [engine.tokens(IMAGES, model=MODEL, priority=Priority.FIT) for _ in range(8)]
+        calls += [engine.ready() for _ in range(16)]
+        ends = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+        assert server.asks == 1
+        assert all(isinstance(end, EngineUnavailableError) for end in ends[:16])
+        assert not any(end.ready for end in ends[16:])  # type: ignore[attr-defined]
+        server.answers.set()
+        assert (await engine.tokens(IMAGES, model=MODEL)).shape == (1, 1, 4)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_one_who_goes_away_does_not_take_the_answer_from_the_others(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = Server()
+        engine = engine_of(server, tmp_path)
+        first, second = (asyncio.create_task(engine.tokens(IMAGES, model=MODEL)) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await asyncio.wait_for(second, 10)).shape == (1, 1, 4)
+        assert first.cancelled()
+        assert server.asks == 1
+        await engine.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("priority", Priority)
+@pytest.mark.parametrize("known", [False, True], ids=["while asking", "while inferring"])
+@pytest.mark.parametrize("shared_memory", ["off", "on"])
+def test_the_deadline_holds_whatever_is_waited_for(
+    tmp_path: Path, priority: Priority, known: bool, shared_memory: str
+) -> None:
+    async def run() -> None:
+        server = Server()
+        engine = engine_of(
+            server,
+            tmp_path,
+            triton_timeout_s=0.1 if priority is Priority.INSPECT else 600,
+            triton_fit_timeout_s=0.1 if priority is Priority.FIT else 600,
+            triton_shared_memory=shared_memory,
+        )
+        if known:
+            assert (await engine.ready()).ready
+        server.answers.clear()
+        calls = [engine.tokens(IMAGES, model=MODEL, priority=priority) for _ in range(2)]
+        ends = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+        assert [type(end) for end in ends] == [EngineTimeoutError] * 2
+        server.answers.set()
+        await engine.close()
+        assert server.regions == set()
+
+    asyncio.run(run())
+
+
+def test_a_reconnect_during_a_call_leaves_nothing_registered(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = Server()
+        engine = engine_of(server, tmp_path, triton_shared_memory="on")
+        await engine.tokens(IMAGES, model=MODEL)
+        old = set(server.regions)
+        assert len(old) == 1
+
+        async def reconnect() -> None:
+            server.inferring = None
+            engine._connection += 1
+            engine._lost("the connection was lost")
+            await engine.tokens(IMAGES, model=MODEL)
+
+        server.inferring = reconnect
+        await engine.tokens(IMAGES, model=MODEL)
+        await asyncio.wait_for(server.unregistered.acquire(), 10)
+        assert len(server.regions) == 1
+        assert not server.regions & old, "that of the new pool is gone, not that of the old"
+        await engine.close()
+        assert server.regions == set()
+
+    asyncio.run(run())
+
+
+def test_an_answer_of_an_earlier_connection_is_asked_for_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = Server()
+        engine = engine_of(server, tmp_path)
+        server.answers.clear()
+        asking = asyncio.create_task(engine.ready())
+        await server.asked.wait()
+        engine._connection += 1
+        server.answers.set()
+        assert (await asking).ready
+        assert server.asks == 2
+        assert engine._is_current(engine._served)
+        await engine.close()
+
+    asyncio.run(run())

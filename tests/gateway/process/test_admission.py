@@ -1,0 +1,174 @@
+import pytest
+
+from gateway.errors import InvalidRequestError, OverloadedError, ShuttingDownError
+from gateway.monitoring import metrics
+from gateway.process.admission import Admission
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("gateway.process.admission.time.monotonic", lambda: self.now)
+
+    def work(self, admission: Admission, seconds: float, n: int = 1) -> None:
+        with admission.reserve() as place, place.work(n):
+            self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def refused(admission: Admission, n_bytes: int = 0) -> OverloadedError:
+    with pytest.raises(OverloadedError) as caught, admission.reserve(n_bytes):
+        pass
+    return caught.value
+
+
+def test_beyond_the_limit_a_request_is_refused_at_once_with_a_time_to_come_back() -> None:
+    admission = Admission("inspect", 2)
+    with admission.reserve(), admission.reserve():
+        error = refused(admission)
+        assert "2 requests to inspect" in error.message
+        assert "the limit is 2" in error.message
+        assert error.retry_after_s == 1, "nothing is measured yet"
+    with admission.reserve(), admission.reserve():
+        assert admission.in_flight == 2
+
+
+def test_a_failed_request_gives_its_places_and_bytes_back() -> None:
+    admission = Admission("fit", 1, max_bytes=10)
+    for _ in range(3):
+        with pytest.raises(RuntimeError), admission.reserve(7) as place, place.work(1):
+            raise RuntimeError
+    assert admission.in_flight == 0
+    with admission.reserve(10):
+        pass
+
+
+def test_the_service_time_is_that_of_one_image_whatever_a_request_holds(clock: Clock) -> None:
+    admission = Admission("inspect", 64)
+    clock.work(admission, 2.0, n=4)
+    assert admission.service_s == pytest.approx(0.5)
+    clock.work(admission, 30.0, n=28)
+    assert admission.service_s == pytest.approx(1.0), "the mean of the first 32"
+    clock.work(admission, 4.2)
+    assert admission.service_s == pytest.approx(1.1), "then a part in 32 of the latest"
+
+
+def test_the_service_time_counts_how_many_are_worked_on_at_once(clock: Clock) -> None:
+    """Two that take a second together take half a second each; an idle time before counts for nothing."""
+    admission = Admission("inspect", 64)
+    clock.now += 50
+    with admission.reserve() as a, a.work():
+        with admission.reserve() as b, b.work():
+            clock.now += 0.5
+        clock.now += 0.5
+    assert admission.service_s == pytest.approx(0.5)
+
+
+def test_a_body_that_is_on_its_way_is_no_service_time(clock: Clock) -> None:
+    admission = Admission("inspect", 64)
+    with admission.reserve() as place:
+        clock.now += 9
+        with place.work():
+            clock.now += 0.5
+    assert admission.service_s == pytest.approx(0.5)
+
+
+def test_a_failure_is_no_service_time(clock: Clock) -> None:
+    admission = Admission("inspect", 64)
+
+    def fail() -> None:
+        with admission.reserve() as place, place.work():
+            clock.now += 3
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert admission.service_s == 0
+
+
+def test_what_would_wait_too_long_is_refused_by_the_measured_service_time(clock: Clock) -> None:
+    admission = Admission("inspect", 64, max_wait_s=5)
+    clock.work(admission, 62.0, n=31)
+    with admission.reserve(), admission.reserve(), admission.reserve(), admission.reserve():
+        pass  # 31 are too few to go by
+    clock.work(admission, 2.0)
+    with admission.reserve(), admission.reserve(), admission.reserve():  # alone, then behind 2 s and 4 s
+        error = refused(admission)
+        assert "they will take 6.0 s; the limit is 5 s" in error.message
+        assert error.retry_after_s == 6
+
+
+def test_one_that_is_alone_is_never_refused(clock: Clock) -> None:
+    """However long the last one took, however large it is: else the measure could never be better again."""
+    admission = Admission("inspect", 4, max_wait_s=5, max_bytes=10)
+    clock.work(admission, 10000, n=40)
+    with admission.reserve(n_bytes=99) as place, place.work(32):
+        assert refused(admission).retry_after_s == 120
+
+
+def test_a_batch_is_weighed_by_its_images() -> None:
+    admission = Admission("inspect", 10)
+    with admission.reserve() as one, one.work(6), admission.reserve() as other:
+        with pytest.raises(OverloadedError, match="with 5 more"), other.work(5):
+            pass
+        with other.work(4):
+            assert admission.in_flight == 10
+            refused(admission)
+    assert admission.in_flight == 0
+
+
+def test_bodies_together_are_bounded() -> None:
+    admission = Admission("inspect", 64, max_bytes=100)
+    with admission.reserve(60):
+        with admission.reserve(40):
+            assert "60 bytes" not in refused(admission, 1).message
+        assert "60 bytes; with 41 more" in refused(admission, 41).message
+
+
+def test_a_body_of_undeclared_length_counts_as_it_comes_in() -> None:
+    admission = Admission("inspect", 64, max_bytes=100)
+    with admission.reserve() as place:
+        place.receive(500)  # alone, it may
+    with admission.reserve(60), admission.reserve() as place:
+        for seen in (10, 40):
+            place.receive(seen)
+        with pytest.raises(OverloadedError, match="100 bytes; with 1 more"):
+            place.receive(41)
+    with admission.reserve(60), admission.reserve(40) as place:
+        place.receive(40)  # as declared
+        assert "100 bytes" in refused(admission, 1).message
+
+
+def test_once_closed_nothing_is_admitted_and_what_is_goes_on() -> None:
+    admission = Admission("inspect", 2)
+    with admission.reserve() as place:
+        admission.close(retry_after_s=7)
+        with pytest.raises(ShuttingDownError) as caught, admission.reserve():
+            pass
+        assert caught.value.retry_after_s == 7
+        with place.work():
+            assert admission.in_flight == 1
+
+
+def counts(kind: str) -> tuple[float, float]:
+    found = (counter.labels(kind)._value.get() for counter in (metrics.ADMITTED, metrics.SHED))
+    admitted, shed = found
+    return admitted, shed
+
+
+def test_a_request_is_counted_once_as_let_in_or_as_refused() -> None:
+    """Whoever refuses it: no place, no room for its images, or what it waits for."""
+    admission = Admission("count", 2)
+    with admission.reserve(), pytest.raises(OverloadedError), admission.reserve() as place, place.work(3):
+        pytest.fail("more than there are places")
+    assert counts("count") == (1, 1)
+    with pytest.raises(OverloadedError), admission.reserve():
+        raise OverloadedError("the queue of the engine is full")
+    assert counts("count") == (1, 2)
+    with pytest.raises(InvalidRequestError), admission.reserve():
+        raise InvalidRequestError("k: 0")
+    assert counts("count") == (2, 2)
