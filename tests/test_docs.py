@@ -116,6 +116,14 @@ def test_every_promise_of_the_page_is_a_test_and_every_test_of_a_promise_is_on_t
     assert sorted(promised) == sorted(name for name in held if name.startswith("test_"))
 
 
+def test_the_page_of_the_architecture_names_files_that_exist_and_every_room_of_the_gateway() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:gateway|postprocess|artifacts|export)/[\w/.]*)`", page))
+    assert {name for name in named if not (PROJECT / name).exists()} == set()
+    rooms = {f"gateway/{each.parent.name}/" for each in (PROJECT / "gateway").glob("*/__init__.py")}
+    assert rooms <= named
+
+
 def test_the_readme_fits_on_a_few_screens() -> None:
     assert len(README.read_text().splitlines()) <= 200
 

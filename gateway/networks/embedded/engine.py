@@ -60,7 +60,7 @@ class EmbeddedEngine:
         try:
             model, network = await asyncio.to_thread(self._load)
         except Exception as error:  # noqa: BLE001 - runtimes raise kinds of their own; /ready tells whatever it is
-            self._reason = f"{error}; export a model with `python -m export`, or see the README on GATEWAY_DEVICE"
+            self._reason = f"{error}; export a model with `python -m export`, or see docs/deployment.md"
             log.error("embedded engine: %s", self._reason)
             return
         self._model, self._network, self._reason = model, network, None

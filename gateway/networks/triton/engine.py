@@ -115,7 +115,7 @@ class TritonEngine:
         try:
             self._client = self._connect()
         except (ImportError, OSError, ValueError) as error:
-            self._reason = f"{error}; install the triton extra, and see the README on GATEWAY_TRITON_…"
+            self._reason = f"{error}; install the triton extra, and see docs/triton.md"
             log.error("triton engine: %s", self._reason)
             return
         with suppress(GatewayError):
