@@ -1,12 +1,8 @@
-"""The share of unseen OK images that a threshold rejects, with a confidence interval.
-
-The interval follows Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the
-binomial" (1934).
-"""
+"""The share of unseen OK images that a threshold rejects, with a confidence interval."""
 
 from dataclasses import dataclass
 
-import scipy
+from postprocess.binomial import limits, upper_limit
 
 _CONFIDENCE = 0.95
 
@@ -28,8 +24,8 @@ def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAla
 
     The expected rate is (x + 1) / (n + 1) for x of n scores above the threshold, not x / n. If the threshold is one of
     the n scores, an exchangeable new score is above it with that probability: 1/2 for a threshold at the only score.
-    Between that score and the next one, the probability is lower. The interval is also that of the Beta distributions
-    of the rate where the threshold lies between two order statistics.
+    Between that score and the next one, the probability is lower. The Clopper–Pearson interval is also that
+    of the Beta distributions of the rate where the threshold lies between two order statistics.
 
     Args:
         n_above: OK scores above the threshold, 0 ≤ n_above ≤ n_ok.
@@ -41,6 +37,5 @@ def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAla
     >>> false_alarms(0, 1).rate
     0.5
     """
-    test = scipy.stats.binomtest(n_above, n_ok, alternative="less" if err_high else "two-sided")
-    interval = test.proportion_ci(_CONFIDENCE, "exact")
-    return FalseAlarms((n_above + 1) / (n_ok + 1), float(interval.low), float(interval.high))
+    low, high = (0.0, upper_limit(n_above, n_ok, _CONFIDENCE)) if err_high else limits(n_above, n_ok, _CONFIDENCE)
+    return FalseAlarms((n_above + 1) / (n_ok + 1), low, high)
