@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
 from gateway.networks.model_description import DESCRIPTION_FILE, ModelDescription, WeightsSource
 from gateway.networks.protocol import Priority
-from gateway.networks.triton import engine as triton
+from gateway.networks.triton import server_model
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 
@@ -101,12 +101,12 @@ class Server:
 def engine_of(server: Server, tmp_path: Path, **changes: object) -> TritonEngine:
     changes = {"triton_shared_memory": "off", "model_repository": tmp_path / "none", **changes}
     engine = TritonEngine(Settings(**changes))  # type: ignore[arg-type]
-    engine._client = server
+    engine._server.client = server
     return engine
 
 
 def test_all_who_wait_for_a_stalled_server_wait_for_one_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "_ASK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(server_model, "ASK_TIMEOUT_S", 0.5)
 
     async def run() -> None:
         server = Server()
@@ -179,8 +179,8 @@ def test_a_reconnect_during_a_call_leaves_nothing_registered(tmp_path: Path) -> 
 
         async def reconnect() -> None:
             server.inferring = None
-            engine._connection += 1
-            engine._lost("the connection was lost")
+            engine._server.connection += 1
+            engine._server.lose("the connection was lost")
             await engine.tokens(IMAGES, model=MODEL)
 
         server.inferring = reconnect
@@ -201,11 +201,11 @@ def test_an_answer_of_an_earlier_connection_is_asked_for_again(tmp_path: Path) -
         server.answers.clear()
         asking = asyncio.create_task(engine.ready())
         await server.asked.wait()
-        engine._connection += 1
+        engine._server.connection += 1
         server.answers.set()
         assert (await asking).ready
         assert server.asks == 2
-        assert engine._is_current(engine._served)
+        assert engine._server.is_current(engine._server.served)
         await engine.close()
 
     asyncio.run(run())
