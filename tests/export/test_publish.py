@@ -93,7 +93,7 @@ def test_bf16_beyond_its_tolerance_is_recorded_and_said(options, caplog):
     assert not parity["openvino-bf16"].passed
     assert parity["openvino-bf16"].tolerance_cosine == 1.1
     assert parity["openvino-f32"].passed
-    assert "serving uses f32" in caplog.text
+    assert "the model is served in f32" in caplog.text
 
 
 def test_scales_share_one_set_of_weights_and_agree_on_every_runtime(options, published):

@@ -181,7 +181,7 @@ def test_a_damaged_version_of_the_same_is_trained_anew(data, tmp_path, caplog):
         again = publish_folder(data / "conn1", options(tmp_path))
         assert int(again.name) == int(version.name) + 1
         assert read_student(again).student_sha256 == read_student(first).student_sha256
-        assert f"{version} came of the same and is damaged" in caplog.text
+        assert f"{version} has the same images and options, but it is damaged" in caplog.text
     assert publish_folder(data / "conn1", options(tmp_path)) == again
 
 
@@ -228,8 +228,8 @@ def test_a_training_that_fails_does_not_keep_the_next_one_of_all_from_its_turn(d
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--csv", "dataset.csv"], "which connector? --connector NAME or --all; those of dataset.csv: conn1, conn2"),
-        (["--csv", "dataset.csv", "--connector", "conn9"], "no connector 'conn9' in dataset.csv; there are: conn1,"),
+        (["--csv", "dataset.csv"], "name a connector with --connector NAME, or use --all. dataset.csv has: conn1, conn2"),
+        (["--csv", "dataset.csv", "--connector", "conn9"], "dataset.csv has no connector 'conn9'. It has: conn1,"),
         (["--csv", "dataset.csv", "--all", "--label-column", "verdict"], "no column 'verdict'; its columns are image"),
         (["--csv", "dataset.csv", "--all", "--ok-label", "KO"], "conn1_ko.png"),
         (["--csv", "absent.csv", "--all"], "absent.csv: No such file"),
@@ -239,7 +239,7 @@ def test_a_training_that_fails_does_not_keep_the_next_one_of_all_from_its_turn(d
         (["--ok", "conn1", "--connector", "../up"], "not a model name"),
         (["--ok", "conn1", "--size", "100"], "size 100: give a multiple of 32"),
         (["--ok", "conn1", "--layers", "layer9"], "layers layer9: give some of layer1"),
-        (["--ok", "conn1", "--epochs", "0"], "epochs 0: must lie between"),
+        (["--ok", "conn1", "--epochs", "0"], "epochs 0: must be between"),
         (["--ok", "conn1", "--weights", "absent.safetensors"], "no weights file absent.safetensors"),
     ],
 )  # fmt: skip

@@ -158,10 +158,10 @@ def test_bf16_is_asked_for_only_where_the_export_passed_in_it():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ServingOptions("openvino", device="gpu"), "CPU alone"),
-        (ServingOptions("tensorrt", device="cpu"), "made for a GPU"),
+        (ServingOptions("openvino", device="gpu"), "only on a CPU"),
+        (ServingOptions("tensorrt", device="cpu"), "needs a GPU"),
         (ServingOptions("python", max_batch_size=0), "max batch size 0"),
-        (ServingOptions("tensorrt", max_batch_size=4, opt_batch_size=8), "opt batch size 8: must lie between 1 and 4"),
+        (ServingOptions("tensorrt", max_batch_size=4, opt_batch_size=8), "opt batch size 8: must be between 1 and 4"),
         (ServingOptions("python", inspect_timeout_ms=0), "timeout of inspections 0"),
     ],
 )
