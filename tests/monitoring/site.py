@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export.triton_options import ServingOptions
-from gateway.monitoring.drift import MIN_SAMPLES
+from gateway.monitoring.drift.measure import MIN_SAMPLES
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel
 from tests.monitoring.prometheus_process import Prometheus, running_prometheus, wait_until

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.monitoring.drift import MIN_SAMPLES
+from gateway.monitoring.drift.measure import MIN_SAMPLES
 from gateway.monitoring.metrics import STAGE_SECONDS
 from tests.e2e.synthetic_images import png, steel, with_blob
 from tests.monitoring.expressions import DASHBOARDS, dashboard, metric_names, targets, variable_query

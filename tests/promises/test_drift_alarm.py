@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.monitoring.drift import DriftLog, Recent, measure
+from gateway.monitoring.drift.measure import measure
+from gateway.monitoring.drift.recent import Recent, RecentInspections
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from tests.e2e.synthetic_images import png
@@ -55,7 +56,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
     store = ArtifactStore(models, keep_versions=5)
     manifest, _ = store.served_manifest(key)
     calibration = store.calibration(key, manifest).calibration
-    kept = DriftLog(state / "drift", 1000).recent(key, manifest)
+    kept = RecentInspections(state / "drift", 1000).of(key, manifest)
     parts = np.split(np.arange(len(kept)), len(CHANGES))
     return {
         "manifest": manifest,
@@ -68,7 +69,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
 def window(streams: dict[str, Any], name: str, seed: int) -> Recent:
     drawn = np.random.default_rng(seed).choice(streams[name], WINDOW)
     kept = streams["kept"]
-    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict", "scored_otherwise")
+    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict", "scored_alike")
     return Recent(**{field: getattr(kept, field)[drawn] for field in fields})
 
 

@@ -23,8 +23,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from gateway.api.schemas.calibrate import CalibrateAnswer
+from gateway.api.schemas.fit import FitAnswer
 from gateway.api.schemas.infer import BatchAnswer, InferAnswer
-from gateway.api.schemas.teach import CalibrateAnswer, FitAnswer
 from gateway.errors import ERRORS
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel

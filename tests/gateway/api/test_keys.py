@@ -4,8 +4,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from gateway.__main__ import main
-from gateway.api.security.access import is_loopback, needed_scope
 from gateway.api.security.keys import ANONYMOUS, ApiKey, KeyListError, KeyRing, entry_text, new_key, read_keys
+from gateway.api.security.loopback import is_loopback
+from gateway.api.security.scopes import needed_scope
 from gateway.errors import ForbiddenError, InvalidRequestError
 from gateway.monitoring.masking import masked
 from gateway.settings import HOME, Settings

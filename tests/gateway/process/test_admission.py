@@ -113,7 +113,7 @@ def test_one_that_is_alone_is_never_refused(clock: Clock) -> None:
 def test_a_batch_is_weighed_by_its_images() -> None:
     admission = Admission("inspect", 10)
     with admission.reserve() as one, one.work(6), admission.reserve() as other:
-        with pytest.raises(OverloadedError, match="with 5 more"), other.work(5):
+        with pytest.raises(OverloadedError, match="5 more exceed"), other.work(5):
             pass
         with other.work(4):
             assert admission.in_flight == 10
@@ -126,7 +126,7 @@ def test_bodies_together_are_bounded() -> None:
     with admission.reserve(60):
         with admission.reserve(40):
             assert "60 bytes" not in refused(admission, 1).message
-        assert "60 bytes; with 41 more" in refused(admission, 41).message
+        assert "60 bytes, and 41 more exceed" in refused(admission, 41).message
 
 
 def test_a_body_of_undeclared_length_counts_as_it_comes_in() -> None:
@@ -136,7 +136,7 @@ def test_a_body_of_undeclared_length_counts_as_it_comes_in() -> None:
     with admission.reserve(60), admission.reserve() as place:
         for seen in (10, 40):
             place.receive(seen)
-        with pytest.raises(OverloadedError, match="100 bytes; with 1 more"):
+        with pytest.raises(OverloadedError, match="100 bytes, and 1 more exceed"):
             place.receive(41)
     with admission.reserve(60), admission.reserve(40) as place:
         place.receive(40)  # as declared
