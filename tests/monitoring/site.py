@@ -1,4 +1,4 @@
-"""A gateway with Triton behind it, both looked at by a Prometheus."""
+"""A gateway with Triton, both scraped by Prometheus."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from tests.monitoring.prometheus_process import Prometheus, running_prometheus, 
 from tests.triton.server import MODEL, TritonServer
 
 PLACES = 5
-"""Inspections that the gateway admits at once."""
+"""Limit of admitted inspections."""
 
 
 @dataclass(frozen=True)

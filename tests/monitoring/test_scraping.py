@@ -1,4 +1,4 @@
-"""A real Prometheus looks at a real gateway with the real Triton behind it: under load, and when things go wrong."""
+"""A real Prometheus scrapes a gateway with Triton, under load and during faults."""
 
 import bisect
 import re

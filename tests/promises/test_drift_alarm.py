@@ -1,4 +1,4 @@
-"""Drift on real images, as a gateway measured them: none in an unchanged stream, and soon in a changed one."""
+"""Drift on real images that a gateway inspected: no alarm without a change, an alarm soon after one."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def blurred(image: np.ndarray) -> np.ndarray:
 
 
 def shifted(image: np.ndarray) -> np.ndarray:
-    """The crop moved by 8 % of the image: what comes into view is beside the part."""
+    """Move the crop by 8 % of the image, so that the surroundings of the part become visible."""
     height, width = image.shape
     down, right = int(0.08 * height), int(0.08 * width)
     return cv2.copyMakeBorder(image, down, 0, right, 0, cv2.BORDER_REPLICATE)[:height, :width]
@@ -38,7 +38,7 @@ CHANGES = {"unchanged": lambda image: image, "bright": bright, "blurred": blurre
 
 @pytest.fixture(scope="module")
 def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dict[str, Any]:
-    """What a gateway that learned the good tiles kept of unseen ones, unchanged and changed."""
+    """Recent inspections of unseen tiles, unchanged and changed, by a gateway that learned the good tiles."""
     state, models = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("models")
     key = RoiKey("steel", "tile")
     with launch(
