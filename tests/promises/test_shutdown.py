@@ -113,7 +113,7 @@ def test_what_exceeds_the_deadline_is_cut_and_told_and_leaves_the_old_state(serv
         gateway.process.send_signal(signal.SIGTERM)
         assert fit.result().json()["error"]["code"] == "shutting_down"
         assert gateway.process.wait(_GUARD_S) == 0
-    assert "cut at the deadline of the shutdown: 1 to fit" in gateway.log.read_text()
+    assert "cancelled at the deadline of the shutdown: 1 to fit" in gateway.log.read_text()
     with served("after the cut") as again:
         kept = again.client.get("/rois/steel/kept").json()
         assert (kept["version"], kept["n_ok_total"], kept["checksum"]) == (1, 3, before["checksum"])
