@@ -12,7 +12,7 @@ _LOGS: list[Path] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Show with a failure what the gateways said while the test ran."""
+    """Add the logs of the gateways to the report of a failed test."""
     report = yield
     if report.failed:
         for log in _LOGS:
@@ -41,7 +41,7 @@ def launch(
 
 @pytest.fixture(scope="session")
 def gateway(launch) -> Iterator[Gateway]:
-    """The gateway that most tests talk to, with the settings of somebody who set none."""
+    """The gateway of most tests, with default settings."""
     with launch("gateway") as started:
         yield started
         crashes = started.log.read_text().count("Traceback")
@@ -50,6 +50,6 @@ def gateway(launch) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def small_roi(gateway) -> str:
-    """An ROI of two OK images that nobody changes, not calibrated."""
+    """An ROI of two OK images without calibration. No test changes it."""
     gateway.fit("small", [png(steel(0)), png(steel(1))])
     return "small"

@@ -1,4 +1,4 @@
-"""A gateway as a client meets it: a process of its own behind a real socket."""
+"""A gateway as clients see it: a separate process behind a real socket."""
 
 import os
 import socket
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def environment(settings: dict[str, Any]) -> dict[str, str]:
-    """This process's, without its own gateway settings, with those given by name: models_dir=…"""
+    """Return the environment of this process with the given gateway settings (models_dir=…) instead of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     return {**clean, **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}}
 
@@ -69,7 +69,7 @@ def running(
     cwd: Path = PROJECT,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Gateway]:
-    """Start a gateway, wait until it listens, and end it as a service manager would.
+    """Start a gateway, wait until it listens, and stop it like a service manager.
 
     Args:
         log: its output is appended there.

@@ -1,4 +1,4 @@
-"""What a gateway is as a process: starts, restarts, neighbours, limits, load, and no engine at all."""
+"""The gateway as a process: start, restart, several gateways, limits, load, and no engine."""
 
 import base64
 import contextlib
@@ -25,7 +25,7 @@ BODY_LIMIT = 2 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a gateway answered that was killed afterwards, in the midst of a fit."""
+    """Answers of a gateway that was killed afterwards, during a fit."""
 
     models_dir: Path
     fit: dict[str, Any]
@@ -52,7 +52,7 @@ def before(launch, tmp_path_factory) -> Before:
 
 @pytest.fixture(scope="module")
 def again(launch, before):
-    """The same gateway, started again."""
+    """The same gateway after a restart."""
     with launch("again", models_dir=before.models_dir) as started:
         yield started
 
@@ -64,7 +64,7 @@ def heatmaps(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def beside(launch, before, heatmaps):
-    """A gateway beside it on the same models folder, with narrow limits."""
+    """A second gateway on the same models folder, with small limits."""
     limits = {"max_queued_inspections": 1, "max_queued_fits": 1, "max_fit_images": 3, "max_roi_images": 5}
     with launch(
         "beside",
@@ -79,7 +79,7 @@ def beside(launch, before, heatmaps):
 
 @pytest.fixture(scope="module")
 def engineless(launch, before, tmp_path_factory):
-    """A gateway that finds no model."""
+    """A gateway without a model."""
     with launch(
         "engineless", models_dir=before.models_dir, model_repository=tmp_path_factory.mktemp("none")
     ) as started:
@@ -96,7 +96,7 @@ def error_of(reply) -> dict[str, str]:
 # --- restarts and neighbours -----------------------------------------------------------------------------------------
 
 
-def test_a_restart_keeps_everything_also_after_a_kill_in_the_midst_of_a_fit(before, again):
+def test_a_restart_keeps_everything_even_after_a_kill_during_a_fit(before, again):
     assert again.client.get("/rois/steel/kept").json() == before.detail
     assert again.infer("kept", UNSEEN) == before.inferred
 
@@ -140,7 +140,7 @@ def test_a_neighbour_sees_a_fit_a_calibration_and_a_deletion_at_its_next_request
 
 
 def test_health_and_inspections_are_answered_while_a_fit_runs(gateway, small_roi):
-    """A fit that computed on the event loop would let a handful of requests through, between its batches."""
+    """A fit on the event loop would allow only a few requests, between its batches."""
     images = [png(steel(seed)) for seed in range(200, 206)]
     with ThreadPoolExecutor(1) as pool:
         # A rate of 40 % makes the coreset, which is one uninterrupted computation, the longest stage.
@@ -160,7 +160,7 @@ def test_health_and_inspections_are_answered_while_a_fit_runs(gateway, small_roi
 
 
 @pytest.mark.parametrize(("path", "field"), [("/infer", "image"), ("/fit_ok", "images")])
-def test_more_requests_than_are_queued_are_told_when_to_come_again(beside, path, field):
+def test_requests_beyond_the_queue_are_refused_with_a_retry_time(beside, path, field):
     def post(seed):
         roi, image = ("kept", UNSEEN) if path == "/infer" else (f"queued {seed}", png(steel(seed)))
         return beside.post(path, roi, [image], field)
@@ -215,7 +215,7 @@ def test_too_many_images_are_refused_before_any_is_learned(beside):
     assert not (beside.models_dir / "steel" / "many").exists()
 
 
-def test_more_files_than_any_form_may_have_are_too_many_too(gateway):
+def test_more_files_than_any_form_may_have_are_refused(gateway):
     reply = gateway.post("/fit_ok", "many", [b"x"] * 1001, "images")
     assert reply.status_code == 413
     assert error_of(reply)["code"] == "too_large"
@@ -248,7 +248,7 @@ def test_a_heatmap_as_a_path_is_the_same_png_below_the_folder(beside, heatmaps):
 # --- no engine -------------------------------------------------------------------------------------------------------
 
 
-def test_without_an_engine_it_is_alive_but_not_ready_and_says_why(engineless):
+def test_without_an_engine_the_gateway_is_alive_but_not_ready_with_a_reason(engineless):
     assert engineless.client.get("/health").json()["status"] == "ok"
     reply = engineless.client.get("/ready")
     assert reply.status_code == 503
@@ -258,14 +258,14 @@ def test_without_an_engine_it_is_alive_but_not_ready_and_says_why(engineless):
 
 
 @pytest.mark.parametrize(("path", "field"), [("/infer", "image"), ("/fit_ok", "images")])
-def test_without_an_engine_work_is_refused_for_now(engineless, path, field):
+def test_without_an_engine_work_is_refused_with_a_retry_time(engineless, path, field):
     reply = engineless.post(path, "kept", [UNSEEN], field)
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) >= 1
     assert error_of(reply)["code"] == "engine_unavailable"
 
 
-def test_without_an_engine_what_is_stored_is_still_told(engineless, before):
+def test_without_an_engine_stored_rois_are_still_listed(engineless, before):
     assert engineless.client.get("/rois/steel/kept").json() == before.detail
 
 
@@ -277,14 +277,14 @@ def test_without_an_engine_what_is_stored_is_still_told(engineless, before):
     [("gateway.app:app", PROJECT), ("app:app", PROJECT / "gateway")],
     ids=["root", "gateway/"],
 )
-def test_uvicorn_starts_it_from_either_folder(launch, tmp_path, application, folder):
+def test_uvicorn_starts_the_gateway_from_either_folder(launch, tmp_path, application, folder):
     command = ("-m", "uvicorn", application, "--port", "{port}")
     with launch(f"uvicorn {application}", command=command, cwd=folder, model_repository=tmp_path) as started:
         assert started.client.get("/health").json()["model"] == "dinov2-vit-s/14"
         assert started.client.get("/nothing").json()["error"]["code"] == "not_found"
 
 
-def test_settings_prints_those_in_effect():
+def test_the_settings_command_prints_the_effective_settings():
     run = _gateway("settings", k=3, models_dir="/somewhere/else")
     assert run.returncode == 0
     printed = dict(line.split("=", 1) for line in run.stdout.splitlines())
@@ -294,7 +294,7 @@ def test_settings_prints_those_in_effect():
 
 
 @pytest.mark.parametrize("command", ["settings", "serve"])
-def test_a_wrong_setting_is_named_and_ends_it(command):
+def test_a_wrong_setting_is_named_and_stops_the_start(command):
     run = _gateway(command, coreset_rate="0,02")
     assert run.returncode != 0
     assert "GATEWAY_CORESET_RATE" in run.stderr
@@ -314,7 +314,7 @@ def _gateway(command, **settings):
 
 
 def test_the_serving_process_never_loads_torch(again):
-    """Looked at after it has fitted and inspected."""
+    """Checked after a fit and an inspection."""
     libraries = Path(f"/proc/{again.process.pid}/maps")
     if not libraries.is_file():
         pytest.skip("no /proc here")

@@ -1,4 +1,4 @@
-"""How a gateway ends: what it was asked before is answered, within a deadline, and a second signal ends it at once."""
+"""Shutdown: admitted requests are answered within a deadline, and a second signal ends the process at once."""
 
 import signal
 import socket
@@ -19,7 +19,7 @@ _GUARD_S = 60
 
 @pytest.fixture
 def served(launch, tmp_path):
-    """Start a gateway over the full network, which takes long enough to be interrupted, with an ROI fitted."""
+    """Start a gateway with the full network, which is slow enough to be interrupted, and a fitted ROI."""
 
     def start(name, **settings):
         return launch(name, models_dir=tmp_path / "models", **settings)
@@ -37,7 +37,7 @@ def batch_of(gateway, n=BATCH):
 
 
 def ask(gateway, path):
-    """On a connection of its own."""
+    """Inspect over a new connection."""
     return httpx.get(f"http://127.0.0.1:{gateway.port}{path}", timeout=30)
 
 
@@ -49,7 +49,7 @@ def until(condition):
 
 
 def at_work(gateway, pool, work, *arguments):
-    """Start `work` in a thread and wait until the gateway has begun it: it refuses what is too much beside it."""
+    """Start `work` in a thread and wait until the gateway runs it and refuses further work."""
     started = pool.submit(work, *arguments)
     time.sleep(0.5)
     assert not started.done()
@@ -113,7 +113,7 @@ def test_what_exceeds_the_deadline_is_cut_and_told_and_leaves_the_old_state(serv
         gateway.process.send_signal(signal.SIGTERM)
         assert fit.result().json()["error"]["code"] == "shutting_down"
         assert gateway.process.wait(_GUARD_S) == 0
-    assert "cut at the deadline of the shutdown: 1 to fit" in gateway.log.read_text()
+    assert "cancelled at the deadline of the shutdown: 1 to fit" in gateway.log.read_text()
     with served("after the cut") as again:
         kept = again.client.get("/rois/steel/kept").json()
         assert (kept["version"], kept["n_ok_total"], kept["checksum"]) == (1, 3, before["checksum"])
