@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from gateway.store.manifest import Method
 
@@ -172,6 +172,6 @@ def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAla
         0.5
     """
     tail = 1 - _CONFIDENCE if err_high else (1 - _CONFIDENCE) / 2
-    low = 0.0 if n_above == 0 or err_high else float(betaincinv(n_above, n_ok - n_above + 1, tail))
-    high = 1.0 if n_above == n_ok else float(betaincinv(n_above + 1, n_ok - n_above, 1 - tail))
+    low = 0.0 if n_above == 0 or err_high else float(scipy.special.betaincinv(n_above, n_ok - n_above + 1, tail))
+    high = 1.0 if n_above == n_ok else float(scipy.special.betaincinv(n_above + 1, n_ok - n_above, 1 - tail))
     return FalseAlarms(rate=(n_above + 1) / (n_ok + 1), low=low, high=high)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import beta, ks_2samp, t
 
 from gateway.images.appearance import Look
 from gateway.store.manifest import Manifest
@@ -159,7 +159,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         )
     else:
         scores = recent.score[recent.comparable].astype(np.float64)
-        both = ks_2samp(scores, reference, method="asymp")
+        both = scipy.stats.ks_2samp(scores, reference, method="asymp")
         ks, p = float(both.statistic), float(both.pvalue)
         up, down = _one_sided(scores, reference)
         if (up >= _KS_UP and _p_value(scores, reference, "less") <= _P_VALUE) or (
@@ -184,7 +184,11 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
     if len(known) < 2:
         reasons.append("the OK images have no brightness to compare with: they were learned before it was kept")
     for name, shift in (("brightness", brightness), ("sharpness", sharpness)):
-        if shift is not None and abs(shift.shift) >= _SHIFT and 2 * t.sf(abs(shift.z), len(known) - 1) <= _SHIFT_P:
+        if (
+            shift is not None
+            and abs(shift.shift) >= _SHIFT
+            and 2 * scipy.stats.t.sf(abs(shift.z), len(known) - 1) <= _SHIFT_P
+        ):
             alarms.append("brightness" if name == "brightness" else "sharpness")
     return Drift(
         n,
@@ -208,7 +212,7 @@ _EPSILON = 1e-4
 
 def _at_least(k: int, n: int) -> float:
     """Lower limit of a share after Clopper and Pearson, wrong once in 1/`_P_VALUE`."""
-    return 0.0 if k == 0 else float(beta.ppf(_P_VALUE, k, n - k + 1))
+    return 0.0 if k == 0 else float(scipy.stats.beta.ppf(_P_VALUE, k, n - k + 1))
 
 
 def _one_sided(scores: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
@@ -222,7 +226,7 @@ def _p_value(
     scores: NDArray[np.float64], reference: NDArray[np.float64], alternative: Literal["less", "greater"]
 ) -> float:
     """Of a one-sided statistic; "less": the distribution function of `scores` lies below, so the scores lie above."""
-    return float(ks_2samp(scores, reference, alternative=alternative, method="asymp").pvalue)
+    return float(scipy.stats.ks_2samp(scores, reference, alternative=alternative, method="asymp").pvalue)
 
 
 def _shift(values: NDArray[np.floating[Any]], reference: Sequence[float], least_spread: float) -> Shift | None:
