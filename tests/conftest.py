@@ -44,14 +44,7 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
         pytest.skip("no model to test with: it is exported here, which needs the export extra")
     # What writes Triton's configuration changes nothing in the graph.
     sources = [path for path in sorted((PROJECT / "export").glob("*.py")) if not path.name.startswith("triton_")]
-    sources.append(PROJECT / "gateway" / "networks" / "model_description.py")
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    key.update(content or weights.encode())
-    key.update(" ".join(options).encode())
-    for package in ("torch", "timm", "onnx", "onnxscript"):
-        key.update(importlib.metadata.version(package).encode())
-    repository = PROJECT / ".cache" / "test-model" / key.hexdigest()[:16]
-    repository.mkdir(parents=True, exist_ok=True)
+    repository = kept_folder("test-model", sources, content or weights.encode(), " ".join(options).encode())
     with FileLock(f"{repository}.lock"):
         if not (repository / "dinov2_vits14" / "1" / "model.json").is_file():
             # In a process of its own: torch stays out of the tests of a torch-free gateway.
@@ -61,3 +54,16 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
                 check=True,
             )
     return repository
+
+
+def kept_folder(kind: str, sources: list[Path], *given: bytes) -> Path:
+    """A folder under .cache for what these sources make of what is given, with the packages that are installed."""
+    sources = [*sources, *sorted((PROJECT / "gateway" / "networks").glob("*_description.py"))]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    for each in given:
+        key.update(each)
+    for package in ("torch", "timm", "onnx", "onnxscript"):
+        key.update(importlib.metadata.version(package).encode())
+    folder = PROJECT / ".cache" / kind / key.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

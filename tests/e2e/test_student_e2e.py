@@ -23,7 +23,7 @@ from postprocess.anomaly_map import top_mean, upsample
 from tests.artifacts.test_artifacts import command, done, refused
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png
-from tests.export.tiny_student import COMMAND, options, publish_folder, write_images
+from tests.export.tiny_student import COMMAND, trained_once
 
 SIDE, SENT = 32, 40  # pixels of the network's image, and of the images sent
 MM_PER_PX = 0.2
@@ -54,11 +54,8 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Trained:
-    folder = tmp_path_factory.mktemp("student")
-    images = folder / "conn1"
-    write_images(images, 14, size=SENT)
-    version = publish_folder(images, options(folder / "repository"))
+def trained() -> Trained:
+    images, version = trained_once(14, SENT, SIDE)
     return Trained(version, images, read_student(version))
 
 
