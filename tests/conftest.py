@@ -11,6 +11,9 @@ from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# Read once, when torch is loaded, here and in processes that tests start: threads that wait for others do not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="hold the promises over their full numbers (an hour or more)")

@@ -50,11 +50,8 @@ def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[
     )
 
 
-def test_the_same_weights_give_the_same_fingerprint_in_another_process(tmp_path, published):
-    done = run("--weights", "seed:0", "--repository", tmp_path, *SMALL)
-    assert done.returncode == 0, done.stderr
-    version = Path(done.stdout.strip())
-    assert version == tmp_path / "dinov2_vits14" / "1"
+def test_the_same_weights_give_the_same_bytes_and_fingerprint_in_another_process(small_model_repository, published):
+    version = small_model_repository / "dinov2_vits14" / "1"
     assert (version / "model.onnx").read_bytes() == (published / "model.onnx").read_bytes()
     assert read_description(version).same_model_as(read_description(published))
 
@@ -68,12 +65,12 @@ def test_other_weights_give_another_fingerprint_and_never_a_number_that_triton_h
     assert other.name == "5"
 
 
-def test_publishing_the_same_model_again_adds_no_version_and_removes_what_a_died_export_left(published):
+def test_publishing_the_same_model_again_adds_no_version_and_removes_what_a_died_export_left(published, capsys):
     left = published.parent / ".tmp-0badc0de"
     left.mkdir()
     (left / "model.onnx").write_bytes(b"torn")
-    options = ExportOptions(weights="seed:0", repository=published.parents[1], scales=(112,), layers=(0, 1))
-    assert publish(options) == published
+    assert main(["--weights", "seed:0", "--repository", str(published.parents[1]), *SMALL]) == 0
+    assert Path(capsys.readouterr().out.strip()) == published
     assert visible(published.parent) == ["1"]
 
 
