@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from gateway.api.json_depth import MAX_DEPTH, require_shallow
 
+from gateway.api.json_text import MAX_DEPTH, require_shallow
 from gateway.errors import InvalidRequestError
 
 
