@@ -17,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from numpy.typing import NDArray
 
 from gateway.detectors import Detector, load_detector
-from gateway.detectors.memory_bank.search.neighbours import SearchBackend
+from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.monitoring import metrics
 from gateway.store.artifact_store import ArtifactStore, VerifiedVersion

@@ -9,7 +9,8 @@ import cv2
 from anyio import CapacityLimiter
 
 from gateway.detectors.memory_bank import threads as patchcore_threads
-from gateway.detectors.memory_bank.search.neighbours import faiss_available, search_name
+from gateway.detectors.memory_bank.search.backend import search_name
+from gateway.detectors.memory_bank.search.faiss_search import faiss_available
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.version_cache import VersionCache
