@@ -22,7 +22,10 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     "unknown_roi": ("disc-front/pad-9 was never fitted", "POST its OK images to /fit_ok first."),
     "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
-    "unknown_version": ("version 2 of disc-front/pad-1 is not kept; there are 3, 4, 5", "GET /rois/disc-front/pad-1."),
+    "unknown_version": (
+        "version 2 of disc-front/pad-1 is not kept; kept versions are 3, 4, 5",
+        "GET /rois/disc-front/pad-1.",
+    ),
     "trained_offline": (
         "disc-front/pad-1 uses a student-teacher-resnet18 model, which is trained offline",
         "Train it again with `python -m export student-teacher … --publish disc-front/pad-1`; or roll back.",

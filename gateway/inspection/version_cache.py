@@ -20,11 +20,12 @@ from gateway.detectors import Detector, load_detector
 from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.monitoring import metrics
-from gateway.store.artifact_store import ArtifactStore, VerifiedVersion
+from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import replace_file
 from gateway.store.calibration_file import StoredCalibration
 from gateway.store.damage import ServingKind
 from gateway.store.manifest import Calibration, Manifest, VersionRef
+from gateway.store.reader import VerifiedVersion
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
 

@@ -1,4 +1,4 @@
-"""Writes that are wholly there or wholly not after a crash, and that say so when the disk is full."""
+"""Atomic writes: after a crash a file is complete or absent. A full disk is reported as an error of its own."""
 
 import errno
 import os
@@ -25,9 +25,9 @@ def storage_errors(folder: str = "the models folder") -> Iterator[None]:
 
 
 def read_replaced(path: Path) -> bytes:
-    """The bytes of a file that another host may replace meanwhile.
+    """Return the bytes of a file that another host may replace at the same time.
 
-    Over NFS whoever has opened the old one may find it stale; the new one is there then, and nothing is damaged.
+    Over NFS an open handle of the old file may become stale. The read is then repeated and finds the new file.
     """
     for _ in range(_STALE_READS):
         try:
@@ -39,7 +39,7 @@ def read_replaced(path: Path) -> bytes:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a new file and see it on disk. For files that nobody reads before they are named elsewhere."""
+    """Write a new file and sync it to disk. Use it for files that are not read before another file names them."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -47,7 +47,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put a file in the place of another: a reader sees the old whole or the new whole."""
+    """Replace a file: a reader sees the old content or the new content, both complete."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write_file(aside, data)

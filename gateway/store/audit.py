@@ -1,9 +1,9 @@
-"""Who changed what of an ROI: one append-only file of JSON lines each, outside of its folder, so that it outlives it.
+"""The audit trail: who changed what in an ROI, one append-only file of JSON lines for each ROI.
 
-``models/.audit/<role_id>/<roi_id>.jsonl``; no id starts with a dot, so no ROI can lie there. A change is written down
-before it is made, with all that is known of it, and how it ended is written before the client is answered. Where the
-first line cannot be written, nothing is changed. A change without an end was cut off: the version in use tells whether
-it was made.
+The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, outside the folder of the ROI, so that it survives a deletion.
+No id starts with a dot, so no ROI can have this folder. A change is recorded before it is made, and its outcome before
+the client is answered. If the first line cannot be written, nothing is changed. A change without an outcome was
+interrupted; the version in use shows whether it was made.
 """
 
 import json
@@ -30,7 +30,7 @@ Action = Literal["fit", "calibrate", "rollback", "delete", "delete_ok_image", "i
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is about to be done to an ROI. None stands for what is not there, before or after."""
+    """A change of an ROI. None stands for a value that does not exist before or after it."""
 
     action: Action
     version_before: int | None
@@ -42,7 +42,7 @@ class Change:
 
 
 class AuditTrail:
-    """The trails of all ROIs of a models folder. Every method blocks."""
+    """The audit trails of all ROIs in a models folder. Every method blocks."""
 
     def __init__(self, root: Path, faults: ArtifactFaults) -> None:
         self._root = root
@@ -50,10 +50,10 @@ class AuditTrail:
 
     @contextmanager
     def change(self, key: RoiKey, change: Change) -> Iterator[None]:
-        """Make a change of an ROI inside this, holding its lock.
+        """Record a change around the code that makes it. The caller holds the lock of the ROI.
 
         Raises:
-            StorageFullError: it cannot be written down, so nothing was changed.
+            StorageFullError: the change cannot be recorded, so nothing was changed.
         """
         asked = get_contextvars()
         begun = {
@@ -76,7 +76,7 @@ class AuditTrail:
         self._end(key, begun["id"], "done")
 
     def read(self, key: RoiKey, limit: int) -> list[dict[str, Any]]:
-        """The last changes, newest first; `outcome` is done, failed or, where no end is written, unknown."""
+        """Return the last changes, newest first. `outcome` is done, failed, or unknown for an interrupted change."""
         try:
             lines = self._path(key).read_bytes().splitlines()
         except (FileNotFoundError, NotADirectoryError):
@@ -91,16 +91,16 @@ class AuditTrail:
                 elif (entry["role_id"], entry["roi_id"]) == (key.role_id, key.roi_id):
                     changes[named] = {**entry, "outcome": "unknown", "error": None}
             except (ValueError, KeyError, TypeError):
-                continue  # torn by a kill; or, where a file system ignores case, another ROI's
+                continue  # cut by a kill, or the line of another ROI on a file system that ignores case
         return list(changes.values())[::-1][:limit]
 
     def _end(self, key: RoiKey, of: str, outcome: str, error: str | None = None) -> None:
-        """The change is made, or not: that its end cannot be written down does not undo it, and is told loudly."""
+        """Record the outcome. If that fails, the change stays as it is and the failure is logged and counted."""
         end = {"id": of, "time": _now(), "outcome": outcome, **({} if error is None else {"error": error})}
         try:
             self._append(key, end)
         except OSError as why:
-            self._faults.met(key, "audit", f"the end of change {of} ({outcome}) cannot be written down: {why}")
+            self._faults.met(key, "audit", f"the end of change {of} ({outcome}) cannot be recorded: {why}")
 
     def _append(self, key: RoiKey, entry: dict[str, Any]) -> None:
         path = self._path(key)

@@ -1,4 +1,4 @@
-"""The thresholds of a version on disk: its own ``calib.json``, and the ROI's, which is the one in use once more."""
+"""Calibrations on disk: the version's own ``calib.json``, and the ROI's, a mirror of the active one."""
 
 import logging
 from contextlib import suppress
@@ -15,17 +15,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoredCalibration:
-    """What is stored of a version's calibration."""
+    """The stored calibration of a version, and its damage."""
 
     calibration: Calibration | None
     damaged: str | None = None
-    """What of it is damaged, where a copy answers."""
+    """The damage, if a copy is used instead."""
     has_own: bool = True
-    """Whether the version's own file is there and whole, or none is due."""
+    """Whether the version's own file is whole, or no file is expected."""
 
 
 def stored_calibration(roi: Path, version: Path, manifest: Manifest) -> StoredCalibration:
-    """The calibration that goes with a version.
+    """Return the calibration of a version.
 
     Args:
         roi: folder of the ROI.
@@ -33,7 +33,7 @@ def stored_calibration(roi: Path, version: Path, manifest: Manifest) -> StoredCa
         manifest: of the version.
 
     Raises:
-        DamagedError: it is damaged, and no copy that was kept with the same version is whole.
+        DamagedError: it is damaged, and no whole copy was kept with the same version.
         NewerFormatError: a newer gateway wrote it.
     """
     number = manifest.version
@@ -41,13 +41,13 @@ def stored_calibration(roi: Path, version: Path, manifest: Manifest) -> StoredCa
     spare, spare_damaged = _read(roi)
     is_same = spare is not None and spare.kept_with == number
     if own is None and own_damaged is None and is_same:
-        # The two may have been written since the first was looked for.
+        # A writer may have written both since the first read.
         own, own_damaged = _read(version)
-        own_damaged = own_damaged or (f"{CALIBRATION} is gone" if own is None else None)
+        own_damaged = own_damaged or (f"{CALIBRATION} is missing" if own is None else None)
     if own is not None:
         return StoredCalibration(own, spare_damaged)
     if own_damaged is None and spare_damaged is None:
-        # Format 1 had one file for all versions.
+        # Format 1 has one file for all versions.
         return StoredCalibration(spare if manifest.format == 1 else None, has_own=spare is None)
     if own_damaged is not None and is_same:
         return StoredCalibration(spare, f"version {number}: {own_damaged}", has_own=False)
@@ -55,7 +55,7 @@ def stored_calibration(roi: Path, version: Path, manifest: Manifest) -> StoredCa
 
 
 def mirror_calibration(roi: Path, version: Path, manifest: Manifest) -> None:
-    """Put the calibration of the version in use into the ROI's file too; better none there than another's."""
+    """Copy the calibration in use to the ROI's file. If that fails, remove the file rather than leave a stale one."""
     spare, own = roi / CALIBRATION, version / CALIBRATION
     try:
         if own.exists():
@@ -70,12 +70,12 @@ def mirror_calibration(roi: Path, version: Path, manifest: Manifest) -> None:
 
 @lru_cache(maxsize=512)
 def _parsed(data: bytes) -> Calibration:
-    # Read for every inspection, and nearly always the same.
+    # Cached, since every inspection reads it and it rarely changes.
     return Calibration.from_bytes(data, CALIBRATION)
 
 
 def _read(folder: Path) -> tuple[Calibration | None, str | None]:
-    """The calibration in a folder, if there is any, and what is wrong with it."""
+    """Return the calibration in a folder, if there is one, and its damage."""
     try:
         return _parsed(read_replaced(folder / CALIBRATION)), None
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Files that carry their own SHA-256, so that one changed byte is noticed before anything in them is believed.
+"""Files that contain their own SHA-256, the seal, so that a changed byte is found before the file is used.
 
-The checksum stands at a fixed place and counts as 64 zeros while it is computed: the first key of a JSON object, the
-comment of an ``.npz``. Format 1, written before there were seals, is read as it is; every write makes format 2.
+The seal has a fixed place: the first key of a JSON object, or the comment of an ``.npz``. It counts as 64 zeros while
+it is computed. Format 1 has no seals and is read without them; every write makes format 2.
 """
 
 import hashlib
@@ -16,38 +16,38 @@ from gateway.errors import NewerFormatError
 from gateway.store.arrays import npz_bytes, read_npz
 
 FORMAT = 2
-"""Of what this gateway writes on disk, but for manifests that gateways of this format could not serve."""
+"""Format of the files that this gateway writes. Manifests of students have a later one."""
 
 _HEAD = b'{"sha256": "'
 _BLANK = b"0" * 64
 
 
 class DamagedError(Exception):
-    """A file that is not what was written."""
+    """A file is damaged: it differs from what was written."""
 
 
 def sha256_of(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
+    """Return the hexadecimal SHA-256."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sealed(text: str) -> bytes:
-    """A JSON object's text with its seal as the first key."""
+    """Return the text of a JSON object with its seal as the first key."""
     rest = b'",' + text.encode()[1:]
     return _HEAD + sha256_of(_HEAD + _BLANK + rest).encode() + rest
 
 
 def unsealed(data: bytes, name: str, newest: int = FORMAT) -> dict[str, Any]:
-    """The object in a sealed file, or in one of format 1.
+    """Return the object in a sealed file, or in a file of format 1.
 
     Args:
         data: the file.
-        name: what to call it in an error.
-        newest: the last format of such a file that this gateway knows.
+        name: name of the file in an error.
+        newest: newest format of such a file that this gateway knows.
 
     Raises:
-        DamagedError: a byte changed, or it is no file of ours.
-        NewerFormatError: it is whole, and of a later format.
+        DamagedError: a byte changed, or the file was not written by a gateway.
+        NewerFormatError: the file is whole but has a later format.
     """
     at = len(_HEAD)
     has_seal = data.startswith(_HEAD)
@@ -59,15 +59,15 @@ def unsealed(data: bytes, name: str, newest: int = FORMAT) -> dict[str, Any]:
         raise DamagedError(f"{name} is not JSON") from error
     number = content.get("format", 1) if isinstance(content, dict) else None
     if isinstance(number, int) and number > newest:
-        raise NewerFormatError(f"{name} is of format {number}; this gateway knows formats up to {newest}")
+        raise NewerFormatError(f"{name} has format {number}; this gateway knows formats up to {newest}")
     if not (isinstance(number, int) and (number >= FORMAT if has_seal else number == 1)):
-        raise DamagedError(f"{name} is of no format that was ever written")
+        raise DamagedError(f"{name} has an unknown format")
     found: dict[str, Any] = content
     return found
 
 
 def sealed_npz(**arrays: NDArray[Any]) -> bytes:
-    """Named arrays as an ``.npz`` with its seal as the comment at its end."""
+    """Return named arrays as an ``.npz`` with its seal as the comment at the end."""
     buffer = io.BytesIO(npz_bytes(**arrays))
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = _BLANK
@@ -76,10 +76,10 @@ def sealed_npz(**arrays: NDArray[Any]) -> bytes:
 
 
 def unsealed_npz(data: bytes, name: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a sealed ``.npz``, or of one of format 1, which ends as an archive without a comment does.
+    """Return the arrays of a sealed ``.npz``, or of format 1, an archive without a comment.
 
     Raises:
-        DamagedError: a byte changed, or it is no file of ours.
+        DamagedError: a byte changed, or the file was not written by a gateway.
     """
     has_seal = sha256_of(data[:-64] + _BLANK).encode() == data[-64:]
     if not has_seal and not (data[-22:-18] == b"PK\5\6" and data[-2:] == b"\0\0"):

@@ -1,7 +1,7 @@
-"""What interrupted writes left behind, cleaned when a gateway starts.
+"""Cleanup of interrupted writes when a gateway starts.
 
-Nothing of an ROI is touched without its lock: whoever holds it is writing, and that ROI is left for the next start.
-Only what has a name that this gateway gives is ever removed.
+An ROI is cleaned only under its lock. If a writer holds the lock, the ROI is left for the next start. Only files and
+folders with names that a gateway gives are removed.
 """
 
 import logging
@@ -23,18 +23,18 @@ _LOCK_WAIT_S = 0.05
 
 
 def sweep(store: ArtifactStore, stop: Callable[[], bool] = lambda: False) -> int:
-    """Remove orphans of all ROIs. Blocks.
+    """Remove the leftovers of all ROIs. Blocks.
 
     Args:
-        store: the folder of all ROIs.
-        stop: asked between ROIs whether to leave the rest.
+        store: the models folder.
+        stop: is called between ROIs; True ends the cleanup.
 
     Returns:
-        How many files and folders went.
+        The number of removed files and folders.
     """
     gone = 0
     with suppress(OSError):
-        # Away from every reader already, and nothing that still writes into them minds.
+        # No reader sees these any more, and a writer tolerates their removal.
         gone += sum(_remove(path) for path in (store.root / TRASH).glob("*"))
         gone += sum(_remove(path) for path in store.root.glob(".probe.*") if _PROBE.fullmatch(path.name))
     for key in store.folders():
@@ -48,7 +48,7 @@ def sweep(store: ArtifactStore, stop: Callable[[], bool] = lambda: False) -> int
         except (StorageFullError, OSError) as error:
             log.warning("%s: not cleaned: %s", key, error)
     if gone:
-        log.info("%d files or folders of interrupted writes removed", gone)
+        log.info("removed %d files or folders of interrupted writes", gone)
     return gone
 
 
@@ -58,9 +58,9 @@ def _sweep_roi(store: ArtifactStore, key: RoiKey) -> int:
     try:
         ref = store.current(key)
     except ArtifactCorruptError:
-        return gone  # nothing tells what is an orphan
+        return gone  # without a pointer, orphans cannot be told apart
     except UnknownRoiError:
-        if not store.numbers(key):  # a first fit that was cut off, not an ROI that lost its pointer
+        if not store.numbers(key):  # an interrupted first fit, not an ROI that lost its pointer
             gone += store.ok(key).keep_only(set())
             for empty in (folder / "ok", folder / "versions", folder):
                 with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What this process found damaged on disk: told once in the log and the metrics, and known until it is mended."""
+"""Damage that this process found on disk. It is reported once, in log and metrics, and remembered until repaired."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ from gateway.store.roi_key import RoiKey
 log = logging.getLogger(__name__)
 
 FaultKind = Literal["pointer", "version", "calibration", "ok_image", "ok_tokens", "audit"]
-"""What is damaged: `current`, a version's files, its calibration, an OK image, its tokens; or the audit trail's end."""
+"""What is damaged: `current`, files of a version, its calibration, an OK image, its tokens, or the audit trail."""
 
 ServingKind = Literal["pointer", "version", "calibration"]
-"""Those of which something else answers in the place of what is damaged."""
+"""Kinds of damage for which a copy or an older version answers."""
 
 
 class ArtifactFaults:
-    """Damage met by this process. May be asked and told from any thread."""
+    """Damage found by this process. All methods are thread-safe."""
 
     def __init__(
         self, count: Callable[[FaultKind], None] | None = None, gauge: Callable[[int], None] | None = None
@@ -34,7 +34,7 @@ class ArtifactFaults:
         self._open: dict[RoiKey, dict[ServingKind, str]] = {}
 
     def serving(self, key: RoiKey, found: Mapping[ServingKind, str]) -> None:
-        """Note what was found damaged while an ROI was served; what is no longer among it is mended."""
+        """Record the damage found while an ROI was served. Damage that is no longer in `found` counts as repaired."""
         if not found and key not in self._open:
             return
         with self._lock:
@@ -51,17 +51,17 @@ class ArtifactFaults:
             log.info("%s is whole again", key)
 
     def met(self, key: RoiKey, kind: FaultKind, what: str) -> None:
-        """Note damage that is made up for at once, or that ends in an error answer."""
+        """Record damage that is repaired at once, or that ends in an error answer."""
         self._count(kind)
         log.error("%s: %s", key, what)
 
     def forget(self, key: RoiKey) -> None:
-        """The ROI is gone."""
+        """Forget an ROI that was deleted."""
         with self._lock:
             self._open.pop(key, None)
             self._gauge(len(self._open))
 
     def degraded(self) -> dict[RoiKey, dict[ServingKind, str]]:
-        """ROIs in whose place something older answers, or nothing, and why."""
+        """Return the ROIs for which an older version or a copy answers, or nothing, and why."""
         with self._lock:
             return {key: dict(found) for key, found in sorted(self._open.items())}

@@ -1,4 +1,4 @@
-"""One writer at a time, among the threads of this process, other processes, and other hosts of one folder."""
+"""One writer at a time, across threads, processes and hosts that share a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from gateway.store.atomic import storage_errors
 
 @contextmanager
 def held(path: Path, what: str, timeout_s: float) -> Iterator[None]:
-    """Hold a lock file; it is free again when its holder's process ends, however that ends.
+    """Hold a lock file. The operating system frees it when the process ends, even after a crash.
 
     Args:
-        path: of the lock file.
-        what: is held, for the message.
-        timeout_s: how long to wait for whoever holds it.
+        path: the lock file.
+        what: name of the locked thing, for the message.
+        timeout_s: longest time to wait for the lock.
 
     Raises:
-        OverloadedError: somebody else held it all that time.
-        StorageFullError: its folder cannot be written.
+        OverloadedError: another writer held the lock all that time.
+        StorageFullError: the folder cannot be written.
     """
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)

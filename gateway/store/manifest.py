@@ -1,6 +1,6 @@
-"""Models of what is stored beside arrays and images: ``manifest.json``, ``calib.json``, ``current``.
+"""Models of the stored JSON files: ``manifest.json``, ``calib.json``, ``current``.
 
-`to_bytes` writes the format of now; `from_bytes` reads every format up to it and believes nothing that fails its seal.
+`to_bytes` writes the present format. `from_bytes` reads all formats up to it and refuses a file that fails its seal.
 """
 
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ FileName = Literal["memory.npz", "index.faiss", "leave_one_out.npz", "spatial_ma
 LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
 MANIFEST_FORMAT: Final = 3
-"""The last one of a manifest. A gateway that knows up to 2 leaves alone what it would take for a memory bank."""
+"""Newest format of a manifest. A gateway that knows formats up to 2 refuses a student, which it would misread."""
 _FORMAT_OF: dict[DetectorKind, Literal[2, 3]] = {"memory-bank": 2, "student-teacher": 3}
 _ANSWERS: dict[DetectorKind, FileName] = {"memory-bank": MEMORY, "student-teacher": NETWORK}
-"""The file that scores come from."""
+"""The file that the scores depend on, by detector."""
 Method = Literal["p99_ok+margin", "conformal", "grid"]
 """How a threshold was chosen."""
 OwnSource = Literal["leave-one-out", "validation"]
@@ -39,17 +39,17 @@ _OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "s
 
 
 class _Sealed(BaseModel):
-    """A model that is stored as a sealed JSON file."""
+    """A model that is stored as a JSON file with a seal."""
 
     model_config = ConfigDict(frozen=True)
 
     newest: ClassVar[int] = FORMAT
-    """The last format of such a file."""
+    """The newest format of such a file."""
 
     format: Literal[1, 2, 3] = 2
 
     def to_bytes(self) -> bytes:
-        """The whole file, in the format of now."""
+        """Return the file's bytes in the present format."""
         return sealed(self.model_copy(update={"format": FORMAT}).model_dump_json(indent=1))
 
     @classmethod
@@ -57,8 +57,8 @@ class _Sealed(BaseModel):
         """Read a file.
 
         Raises:
-            DamagedError: a byte changed, or it is no such file.
-            NewerFormatError: it is whole, and of a later format.
+            DamagedError: the file is damaged or is not such a file.
+            NewerFormatError: the file is whole but has a later format.
         """
         try:
             return cls.model_validate(unsealed(data, name, cls.newest), strict=False)
@@ -67,22 +67,22 @@ class _Sealed(BaseModel):
 
 
 class WeightsRecipe(BaseModel):
-    """How the spatial weights of a version came about."""
+    """How the spatial weights of a version were made."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: Literal["none", "variance", "manual", "file"] = "none"
-    """``file``: they came with a published model."""
+    """``file``: the weights came with a published model."""
     box: tuple[float, float, float, float] | None = None
-    """`[y1, y2, x1, x2]` as the ROI file has it, for kind manual."""
+    """`[y1, y2, x1, x2]` from the ROI file, for kind manual."""
     box_space: int | None = None
-    """Side of the square image space that `box` is in."""
+    """Side of the square image space of `box`, in pixels."""
     min_weight: float | None = None
     max_weight: float | None = None
 
 
 class OkImage(BaseModel):
-    """One OK image of an ROI, known by the SHA-256 of its bytes."""
+    """One OK image of an ROI, identified by the SHA-256 of its file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,32 +92,32 @@ class OkImage(BaseModel):
     width: int
     height: int
     shape: str | None = None
-    """The shape that it was sent with, as JSON, for its leave-one-out score."""
+    """The shape that the image was sent with, as JSON. It masks the leave-one-out score."""
     added_in: int
-    """Version of the memory bank that learned it first."""
+    """The first version that learned the image."""
     brightness: float | None = None
     sharpness: float | None = None
-    """As `gateway.images.appearance` measures them; None in what was learned before they were kept."""
+    """Measured by `gateway.images.appearance`; None for images that an old gateway learned."""
 
     @property
     def frame(self) -> Frame:
-        """Its pixel grid and where the part is."""
+        """The pixel grid of the image and the shape of the part."""
         return Frame((self.width, self.height), None if self.shape is None else parse_shape(self.shape)[0])
 
 
 class ExcludedImage(OkImage):
-    """An image that was sent as OK and is kept out of the bank until somebody deletes it."""
+    """An image that was sent as OK and is excluded from the memory bank until it is deleted."""
 
     reason: Literal["suspect"] = "suspect"
     score: float
-    """Against the bank of all the others, when it was excluded."""
+    """Score against the bank without the image, at the time of the exclusion."""
     robust_z: float
     excluded_in: int
-    """Version of the memory bank that is the first without it."""
+    """The first version without the image."""
 
 
 class ScoreSummary(BaseModel):
-    """Scores of the OK images of a version, each against the bank without it."""
+    """Summary of the leave-one-out scores of a version's OK images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -130,7 +130,7 @@ class ScoreSummary(BaseModel):
 
     @classmethod
     def of(cls, scores: list[float]) -> "ScoreSummary | None":
-        """Summarise, or None where there is nothing to summarise."""
+        """Return the summary, or None for no scores."""
         if not scores:
             return None
         p50, p95, p99 = (float(p) for p in np.percentile(scores, (50, 95, 99)))
@@ -138,7 +138,7 @@ class ScoreSummary(BaseModel):
 
 
 class Manifest(_Sealed):
-    """What a version is made of and how. What only a memory bank has is 0 where another detector answers."""
+    """The content of a version and how it was made. Fields that only a memory bank has are 0 for a student."""
 
     newest = MANIFEST_FORMAT
 
@@ -148,9 +148,9 @@ class Manifest(_Sealed):
     created_at: str
     detector: DetectorKind = "memory-bank"
     score_rule: ScoreRule = "percentile"
-    """How a map is scored, by `/infer` and for `ok_scores`."""
+    """How a map is scored, at `/infer` and for `ok_scores`."""
     model_fingerprint: str
-    """Of the network: tokens, or maps, of another one mean something else."""
+    """Fingerprint of the network. Tokens and maps of another network do not compare."""
     extractor: str
     token_hw: tuple[int, int]
     dim: int
@@ -159,29 +159,29 @@ class Manifest(_Sealed):
     seed: int
     k: int
     p_score: float
-    """Of the leave-one-out scores."""
+    """Percentile of the leave-one-out scores."""
     mm_per_px: float
     n_embeddings: int
     n_tokens_total: int
     covering_radius: float
     images: tuple[OkImage, ...]
-    """Learned, in the order of the memory bank's `image_index`; of a student, those of its validation."""
+    """The learned images, in the order of the memory bank's `image_index`; for a student its validation images."""
     excluded: tuple[ExcludedImage, ...] = ()
-    """Sent as OK, but kept out."""
+    """Images that were sent as OK and are excluded."""
     spatial_weights: WeightsRecipe = WeightsRecipe()
     ok_scores: tuple[float, ...]
-    """Leave-one-out, or of a student's validation, in the order of `images`; empty where a bank has one image only."""
+    """Leave-one-out scores, or a student's validation scores, in the order of `images`. Empty for a single image."""
     heatmap_max: float
     files: dict[FileName, str] = {}
-    """SHA-256 of every other file of the version but its calibration, which may change and has a seal of its own."""
+    """SHA-256 of each other file of the version. The calibration is left out: it may change and has its own seal."""
 
     def to_bytes(self) -> bytes:
-        """The whole file, in the oldest format whose gateways can serve the version."""
+        """Return the file's bytes in the oldest format whose gateways can serve the version."""
         return sealed(self.model_copy(update={"format": _FORMAT_OF[self.detector]}).model_dump_json(indent=1))
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the memory bank or the network: the same images, order and seed give the same."""
+        """SHA-256 of the memory bank or the network. The same images, order and seed give the same checksum."""
         return self.files[_ANSWERS[self.detector]]
 
     @property
@@ -191,12 +191,12 @@ class Manifest(_Sealed):
 
     @property
     def ok_source(self) -> OwnSource:
-        """How `ok_scores` came about."""
+        """Where `ok_scores` come from."""
         return _OWN_SCORES[self.detector]
 
     @property
     def weights_checksum(self) -> str | None:
-        """SHA-256 of the spatial weights, where there are any."""
+        """SHA-256 of the spatial weights, or None without weights."""
         return self.files.get(WEIGHTS)
 
 
@@ -207,7 +207,7 @@ class Calibration(_Sealed):
 
     threshold: float
     pixel_threshold: float
-    """Of the blurred map, for regions."""
+    """Threshold of the blurred map, for regions."""
     pixel_threshold_source: Literal["score", "ok_pixels", "given"] = "score"
     p99_ok: float
     p5_ng: float | None
@@ -215,17 +215,17 @@ class Calibration(_Sealed):
     area_mm2_thr: float
     score_percentile: float
     blur_sigma: float | None = None
-    """That the OK maps were blurred with, for `pixel_threshold` and the verdict's false alarms."""
+    """Blur of the OK maps, in pixels, for `pixel_threshold` and the false alarms of the verdict."""
     method: Method
     false_alarm_rate: float | None = None
-    """Asked for."""
+    """The requested rate."""
     guaranteed: bool | None = None
     n_ok_needed: int | None = None
     expected_false_alarm_rate: float | None = None
-    """Of the score; None in what was written before it was told."""
+    """Expected rate of the score; None in old files."""
     expected_false_alarm_interval: tuple[float, float] | None = None
     verdict_false_alarm_rate: float | None = None
-    """Of score and regions together, on the leave-one-out maps; None where there are none."""
+    """Rate of score and regions together on the leave-one-out maps; None without maps."""
     verdict_false_alarm_interval: tuple[float, float] | None = None
     ng_scores: tuple[float, ...] = ()
     n_ok: int
@@ -236,34 +236,34 @@ class Calibration(_Sealed):
     ok_source: OkSource
     margin: float
     version: int
-    """Of the memory bank that it was made for."""
+    """The version that the calibration was made for."""
     bank_checksum: str = ""
     weights_checksum: str | None = None
-    """Of the spatial weights that it was made for."""
+    """Checksum of the spatial weights that the calibration was made for."""
     kept_with: int | None = None
-    """Version whose verdicts it decides: a later one than `version` where it became stale. None in format 1."""
+    """The version whose verdicts it decides. If stale, later than `version`. None in format 1."""
     created_at: str
 
     @model_validator(mode="before")
     @classmethod
     def _one_threshold(cls, given: Any) -> Any:
-        """What was written before there were two has one for both."""
+        """Files of old gateways have one threshold for both uses."""
         if isinstance(given, dict) and "pixel_threshold" not in given and "threshold" in given:
             return {**given, "pixel_threshold": given["threshold"]}
         return given
 
     def to_bytes(self) -> bytes:
-        """The whole file, in the oldest format whose gateways can read it."""
+        """Return the file's bytes in the oldest format whose gateways can read it."""
         number = MANIFEST_FORMAT if self.ok_source == "validation" else FORMAT
         return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))
 
     @property
     def rests_on_the_fit_alone(self) -> bool:
-        """Whether a new fit can redo it: nothing in it was measured by a client against the bank of then."""
+        """Return whether a new fit can redo it: no client measured a value in it against an earlier bank."""
         return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source in ("score", "ok_pixels")
 
     def bound_to(self, manifest: Manifest) -> "Calibration":
-        """The same, said to be made for a published version."""
+        """Return a copy that is marked as made for a published version."""
         return self.model_copy(
             update={
                 "version": manifest.version,
@@ -273,38 +273,38 @@ class Calibration(_Sealed):
         )
 
     def is_stale(self, manifest: Manifest) -> bool:
-        """Whether it was made for another memory bank, other spatial weights or other OK scores than a version has."""
+        """Return whether it was made for another memory bank, other spatial weights or other OK scores."""
         if self.bank_checksum != manifest.checksum or self.weights_checksum != manifest.weights_checksum:
             return True
-        # The same bank may come with other scores: an image that was sent again with another shape.
+        # The same bank may have other scores, if an image was sent again with another shape.
         return self.ok_source != "given" and self.version != manifest.version
 
 
 class Pointer(_Sealed):
-    """Contents of ``current``: which version is in use, and what makes the others that are kept."""
+    """Contents of ``current``: the version in use and the kept versions."""
 
     version: int
     last: int
-    """The highest number that a version ever had, so that none is given twice."""
+    """The highest version number ever used. A number is never used twice."""
     manifests: dict[int, str]
-    """SHA-256 of the manifest of every version kept."""
+    """SHA-256 of the manifest of each kept version."""
 
     @property
     def sha256(self) -> str:
-        """Of the manifest of the version in use."""
+        """SHA-256 of the manifest of the version in use."""
         return self.manifests[self.version]
 
     def to_bytes(self) -> bytes:
-        """The whole file: the same sealed line twice, so that one is left when the other is damaged."""
+        """Return the file's bytes: the same sealed line twice, so that one remains if the other is damaged."""
         return 2 * (sealed(self.model_copy(update={"format": FORMAT}).model_dump_json()) + b"\n")
 
     @classmethod
     def from_lines(cls, data: bytes) -> Self:
-        """Read the first line that is whole.
+        """Read the first whole line.
 
         Raises:
-            DamagedError: none is.
-            NewerFormatError: it is of a later format.
+            DamagedError: no line is whole.
+            NewerFormatError: the line has a later format.
         """
         for line in (*data.split(b"\n"), data[: len(data) // 2 - 1]):
             try:
@@ -318,17 +318,17 @@ class Pointer(_Sealed):
 
 @dataclass(frozen=True, slots=True)
 class VersionRef:
-    """A version by number and by the SHA-256 of its manifest: a number may come again after a delete, this does not."""
+    """A version by number and SHA-256 of its manifest. After a deletion a number may return; the hash does not."""
 
     number: int
     manifest_sha256: str
     damaged: str | None = None
-    """What is wrong with ``current``, where it was not read as it was written."""
+    """The damage of ``current``, if it is damaged."""
     manifests: dict[int, str] = field(default_factory=dict, compare=False)
-    """SHA-256 of the manifests of the versions kept, where ``current`` tells them."""
+    """SHA-256 of the manifests of the kept versions, if ``current`` has them."""
     last: int | None = field(default=None, compare=False)
-    """The highest number ever given; None where ``current`` does not tell: damaged, or of format 1."""
+    """The highest version number ever used; None if ``current`` is damaged or has format 1."""
 
     def keeps(self, other: "VersionRef") -> bool:
-        """Whether this very version is still among those kept."""
+        """Return whether exactly this version is still kept."""
         return self.manifests.get(other.number) == other.manifest_sha256

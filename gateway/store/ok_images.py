@@ -1,4 +1,4 @@
-"""OK images as they were sent and their tokens: the folder ``ok/`` of an ROI."""
+"""The folder ``ok/`` of an ROI: OK images as sent, and their tokens."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{1,8}")
 
 
 class OkFiles:
-    """The OK images of one ROI. They count only once a manifest names them."""
+    """The OK images of one ROI. An image counts only if a manifest references it."""
 
     def __init__(self, folder: Path, key: RoiKey, faults: ArtifactFaults) -> None:
         self.folder = folder
@@ -27,10 +27,10 @@ class OkFiles:
         self._faults = faults
 
     def image(self, image: OkImage) -> bytes:
-        """The bytes of an OK image as it was sent.
+        """Return the bytes of an OK image as sent.
 
         Raises:
-            ArtifactCorruptError: it is damaged or gone.
+            ArtifactCorruptError: the file is damaged or missing.
         """
         what = None
         try:
@@ -45,24 +45,24 @@ class OkFiles:
         raise ArtifactCorruptError(
             f"{self._key}: OK image {image.sha256} ({image.file_name}) {what}",
             f"Send it to /fit_ok again, or DELETE /rois/{self._key}/ok/{image.sha256}; "
-            "of a student-teacher model, publish it again.",
+            "for a student-teacher model, publish it again.",
         )
 
     def add_image(self, image: OkImage, data: bytes) -> None:
-        """Keep an OK image as sent.
+        """Store an OK image as sent.
 
         Raises:
-            StorageFullError: it cannot be written.
+            StorageFullError: the file cannot be written.
         """
         with storage_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self._image_path(image), data)
 
     def mend_image(self, image: OkImage, data: bytes) -> None:
-        """Put an OK image back that was sent again, where the one kept is damaged or gone.
+        """Restore an OK image that was sent again, if the stored file is damaged or missing.
 
         Raises:
-            StorageFullError: it cannot be written.
+            StorageFullError: the file cannot be written.
         """
         path = self._image_path(image)
         try:
@@ -70,11 +70,13 @@ class OkFiles:
                 return
         except OSError:
             pass
-        self._faults.met(self._key, "ok_image", f"OK image {image.sha256} was damaged or gone; mended from the request")
+        self._faults.met(
+            self._key, "ok_image", f"OK image {image.sha256} was damaged or missing; restored from the request"
+        )
         self.add_image(image, data)
 
     def tokens(self, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
-        """Tokens of an OK image, float16 [N, D], or None where they are absent, damaged or another model's."""
+        """Return the tokens of an OK image, float16 [N, D]. None if they are missing, damaged or of another model."""
         name = f"{sha256}.npz"
         try:
             data = (self.folder / name).read_bytes()
@@ -87,15 +89,17 @@ class OkFiles:
                 raise DamagedError(f"{name}: the tokens fail their checksum")
             made_by = str(arrays["fingerprint"])
         except (DamagedError, KeyError, ValueError) as error:
-            self._faults.met(self._key, "ok_tokens", f"tokens of an OK image are damaged, computed anew: {error}")
+            self._faults.met(
+                self._key, "ok_tokens", f"tokens of an OK image are damaged and are computed again: {error}"
+            )
             return None
         return tokens.astype(np.float16, copy=False) if made_by == fingerprint else None
 
     def add_tokens(self, sha256: str, fingerprint: str, tokens: NDArray[np.float16]) -> None:
-        """Keep the tokens of an OK image, so that the next fit need not compute them.
+        """Store the tokens of an OK image, so that the next fit does not compute them again.
 
         Raises:
-            StorageFullError: they cannot be written.
+            StorageFullError: the file cannot be written.
         """
         digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
         data = sealed_npz(
@@ -108,7 +112,7 @@ class OkFiles:
             replace_file(self.folder / f"{sha256}.npz", data)
 
     def keep_only(self, named: Set[str]) -> int:
-        """Remove every image and its tokens that is not among these SHA-256; tells how many files went."""
+        """Remove all images and tokens except those with the given SHA-256. Return the number of removed files."""
         gone = 0
         for path in self.folder.glob("*") if self.folder.is_dir() else ():
             if _NAME.fullmatch(path.name) and path.stem not in named:

@@ -12,34 +12,37 @@ from postprocess.roi_mask import Shape, rasterise
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The pixel grid of an OK image as sent, and where on it the part is."""
+    """The pixel grid of an OK image as sent, and the shape of the part on it."""
 
     size_wh: tuple[int, int]
     shape: Shape | None = None
 
     def mask(self) -> NDArray[np.bool_] | None:
-        """Bool [H, W], or None for the whole image."""
+        """Return the mask, bool [H, W], or None for the whole image."""
         return None if self.shape is None else rasterise(self.shape, self.size_wh)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OkMaps:
-    """Maps of OK images as if not learned: distances to the bank without their own centres, or a student's maps."""
+    """Maps of OK images as if they were not learned: distances to the bank without their own centres.
+
+    For a student they are its maps of the validation images.
+    """
 
     distances: NDArray[np.float32]
-    """[I, N], row by row, before the spatial weights."""
+    """Float32 [I, N], row by row, before the spatial weights."""
     token_hw: tuple[int, int]
     frames: Sequence[Frame]
-    """Of the I images."""
+    """The frames of the I images."""
     weights: NDArray[np.float32] | None = field(default=None)
     """[h, w], the spatial weights of the ROI."""
     rule: ScoreRule = "percentile"
     """How a map is scored."""
 
     def mean(self) -> NDArray[np.float32]:
-        """Mean distance of each token over the images, float32 [h, w], before the spatial weights."""
+        """Return the mean distance of each token over the images, float32 [h, w], before the spatial weights."""
         return np.asarray(self.distances.mean(axis=0, dtype=np.float64), np.float32).reshape(self.token_hw)
 
     def spread(self) -> NDArray[np.float32]:
-        """Standard deviation of each token's distance over the images, float32 [h, w], before the spatial weights."""
+        """Return the standard deviation of each token's distance, float32 [h, w], before the spatial weights."""
         return np.asarray(self.distances.std(axis=0, dtype=np.float64), np.float32).reshape(self.token_hw)

@@ -1,4 +1,4 @@
-"""The name of an ROI, validated before it may become a folder name."""
+"""The name of an ROI. It is validated before it becomes a folder name."""
 
 import re
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ ID_RULE = "1 to 64 characters of A-Z, a-z, 0-9, space, '.', '_', '-', not starti
 
 @dataclass(frozen=True, slots=True, order=True)
 class RoiKey:
-    """A role (a part, a station) and an ROI of it. Exists only with valid ids, so it may become a path."""
+    """A role (a part or a station) and one of its ROIs. Both ids are valid, so they are safe in a path."""
 
     role_id: str
     roi_id: str
 
     def __post_init__(self) -> None:
-        """Refuse ids that break the rule.
+        """Refuse invalid ids.
 
         Raises:
-            InvalidRequestError: names the id and the rule.
+            InvalidRequestError: the message names the id and the hint gives the rule.
         """
         for field in ("role_id", "roi_id"):
             value = getattr(self, field)
             if not is_valid_id(value):
                 shown = value if len(value) <= 70 else f"{value[:70]}… ({len(value)} characters)"
-                raise InvalidRequestError(f"{field}: {shown!r} is not an id", f"Use {ID_RULE}.")
+                raise InvalidRequestError(f"{field}: {shown!r} is not a valid id", f"Use {ID_RULE}.")
 
     def __str__(self) -> str:
         return f"{self.role_id}/{self.roi_id}"
 
 
 def is_valid_id(value: str) -> bool:
-    """Whether a string may be a role or ROI id."""
+    """Return whether a string is a valid role or ROI id."""
     return _ID.fullmatch(value) is not None

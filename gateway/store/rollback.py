@@ -1,4 +1,4 @@
-"""Changes of an ROI that learn nothing: back to a version that is kept, and away with it all."""
+"""Rollback and deletion of an ROI."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gateway.store.roi_key import RoiKey
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """What is in use from now on."""
+    """The result of a rollback."""
 
     before: int
     manifest: Manifest
@@ -22,15 +22,15 @@ class RolledBack:
 
 
 def roll_back(store: ArtifactStore, settings: Settings, key: RoiKey, version: int) -> RolledBack:
-    """Make a kept version the current one, as it was when it was left. Blocks: call it from a worker thread.
+    """Make a kept version the version in use, with the calibration that it had. Blocks: call it from a worker thread.
 
-    The next fit builds on it, and its number is a new one. The versions after it stay for as long as they are among the
-    newest kept, so that a rollback can be taken back in the same way.
+    The next fit builds on it and gets a new number. Later versions stay while they are among the newest kept ones, so
+    that a rollback can be reverted in the same way.
 
     Raises:
-        UnknownRoiError: never fitted.
-        UnknownVersionError: that version is not kept, or not whole.
-        OverloadedError: another change of the ROI is at work.
+        UnknownRoiError: the ROI was never fitted.
+        UnknownVersionError: the version is not kept or is damaged.
+        OverloadedError: another change of the ROI is running.
         StorageFullError: nothing was changed.
     """
     store.current(key)
@@ -42,7 +42,7 @@ def roll_back(store: ArtifactStore, settings: Settings, key: RoiKey, version: in
             change = _change(store, key, now.number, manifest)
             with store.audit.change(key, change):
                 store.roll_back(key, ref)
-        warnings = [] if now.damaged is None else [f"damaged: {now.damaged}; mended"]
+        warnings = [] if now.damaged is None else [f"damaged: {now.damaged}; repaired"]
         calibration = None
         try:
             stored = store.calibration(key, manifest)
@@ -58,16 +58,16 @@ def roll_back(store: ArtifactStore, settings: Settings, key: RoiKey, version: in
 
 
 def forget(store: ArtifactStore, key: RoiKey) -> None:
-    """Delete an ROI with all that it learned; its audit trail stays. The caller holds the lock.
+    """Delete an ROI with everything that it learned. Its audit trail stays. The caller holds the lock.
 
     Raises:
-        UnknownRoiError: there is none.
+        UnknownRoiError: the ROI was never fitted.
         StorageFullError: nothing was changed.
     """
     if not store.is_fitted(key):
         raise UnknownRoiError(f"{key} was never fitted")
     version, threshold, n_ok = None, None, 0
-    with suppress(ArtifactCorruptError):  # what cannot be read can be deleted all the same
+    with suppress(ArtifactCorruptError):  # a damaged ROI can be deleted too
         manifest, _ = store.served_manifest(key)
         version, n_ok = manifest.version, len(manifest.images)
         threshold = store.threshold(key, manifest)

@@ -1,4 +1,4 @@
-"""One version on disk: its files, each held to its checksum before anything in it is believed."""
+"""One version on disk: its files, each checked against its checksum before it is used."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +18,13 @@ def version_files(
     weights: NDArray[np.float32] | None,
     ok_maps: OkMaps | None,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """What a version's folder will hold, the manifest among it.
+    """Return all files of a version's folder, the manifest included.
 
     Args:
         manifest: without its `files`.
-        content: what the detector is made of, as `Detector.files` gives it.
+        content: the files of the detector, from `Detector.files`.
         weights: float32 [h, w], the spatial weights of the ROI.
-        ok_maps: leave-one-out maps; None where there is one image only.
+        ok_maps: the leave-one-out maps; None for a version with one image.
 
     Returns:
         The manifest with its `files`, and the bytes of every file by name.
@@ -39,10 +39,10 @@ def version_files(
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file that ought to be there.
+    """Return the bytes of a file that should exist.
 
     Raises:
-        DamagedError: it cannot be read.
+        DamagedError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -51,15 +51,15 @@ def read_file(path: Path) -> bytes:
 
 
 def read_manifest(folder: Path, sha256: str | None) -> Manifest:
-    """The manifest of a version.
+    """Return the manifest of a version.
 
     Args:
-        folder: of the version.
-        sha256: of the manifest, where it is known from elsewhere.
+        folder: folder of the version.
+        sha256: expected checksum of the manifest; None if it is unknown.
 
     Raises:
-        DamagedError: it is gone or not what was written.
-        NewerFormatError: it is whole, and of a later format.
+        DamagedError: the manifest is missing or damaged.
+        NewerFormatError: the manifest is whole but has a later format.
     """
     data = read_file(folder / MANIFEST)
     if sha256 is not None and sha256_of(data) != sha256:
@@ -68,10 +68,10 @@ def read_manifest(folder: Path, sha256: str | None) -> Manifest:
 
 
 def read_verified(folder: Path, manifest: Manifest, name: FileName) -> bytes:
-    """One file that a manifest names.
+    """Return one file that a manifest names.
 
     Raises:
-        DamagedError: it is gone or not what was written.
+        DamagedError: the file is missing or damaged.
     """
     data = read_file(folder / name)
     if sha256_of(data) != manifest.files[name]:
@@ -80,19 +80,19 @@ def read_verified(folder: Path, manifest: Manifest, name: FileName) -> bytes:
 
 
 def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]:
-    """Every file that a manifest names, also those that this gateway does not use.
+    """Return all files that a manifest names, including files that this gateway does not use.
 
     Raises:
-        DamagedError: one is gone or not what was written.
+        DamagedError: a file is missing or damaged.
     """
     return {name: read_verified(folder, manifest, name) for name in manifest.files}
 
 
 def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> NDArray[np.float32] | None:
-    """The spatial weights, float32 [h, w], from the verified files of a version; None where there are none.
+    """Return the spatial weights, float32 [h, w], from the verified files of a version, or None.
 
     Raises:
-        DamagedError: they are not what they should be.
+        DamagedError: the array has the wrong shape or dtype.
     """
     try:
         return read_weights(files[WEIGHTS], manifest.token_hw) if WEIGHTS in files else None
@@ -101,10 +101,10 @@ def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> N
 
 
 def ok_maps_of(folder: Path, manifest: Manifest) -> OkMaps | None:
-    """Leave-one-out maps; None where there are none: one image only, or written before they were kept.
+    """Return the leave-one-out maps. None for a version with one image or from an old gateway.
 
     Raises:
-        DamagedError: they are gone or not what was written.
+        DamagedError: the maps are missing or damaged.
     """
     if LEAVE_ONE_OUT not in manifest.files:
         return None

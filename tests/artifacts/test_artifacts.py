@@ -284,7 +284,7 @@ def _rewritten(site: Site, target: Path, change: Callable[[dict[str, Any]], None
     [
         ("contents.json", lambda content: content.update(format=99), "format 99"),
         ("manifest.json", lambda content: content.update(format=99), "format 99"),
-        ("manifest.json", lambda content: content.update(role_id="../../etc"), "is not an id"),
+        ("manifest.json", lambda content: content.update(role_id="../../etc"), "is not a valid id"),
         ("manifest.json", lambda content: content.update(dim=5), "not the one that the manifest describes"),
         ("manifest.json", lambda content: content["images"].pop(), "not the one"),
         ("manifest.json", lambda content: content["images"][0].update(sha256="../" * 21 + "x"), "manifest.json"),

@@ -316,7 +316,7 @@ def test_what_a_training_cannot_publish_is_told_before_it_begins(trained, tmp_pa
     for wrong, said in (
         (["--publish", "steel/conn1"], "goes with --mm-per-px"),
         (["--mm-per-px", "0.2"], "goes with --mm-per-px"),
-        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not an id"),
+        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not a valid id"),
         (["--publish", "steel/conn1", "--mm-per-px", "-3"], "--mm-per-px -3.0: expected a number above 0"),
     ):
         assert train([*arguments, *wrong]) == 1

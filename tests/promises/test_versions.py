@@ -58,7 +58,7 @@ def test_a_version_that_is_not_kept_is_refused_by_name_with_those_that_are(gatew
         gateway.fit("few", ok(seed))
     reply = back(gateway, "few", 1)
     assert (reply.status_code, reply.json()["error"]["code"]) == (409, "unknown_version")
-    assert "there are 3, 4, 5" in reply.json()["error"]["message"]
+    assert "kept versions are 3, 4, 5" in reply.json()["error"]["message"]
     assert back(gateway, "never", 1).status_code == 404
     for body in ({}, {"version": 0}, {"version": "x"}, {"version": 1, "more": 1}):
         assert gateway.client.post("/rois/steel/few/rollback", json=body).status_code == 422

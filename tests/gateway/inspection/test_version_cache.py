@@ -8,8 +8,9 @@ import pytest
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.errors import UnknownRoiError
 from gateway.inspection.version_cache import LoadedVersion, VersionCache, load_version
-from gateway.store.artifact_store import ArtifactStore, VerifiedVersion
+from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import VersionRef
+from gateway.store.reader import VerifiedVersion
 from gateway.store.roi_key import RoiKey
 from tests.gateway.store.test_artifact_store import KEY, bank_of, calibration, manifest_of, publish
 

@@ -87,7 +87,7 @@ def test_an_end_that_cannot_be_written_does_not_undo_the_change_and_is_told(
     with trail.change(KEY, FIT):
         monkeypatch.setattr("gateway.store.audit.os.fsync", full)
     assert [entry["outcome"] for entry in trail.read(KEY, 10)] == ["unknown"]
-    assert "cannot be written down" in caplog.text
+    assert "cannot be recorded" in caplog.text
 
 
 def test_lines_of_an_roi_whose_name_differs_in_case_alone_are_not_mixed_in(trail: AuditTrail, tmp_path: Path) -> None:
