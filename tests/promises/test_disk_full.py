@@ -146,7 +146,8 @@ def test_a_folder_that_becomes_read_only_is_507_and_answers_as_before_until_it_c
             assert "Read-only" in reply.json()["error"]["message"]
             assert state(disk) == before
         ready = disk.gateway.client.get("/ready")
-        assert (ready.status_code, "Read-only" in ready.json()["storage"]) == (503, True)
+        assert (ready.status_code, "Read-only" in ready.json()["storage"]) == (200, True)
+        assert disk.gateway.infer("kept", UNSEEN)["version"] == before[0]["version"]
     assert answered(fit(disk))["version"] == before[0]["version"] + 1
     assert disk.gateway.client.get("/ready").status_code == 200
 
@@ -158,8 +159,10 @@ def test_a_gateway_on_a_read_only_folder_says_so_at_start_or_at_the_first_write(
         launch, "read-only", tmp_path / "disk", read_only=True, model_repository=small_model_repository
     ) as disk:
         ready = disk.gateway.client.get("/ready")
-        assert ready.status_code == 503
+        assert ready.status_code == 200  # a balancer must not remove a gateway that can inspect
+        assert "nothing can be learned" in ready.json()["storage"]
         assert "Read-only" in ready.json()["storage"]
+        assert "gateway_models_writable 0.0" in disk.gateway.client.get("/metrics").text
         reply = fit(disk)
         assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full")
 

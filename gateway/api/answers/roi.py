@@ -117,5 +117,6 @@ def _summary(
             **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}), stale=stale
         ),
         degraded=bool(damaged),
+        drift_alarms=list(services.drift.of(key, manifest, calibration).alarms),
         warnings=warnings,
     )
