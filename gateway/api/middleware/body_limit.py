@@ -5,7 +5,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api.json_depth import require_shallow
+from gateway.api.json_text import require_shallow
 from gateway.api.responses import error_response
 from gateway.errors import TooLargeError
 
