@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.api.responses import JsonResponse, error_response
 from gateway.api.validation_messages import field_name, message_of
-from gateway.errors import GatewayError, InvalidRequestError, StorageFullError, TooLargeError, envelope
+from gateway.errors import GatewayError, InvalidRequestError, TooLargeError, envelope
 from gateway.monitoring.request_context import tell
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, GatewayError):  # raised while FastAPI read the body
         return error_response(error.__cause__)
-    if isinstance(error.__cause__, OSError):  # Starlette writes large files of a form to a temporary folder
-        reason = error.__cause__.strerror or error.__cause__
-        log.error("a body cannot be stored: %s", reason)
-        hint = "Free space in the folder for temporary files (TMPDIR) on the gateway's host, then send it again."
-        return error_response(StorageFullError(f"the body cannot be stored while it arrives: {reason}", hint))
     if error.status_code == 404:
         body = envelope("not_found", f"{_path(request)}: no such path", "GET /docs lists the endpoints.")
     elif error.status_code == 405:

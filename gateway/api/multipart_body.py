@@ -1,10 +1,15 @@
 """The frame of a multipart body: text before the first boundary is skipped, the closing boundary is required."""
 
+import re
+
 from starlette.types import Message, Receive
 
 from gateway.errors import InvalidRequestError
 
 _CRLF = b"\r\n"
+# A delimiter may be followed by spaces. The parser refuses them: without this, the whole form would be a preamble.
+_DELIMITER_END = re.compile(rb"--|[ \t]*\r\n")
+_DELIMITER_MAY_END = re.compile(rb"-?|[ \t]{0,200}\r?")
 
 
 class MultipartFrame:
@@ -22,6 +27,7 @@ class MultipartFrame:
         self._delimiter = b"--" + boundary
         self._started = False
         self._closed = False
+        self._continued = False
         self._held = _CRLF
         """Bytes that may be the start of a delimiter. A delimiter begins a line, and so does the body."""
 
@@ -33,29 +39,40 @@ class MultipartFrame:
                 return b""
             self._started = True
             data, self._held = found, _CRLF
+        seen = self._held + data
         if not self._closed:
-            seen = self._held + data
             closing = _CRLF + self._delimiter + b"--"
-            self._closed = closing in seen
-            self._held = seen[-len(closing) + 1 :]
+            before, found, seen = seen.partition(closing)
+            self._closed = bool(found)
+            self._held = b"" if found else before[-len(closing) + 1 :]
+        if self._closed:
+            delimiter = _CRLF + self._delimiter + _CRLF
+            self._continued = self._continued or delimiter in seen
+            self._held = seen[-len(delimiter) + 1 :]
         return data
 
     def finish(self) -> None:
-        """Check that the closing boundary has arrived.
+        """Check that the closing boundary has arrived, and no part after it.
 
         Raises:
-            InvalidRequestError: it has not.
+            InvalidRequestError: the body is not complete, or goes on after its end.
         """
         name = self._delimiter[:70].decode("latin-1")
         if not self._started:
             raise InvalidRequestError(
                 f"the multipart body does not contain its boundary {name!r}",
-                "Send the boundary of the Content-Type header in the body, or let the HTTP library write both.",
+                "Write the boundary of the Content-Type header into the body, with CR LF line ends, or let the HTTP "
+                "library write both.",
             )
         if not self._closed:
             raise InvalidRequestError(
                 f"the multipart body ends without its closing boundary {name + '--'!r}: it is not complete",
                 "Send the whole request again. Nothing of it was used.",
+            )
+        if self._continued:
+            raise InvalidRequestError(
+                f"the multipart body has parts after its closing boundary {name + '--'!r}",
+                "Write the closing boundary once, after the last part.",
             )
 
     def _first_delimiter(self, seen: bytes) -> bytes | None:
@@ -63,10 +80,10 @@ class MultipartFrame:
         start = 0
         line = _CRLF + self._delimiter
         while (at := seen.find(line, start)) >= 0:
-            after = seen[at + len(line) : at + len(line) + 2]
-            if after in (_CRLF, b"--"):
+            after = seen[at + len(line) :]
+            if _DELIMITER_END.match(after):
                 return seen[at + len(_CRLF) :]
-            if len(after) < 2:
+            if _DELIMITER_MAY_END.fullmatch(after):
                 self._held = seen[at:]
                 return None
             start = at + 1

@@ -1,5 +1,6 @@
 """Routes that refuse what they do not understand: unknown or repeated fields, wrong body types, incomplete forms."""
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, get_origin
 
@@ -12,9 +13,11 @@ from starlette.datastructures import UploadFile as Uploaded
 from gateway.api.json_text import parse_json
 from gateway.api.known_fields import known_hint, repeated_field, unknown_fields
 from gateway.api.multipart_body import framed
-from gateway.errors import InvalidRequestError
+from gateway.errors import InvalidRequestError, StorageFullError
 from gateway.process.services import Services
 from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _MAX_FIELDS = 32
 """Limit of the text fields in a form. The largest form has 11."""
@@ -37,7 +40,7 @@ class StrictRoute(APIRoute):
             if forms:
                 checked = _Request(request.scope, framed(request.receive, _boundary(request)))
                 services: Services = request.app.state.services
-                form = await checked.form(**form_limits(services.settings))
+                form = await _read_form(checked, services.settings)
                 try:
                     _require_form(form, forms)
                 except BaseException:
@@ -51,13 +54,18 @@ class StrictRoute(APIRoute):
         return check_and_handle
 
 
-def form_limits(settings: Settings) -> dict[str, int]:
-    """Return Starlette's limits of a form."""
-    return {
-        "max_files": max(settings.max_fit_images, settings.max_batch_images),
-        "max_fields": _MAX_FIELDS,
-        "max_part_size": settings.max_json_bytes,
-    }
+async def _read_form(request: Request, settings: Settings) -> FormData:
+    try:
+        return await request.form(
+            max_files=max(settings.max_fit_images, settings.max_batch_images),
+            max_fields=_MAX_FIELDS,
+            max_part_size=settings.max_json_bytes,
+        )
+    except OSError as error:  # Starlette writes large files of a form to a temporary folder
+        reason = error.strerror or error
+        log.error("a body cannot be stored: %s", reason)
+        hint = "Free space in the folder for temporary files (TMPDIR) on the gateway's host, then send it again."
+        raise StorageFullError(f"the body cannot be stored while it arrives: {reason}", hint) from error
 
 
 class _Request(Request):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _LONGEST = 80
+_SHORT = 20
 
 _REASONS = {
     "string_type": "expected text",
@@ -67,6 +68,8 @@ def _reason(problem: dict[str, Any]) -> str:
 def _shown(value: Any) -> str:
     """Return a value as a client knows it, followed by a colon. Empty for a file."""
     if isinstance(value, str):
+        if len(value) > _SHORT and not value.isprintable():  # the bytes of a file in a text field
+            return ""
         text = repr(value)
     elif value is None or isinstance(value, bool | int | float | list | dict):
         try:

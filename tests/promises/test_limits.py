@@ -38,22 +38,25 @@ def test_json_larger_or_deeper_than_any_use_is_refused_before_it_is_parsed(gatew
     refused(
         as_json(gateway, (large[i : i + 9999].encode() for i in range(0, len(large), 9999))), 413, "too_large"
     )  # no length
-    refused(gateway.client.post("/infer", content=b"x" * (2 * MIB + 1)), 413, "too_large")
     for deep in ('{"role_id":' + "[" * 500 + "]" * 500 + "}", "[" * MIB, '{"a":' * 100_000):
         refused(as_json(gateway, deep), 422, "invalid_request", "nested")
-    image = [("image", png(OK)), ("images", png(OK))]
-    for field, path in (("shape", "/infer"), ("shape", "/fit_ok"), ("items", "/infer_batch")):
+    for field, path, images in (
+        ("shape", "/infer", "image"),
+        ("shape", "/fit_ok", "images"),
+        ("items", "/infer_batch", "images"),
+    ):
+        form = FORM if field == "shape" else {}
         for deep in ("[" * 33 + "]" * 33, '[{"shape":' * 50_000):
-            reply = gateway.client.post(path, data={**FORM, field: deep}, files=image)
+            reply = gateway.client.post(path, data={**form, field: deep}, files=[(images, png(OK))])
             refused(reply, 422, "invalid_request", field, "nested")
         for long in ("[" + "0," * 9000 + "0]", " " * (2 * MIB + 1)):
-            reply = gateway.client.post(path, data={**FORM, field: long}, files=image)
+            reply = gateway.client.post(path, data={**form, field: long}, files=[(images, png(OK))])
             refused(reply, 413, "too_large")
     # A million mistakes would be told in as many words: the first is enough.
     reply = as_json(gateway, json.dumps({**SCORES, "ok_scores": ["x"] * 90_000}))
     refused(reply, 422, "invalid_request", "ok_scores.0")
     assert "more" not in reply.json()["error"]["message"]
-    reply = gateway.client.post("/infer_batch", data={"items": json.dumps([0] * 5000)}, files=image[1:])
+    reply = gateway.client.post("/infer_batch", data={"items": json.dumps([0] * 5000)}, files=[("images", png(OK))])
     refused(reply, 422, "invalid_request", "items.0")
     for path in ("/calibrate_ng", "/rois/steel/pad/rollback"):  # takes no form, so none may be large
         headers = {"Content-Type": "multipart/form-data; boundary=x"}

@@ -35,6 +35,19 @@ def test_a_body_without_its_closing_boundary_is_refused_wherever_it_is_cut(lost,
         passed_on(BODY[:-lost], size)
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("more", [BODY, b"--x\r\n" + PART, b"the end\r\n--x\r\n"])
+def test_parts_after_the_closing_boundary_are_refused(more, size) -> None:
+    with pytest.raises(InvalidRequestError, match="after its closing boundary"):
+        passed_on(BODY + more, size)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_delimiter_with_spaces_is_not_taken_for_a_preamble(size) -> None:
+    spaced = BODY.replace(b"--x\r\n", b"--x \t\r\n")
+    assert passed_on(spaced, size) == spaced
+
+
 def test_the_line_break_after_the_closing_boundary_may_be_missing() -> None:
     assert passed_on(BODY[:-2], 5) == BODY[:-2]
 
