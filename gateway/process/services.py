@@ -9,10 +9,11 @@ import cv2
 from anyio import CapacityLimiter
 
 from gateway.detectors.memory_bank import threads as patchcore_threads
-from gateway.detectors.memory_bank.search.neighbours import faiss_available, search_name
+from gateway.detectors.memory_bank.search.backend import search_name
+from gateway.detectors.memory_bank.search.faiss_search import faiss_available
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.pipeline import InspectionPipeline
-from gateway.inspection.version_cache import BankCache
+from gateway.inspection.version_cache import VersionCache
 from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift.recent import RecentInspections
@@ -21,7 +22,7 @@ from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines, create_engines
+from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
 from gateway.settings import Settings
@@ -37,10 +38,10 @@ class Services:
     """The shared services. `create_services` makes them once, and every route gets them."""
 
     settings: Settings
-    engines: Engines
+    engines: EngineRegistry
     store: ArtifactStore
     weighting: SpatialWeighting
-    banks: BankCache
+    banks: VersionCache
     pipeline: InspectionPipeline
     fitting: FitService
     inspections: Admission
@@ -56,7 +57,7 @@ class Services:
     @property
     def engine(self) -> TokenEngine:
         """The engine that computes tokens."""
-        return self.engines.tokens
+        return self.engines.token_engine
 
 
 def create_services(settings: Settings) -> Services:
@@ -68,10 +69,10 @@ def create_services(settings: Settings) -> Services:
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    engines = create_engines(settings)
+    engines = create_engine_registry(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)
-    banks = BankCache(
+    banks = VersionCache(
         store,
         max_entries=settings.bank_cache_entries,
         max_bytes=settings.bank_cache_bytes,
@@ -96,7 +97,7 @@ def create_services(settings: Settings) -> Services:
         weighting=weighting,
         banks=banks,
         pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(recent, labels)),
-        fitting=FitService(engines.tokens, store, weighting, settings),
+        fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,

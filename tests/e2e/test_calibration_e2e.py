@@ -113,11 +113,12 @@ def test_an_image_unlike_the_others_is_suspect_and_excluded_on_request(gateway):
     assert gateway.infer(roi, RIGHT)["score"] > gateway.infer(roi, UNSEEN)["score"]
 
 
-def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch, tmp_path):
+def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch, small_model_repository, tmp_path):
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"edge": [0, 128, 0, 64]}))  # the left half
     models = tmp_path / "models"
-    with launch("boxed", models_dir=models, roi_config=boxes) as gateway:
+    given = {"models_dir": models, "model_repository": small_model_repository, "roi_config": boxes}
+    with launch("boxed", **given) as gateway:
         fitted = gateway.fit("edge", OK)
         assert fitted["spatial_weights"]["kind"] == "manual"
         gateway.fit("plain", OK)
@@ -129,7 +130,7 @@ def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch,
         assert "before the override" in log
         assert "overridden by the manual box" in log
     boxes.write_text(json.dumps({"edge": [0, 128, 64, 128]}))
-    with launch("boxed again", models_dir=models, roi_config=boxes) as gateway:
+    with launch("boxed again", **given) as gateway:
         answer = gateway.infer("edge", RIGHT)
         assert (answer["verdict"], answer["weights_stale"]) == ("ok", True)
         assert summary(gateway, "edge")["weights_stale"] is True

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.gateway_process import wait_until
 from tests.e2e.synthetic_images import png, steel
 
 
@@ -123,8 +124,8 @@ def test_each_request_has_a_json_log_line_without_its_image(served) -> None:
 
 
 def _line(log: Path, request_id: str) -> dict:
-    """Return the log line of a request. It is written after the answer was sent."""
-    deadline = time.monotonic() + 30
+    """The line of a request, which is written when its answer is already on its way."""
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for text in log.read_text().splitlines(keepends=True):
             line = json.loads(text) if text.endswith("\n") else {}
@@ -176,25 +177,29 @@ class TestTwoWorkers:
         """Inspect over a new connection, so that either worker may answer."""
         form = {"role_id": "steel", "roi_id": "shared", "mm_per_px": "0.2", "heatmap": "none"}
         url = f"http://127.0.0.1:{gateway.port}/infer"
-        answer = httpx.post(url, data=form, files={"image": ("a.png", png(steel(3)))}, timeout=60, trust_env=False)
+        answer = httpx.post(url, data=form, files={"image": ("a.png", png(steel(3)))}, timeout=600, trust_env=False)
         assert answer.status_code == 200, answer.text
 
     def scrape(self, gateway) -> dict:
-        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=600, trust_env=False) as client:
             return samples(client)
 
     def test_the_counters_of_two_workers_add_up_exactly_whichever_is_asked(self, workers) -> None:
-        with ThreadPoolExecutor(6) as pool:
-            list(pool.map(lambda _: self.infer(workers), range(40)))
-        served_by_both = False
+        n = 0
+        while n == 0 or (self.scrape(workers)["gateway_bank_cache_misses_total", ()] < 2 and n < 400):
+            with ThreadPoolExecutor(6) as pool:
+                list(pool.map(lambda _: self.infer(workers), range(20)))
+            n += 20
+        answered = "gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))
+        wait_until(lambda: self.scrape(workers)[answered] >= n)  # the last are counted when they are answered
         for _ in range(10):
             found = self.scrape(workers)
-            assert found["gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))] == 40
-            assert found["gateway_score_count", (("roi_id", "shared"), ("role_id", "steel"))] == 40
-            assert found["gateway_stage_duration_seconds_count", (("stage", "engine"),)] == 40
+            assert found[answered] == n
+            assert found["gateway_score_count", (("roi_id", "shared"), ("role_id", "steel"))] == n
+            assert found["gateway_stage_duration_seconds_count", (("stage", "engine"),)] == n
             assert found["gateway_bank_version", (("roi_id", "shared"), ("role_id", "steel"))] == 1
-            served_by_both |= found["gateway_bank_cache_misses_total", ()] == 2
-        assert served_by_both, "one worker did all the work: nothing was added up"
+            both = found["gateway_bank_cache_misses_total", ()] == 2
+            assert both, "one worker did all the work: nothing was added up"
 
     def test_the_counters_of_a_killed_worker_are_kept(self, workers) -> None:
         for _ in range(6):
@@ -203,7 +208,7 @@ class TestTwoWorkers:
         names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
         victim = next(pid for pid, name in names.items() if "spawn_main" in name)
         os.kill(int(victim), signal.SIGKILL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 3000
         while time.monotonic() < deadline:
             try:
                 self.infer(workers)

@@ -1,11 +1,18 @@
 import pytest
 
-from postprocess.binomial import lower_limit
+from postprocess.binomial import limits, lower_limit, upper_limit
 
 
-def test_the_lower_limit_of_a_share_is_that_of_the_definition() -> None:
-    # All of n hits: the share p with p^n = 1 - confidence.
-    assert lower_limit(3, 3, 0.875) == pytest.approx(0.5)
-    # One of n hits: 1 - (1 - p)^n = 1 - confidence.
-    assert lower_limit(1, 2, 0.75) == pytest.approx(1 - 0.75**0.5)
-    assert lower_limit(0, 10, 0.95) == 0.0
+def test_the_limits_are_those_of_the_published_table() -> None:
+    assert limits(1, 20, 0.95) == pytest.approx((0.00127, 0.24873), abs=6e-6)
+    assert limits(10, 100, 0.95) == pytest.approx((0.04900, 0.17622), abs=6e-6)
+
+
+def test_without_hits_the_lower_limit_is_zero_and_with_hits_only_the_upper_is_one() -> None:
+    assert (lower_limit(0, 5, 0.95), limits(0, 5, 0.95)[0]) == (0, 0)
+    assert (upper_limit(5, 5, 0.95), limits(5, 5, 0.95)[1]) == (1, 1)
+
+
+def test_one_sided_limits_solve_the_power_equation() -> None:
+    assert upper_limit(0, 10, 0.95) == pytest.approx(1 - 0.05**0.1)  # (1 - p)^10 = 0.05
+    assert lower_limit(10, 10, 0.95) == pytest.approx(0.05**0.1)  # p^10 = 0.05

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.learning.service import FitResult
+from gateway.learning.request import FitResult
 from gateway.store.manifest import ScoreSummary
 
 

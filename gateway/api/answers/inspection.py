@@ -4,7 +4,7 @@ import base64
 from dataclasses import asdict
 from typing import Any
 
-from gateway.inspection.pipeline import Inspection
+from gateway.inspection.answer import Inspection
 
 
 def inspection_body(result: Inspection) -> dict[str, Any]:

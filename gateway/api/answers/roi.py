@@ -6,7 +6,7 @@ from gateway.api.schemas.rois import CalibrationSummary, ExcludedImageAnswer, Ro
 from gateway.api.security.keys import Caller
 from gateway.calibration.calibrate import blind_area, blind_area_warning
 from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError
-from gateway.inspection.pipeline import WEIGHTS_STALE
+from gateway.inspection.answer_warnings import WEIGHTS_STALE
 from gateway.learning.suspects import find_suspects, robust_z
 from gateway.process.services import Services
 from gateway.store.artifact_store import ArtifactStore

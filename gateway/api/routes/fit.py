@@ -28,7 +28,7 @@ from gateway.errors import (
     TrainedOfflineError,
     UnsupportedImageError,
 )
-from gateway.learning.service import FitRequest
+from gateway.learning.request import FitRequest
 
 router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.fits))
 

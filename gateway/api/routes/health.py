@@ -9,7 +9,7 @@ from gateway import __version__
 from gateway.api.deps import ServicesDep
 from gateway.api.responses import JsonResponse
 from gateway.api.schemas.health import HealthAnswer, ReadyAnswer
-from gateway.detectors.memory_bank.search.neighbours import search_name
+from gateway.detectors.memory_bank.search.backend import search_name
 from gateway.errors import GatewayError
 from gateway.monitoring.storage import write_problem
 from gateway.networks.model_description import EXTRACTOR

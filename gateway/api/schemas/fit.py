@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.learning.service import CalibrationState
+from gateway.learning.request import CalibrationState
 from gateway.store.manifest import ScoreSummary, WeightsRecipe
 
 

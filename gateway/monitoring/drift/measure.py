@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp, t
 
 from gateway.monitoring.drift.recent import Recent
 from gateway.store.manifest import Manifest
@@ -164,9 +164,9 @@ def _compare_scores(scores: NDArray[np.float64], reference: NDArray[np.float64])
 
     With the alternative "less", the distribution function of `scores` lies below, so the scores are higher.
     """
-    both = ks_2samp(scores, reference, method="asymp")
-    up = ks_2samp(scores, reference, alternative="less", method="asymp")
-    down = ks_2samp(scores, reference, alternative="greater", method="asymp")
+    both = scipy.stats.ks_2samp(scores, reference, method="asymp")
+    up = scipy.stats.ks_2samp(scores, reference, alternative="less", method="asymp")
+    down = scipy.stats.ks_2samp(scores, reference, alternative="greater", method="asymp")
     is_alarm = (up.statistic >= _KS_UP and up.pvalue <= _P_VALUE) or (
         down.statistic >= _KS_DOWN and down.pvalue <= _P_VALUE
     )
@@ -186,4 +186,4 @@ def _shift(values: NDArray[np.floating[Any]], reference: Sequence[float], least_
 
 
 def _is_alarm(shift: Shift, n_ok_images: int) -> bool:
-    return abs(shift.shift) >= _SHIFT and bool(2 * t.sf(abs(shift.z), n_ok_images - 1) <= _SHIFT_P)
+    return abs(shift.shift) >= _SHIFT and bool(2 * scipy.stats.t.sf(abs(shift.z), n_ok_images - 1) <= _SHIFT_P)
