@@ -76,7 +76,7 @@ async def fit_ok(
         bool | None,
         OR_NULL,
         Form(description="exclude images that look unlike the others; the answer lists them as excluded"),
-    ] = None,
+    ] = False,
 ) -> Response:
     """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
 

@@ -65,8 +65,8 @@ async def audit(
     role_id: RoleId,
     roi_id: RoiId,
     limit: Annotated[
-        EntryCount | None, OR_NULL, Query(description="number of newest entries to return; default 100")
-    ] = None,
+        EntryCount | None, OR_NULL, Query(description="number of newest entries to return")
+    ] = _AUDIT_ENTRIES,
 ) -> Response:
     """Return every fit, publication, calibration, rollback and deletion, newest first. Deletion keeps the trail."""
     key = caller.roi(role_id, roi_id)

@@ -53,7 +53,7 @@ class CalibrateRequest(RequestBody):
         "⌈(n+1)(1−α)⌉ instead of p99 plus margin. With NG scores it is not used, and a warning says so",
     )
     pixel_threshold: PixelThreshold | None = Field(
-        None,
+        "score",
         description="threshold of regions. score: equal to the threshold of the score. ok_pixels: the same rule "
         "applied to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. "
         "Or a number",
