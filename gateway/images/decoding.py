@@ -16,7 +16,7 @@ from gateway.images import bmp, tiff
 from gateway.images.bmp import BmpLayout, decode_bmp
 from gateway.images.jpeg import decode_jpeg, require_8_bits
 from gateway.images.picture import Picture, Samples, Stored, StoredSamples
-from gateway.images.structure import excess_of, inflates_beyond_its_pixels
+from gateway.images.structure import excess_of, has_whole_chunks, inflates_beyond_its_pixels
 from gateway.images.tiff import TiffLayout, decode_tiff, require_affordable
 
 # Pillow reads headers only; `read_header` has a limit of its own.
@@ -90,6 +90,8 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
     else:
         if extension == "jpg":
             require_8_bits(data, name)
+        elif not has_whole_chunks(data):
+            raise UnsupportedImageError(f"{name}: truncated or damaged: a PNG without its end")
         width, height, orientation = _size_and_orientation(data, name)
     _require_size(data, name, width, height, limits)
     if isinstance(layout, TiffLayout):

@@ -43,6 +43,22 @@ def excess_of(data: bytes) -> str | None:
     return None if form is None else _tiff_excess(data, *form)
 
 
+def has_whole_chunks(data: bytes) -> bool:
+    """Return whether all chunks of a PNG, up to its end chunk, lie inside the file.
+
+    OpenCV makes room for a chunk of 2 GB that a damaged length claims, before it finds that the file is shorter.
+    """
+    at = len(_PNG)
+    for _ in range(_MAX_CHUNKS):
+        stop = at + 12 + int.from_bytes(data[at : at + 4])
+        if stop > len(data):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = stop
+    return True  # `inflates_beyond_its_pixels` refuses so many chunks
+
+
 def inflates_beyond_its_pixels(data: bytes, width: int, height: int) -> bool:
     """Return whether a PNG's compressed data goes on long after its last row. A decoder inflates all of it.
 
@@ -109,8 +125,8 @@ def _tiff_excess(data: bytes, order: str, first: str, n_tags: str, tag: str) -> 
             code, kind, count, _ = struct.unpack_from(order + tag, data, at + i * size)
             if kind not in _TIFF_BYTES and count > _MAX_VALUES:
                 return f"{count} values of the TIFF tag {code}; at most {_MAX_VALUES} are served"
-    except struct.error:
-        pass  # truncated: the parser reports it
+    except (struct.error, OverflowError):
+        pass  # offsets outside the file: the parser reports them
     return None
 
 

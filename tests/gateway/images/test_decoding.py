@@ -164,6 +164,15 @@ def test_what_is_not_served_is_refused_with_its_reason(data, says):
         read(data)
 
 
+@pytest.mark.parametrize("length", [0x00200000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_png_chunk_that_claims_more_than_the_file_has_is_refused_before_room_is_made_for_it(length):
+    data = bytearray(encoded(RGB, "PNG"))
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = length.to_bytes(4)
+    with pytest.raises(UnsupportedImageError, match="truncated or damaged"):
+        read_header(bytes(data), "roi.png", LIMITS)
+
+
 def test_damaged_pixels_of_a_png_are_refused():
     data = bytearray(encoded(RGB, "PNG"))
     middle = len(data) // 2

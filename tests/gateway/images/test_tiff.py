@@ -21,7 +21,7 @@ GREY16 = RNG.integers(0, 65536, (37, 50)).astype(np.uint16)
 RGB16 = RNG.integers(0, 65536, (37, 50, 3)).astype(np.uint16)
 GREY, RGB = (GREY16 >> 8).astype(np.uint8), (RGB16 >> 8).astype(np.uint8)
 IMAGES = {"grey 8": GREY, "RGB 8": RGB, "grey 16": GREY16, "RGB 16": RGB16}
-OLD_IMAGES = [pytest.param(image, id=name) for name, image in IMAGES.items()]
+EACH_IMAGE = [pytest.param(image, id=name) for name, image in IMAGES.items()]
 
 
 def tiff(image, **options):
@@ -62,7 +62,7 @@ def to_8_bits(image, bits=16):
     return image if image.dtype == np.uint8 else np.rint(image / ((1 << bits) - 1) * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("image", OLD_IMAGES)
+@pytest.mark.parametrize("image", EACH_IMAGE)
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("bigtiff", [False, True])
 def test_either_byte_order_and_bigtiff_are_read(image, byteorder, bigtiff):
@@ -71,7 +71,7 @@ def test_either_byte_order_and_bigtiff_are_read(image, byteorder, bigtiff):
     assert picture.samples.bits == 8 * image.itemsize
 
 
-@pytest.mark.parametrize("image", OLD_IMAGES)
+@pytest.mark.parametrize("image", EACH_IMAGE)
 @pytest.mark.parametrize("predictor", [None, True])
 @pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 5}, {"tile": (16, 32)}], ids=str)
 @pytest.mark.parametrize("compression", ["lzw", "zlib", "adobe_deflate", "zstd", "packbits", None])
