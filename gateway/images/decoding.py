@@ -227,7 +227,10 @@ def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def to_model_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Bring an image to the network's input with one resize; aspect ratio is not kept, since the map is scaled back.
+    """Resize an image to the network's input. The aspect ratio is not kept, since the map is scaled back.
+
+    An axis that shrinks is averaged by area, so that no pixel and no small defect is skipped; an axis that grows is
+    interpolated.
 
     Args:
         image: uint8 [H, W] grey or [H, W, 3] RGB.
@@ -237,12 +240,19 @@ def to_model_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         uint8 [S, S, 3] RGB, contiguous.
     """
     height, width = image.shape[:2]
+    if height > size > width:
+        image = _resized(image, (width, size), cv2.INTER_AREA)
+    elif width > size > height:
+        image = _resized(image, (size, height), cv2.INTER_AREA)
+    # INTER_AREA averages only where no axis grows; after the step above, none shrinks where one grows.
+    height, width = image.shape[:2]
     if (height, width) != (size, size):
-        # Area averaging where the image shrinks: linear would skip pixels, and with them small defects.
-        shrinks = height > size or width > size
-        image = np.asarray(
-            cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
-        )
+        grows = height < size or width < size
+        image = _resized(image, (size, size), cv2.INTER_LINEAR if grows else cv2.INTER_AREA)
     if image.ndim == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
     return np.ascontiguousarray(image)
+
+
+def _resized(image: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), np.uint8)

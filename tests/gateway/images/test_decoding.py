@@ -220,6 +220,33 @@ def test_the_model_sees_grey_as_three_equal_channels():
     assert to_model_input(GREY, 28).shape == (28, 28, 3)
 
 
+@pytest.mark.parametrize("colour", [False, True], ids=["grey", "rgb"])
+@pytest.mark.parametrize(
+    ("length", "across"), [(1512, 377), (1512, 378), (1512, 379), (1512, 40), (1512, 1000), (381, 300), (757, 377)]
+)
+def test_a_thin_line_keeps_its_contrast_at_every_position(length, across, colour):
+    size, width = 378, 2
+    expected = width * size / length  # of the line's contrast, added up over the columns that it comes to
+    near_the_ends = {*range(24), *range(length - width - 24, length - width + 1)}
+    for at in sorted(near_the_ends | {*range(0, length - width, 61)}):
+        image = np.full((across, length), 55, np.uint8)
+        image[:, at : at + width] = 255
+        image = np.dstack([image] * 3) if colour else image
+        for upright in (image, np.ascontiguousarray(image.swapaxes(0, 1))):
+            found = to_model_input(upright, size)[..., 0]
+            found = found if upright is image else found.T
+            contrast = (found[size // 2].astype(float) - 55) / 200
+            assert contrast.sum() == pytest.approx(expected, abs=0.03)
+            assert contrast.max() > 0.45 * min(1, expected)
+
+
+@pytest.mark.parametrize("size_hw", [(28, 28), (40, 28), (40, 56), (20, 28), (20, 14), (29, 29)])
+def test_an_image_that_only_shrinks_or_only_grows_is_resized_in_one_step(size_hw):
+    image = np.ascontiguousarray(RGB[: size_hw[0], : size_hw[1]])
+    rule = cv2.INTER_AREA if max(size_hw) > 28 else cv2.INTER_LINEAR
+    np.testing.assert_array_equal(to_model_input(image, 28), cv2.resize(image, (28, 28), interpolation=rule))
+
+
 def test_an_image_of_the_models_size_is_not_resampled():
     square = np.ascontiguousarray(RGB[:28, :28])
     np.testing.assert_array_equal(to_model_input(square, 28), square)
