@@ -51,14 +51,14 @@ def test_an_inspection_whose_client_is_gone_ends_only_with_its_thread(
     bench = Bench(tmp_path / "models")
     bench.fit(EVEN)
     entered, may_end = threading.Event(), threading.Event()
-    decode = pipeline.decode
+    decode = pipeline.decode_picture
 
     def slow_decode(*args: Any) -> Any:
         entered.set()
         may_end.wait(20)
         return decode(*args)
 
-    monkeypatch.setattr(pipeline, "decode", slow_decode)
+    monkeypatch.setattr(pipeline, "decode_picture", slow_decode)
 
     async def run() -> None:
         inspection = asyncio.ensure_future(bench.pipeline.infer(request_of(image(65))))

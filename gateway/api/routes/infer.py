@@ -11,7 +11,18 @@ from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from gateway.api.admitted import PlaceDep, admitted_by
 from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image, require_small
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
+from gateway.api.fields import (
+    AreaMm2,
+    FormBitDepth,
+    FormMmPerPx,
+    FormRoi,
+    FormRole,
+    FormShape,
+    Images,
+    Number,
+    OneImage,
+    Percentile,
+)
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer
 from gateway.api.security.keys import Caller
@@ -72,6 +83,7 @@ async def infer(
     mm_per_px: FormMmPerPx,
     image: OneImage,
     shape: FormShape = None,
+    bit_depth: FormBitDepth = None,
     k: Annotated[int | None, Form(ge=1, le=100, description="neighbours averaged")] = None,
     p_score: Annotated[Percentile | None, Form(description="percentile of the map that is the score")] = None,
     blur_sigma: Annotated[Number | None, Form(), Field(ge=0, le=20, description="in pixels")] = None,
@@ -81,7 +93,8 @@ async def infer(
     """Score an image against the memory bank of its ROI; once calibrated, judge it and cut the regions that are off.
 
     `verdict` is `ng` when the score is above `threshold`, when a region of the blurred map at or above
-    `pixel_threshold` has `area_mm2_thr` or more, or both: `verdict_reason` says which.
+    `pixel_threshold` has `area_mm2_thr` or more, or both: `verdict_reason` says which. An image that shows nothing is
+    `ng` with the reason `no_picture`, also before calibration.
     """
     parsed, warnings = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
@@ -92,6 +105,7 @@ async def infer(
             image_name=image.filename or "image",
             mm_per_px=mm_per_px,
             shape=parsed,
+            bit_depth=bit_depth,
             k=k,
             p_score=p_score,
             blur_sigma=blur_sigma,
@@ -186,6 +200,7 @@ async def _settled_item(
             image_name=image.filename or "image",
             mm_per_px=item.mm_per_px,
             shape=parsed,
+            bit_depth=item.bit_depth,
             k=item.k,
             p_score=item.p_score,
             blur_sigma=item.blur_sigma,
