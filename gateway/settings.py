@@ -138,8 +138,7 @@ class Settings(BaseSettings):
         25.0, ge=0, le=3600, description="then, time for admitted work to end before it is cut"
     )
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of its ROI")
-    bank_cache_entries: int = Field(64, gt=0, description="memory banks kept loaded")
-    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
+    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory of all loaded versions together")
     networks_kept: int = Field(16, gt=0, description="student-teacher networks kept compiled, or channels to Triton's")
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
 
