@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, validate_default=True, description="PEM private key of the certificate")
     models_dir: Path = Field(Path("models"), description="folder of OK images, memory banks and calibrations")
     heatmap_dir: Path | None = Field(None, description="folder of the heatmaps that clients request with heatmap=path")
+    heatmap_keep_days: int | None = Field(
+        None, ge=1, le=36_500, description="days to keep heatmaps in that folder; older ones are removed daily"
+    )
     cache_dir: Path = Field(Path(".cache"), description="folder of compiled networks; may be deleted at any time")
 
     engine: Literal["embedded", "triton"] = Field("embedded", description="engine that computes tokens")
