@@ -6,6 +6,7 @@ Source: Microsoft, "Bitmap Storage" and BITMAPV5HEADER, Windows GDI documentatio
 import struct
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,7 +67,8 @@ def read_layout(data: bytes, name: str) -> BmpLayout:
     served = {8: (_UNCOMPRESSED, _RLE8), 4: (_UNCOMPRESSED, _RLE4), 1: (_UNCOMPRESSED,), 24: (_UNCOMPRESSED,)}
     if compression not in served.get(bits, (_UNCOMPRESSED, _BITFIELDS, _ALPHA_BITFIELDS)):
         raise UnsupportedImageError(f"{name}: a BMP of {bits} bits a pixel with compression {compression}, not served")
-    if not all(_is_run(mask) for mask in masks[:3]) or (masks[3] and not _is_run(masks[3])):
+    used = masks if masks[3] else masks[:3]
+    if bits >= 16 and not all(_is_run(mask) and mask >> bits == 0 for mask in used):
         shown = ", ".join(f"{mask:#x}" for mask in masks)
         raise UnsupportedImageError(f"{name}: a BMP with the colour masks {shown}, which are not served")
     if width < 1 or height == 0:
@@ -122,18 +124,21 @@ def decode_bmp(data: bytes, name: str, layout: BmpLayout) -> Stored:
     if not layout.is_top_down:
         rows = rows[::-1]
     if layout.bits == 24:
-        return Stored(np.ascontiguousarray(rows.reshape(height, width, 3)[..., ::-1]), 8)
+        bgr = np.ascontiguousarray(rows).reshape(height, width, 3)
+        return Stored(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), 8)
     words = np.ascontiguousarray(rows).view("<u4" if layout.bits == 32 else "<u2")
     red, green, blue, alpha = layout.masks
-    colour = np.dstack([_channel(words, mask) for mask in (red, green, blue)])
-    return Stored(colour, 8, _channel(words, alpha) if alpha else None)
+    colour = cv2.merge([_channel(words, mask) for mask in (red, green, blue)])
+    return Stored(np.asarray(colour, np.uint8), 8, _channel(words, alpha) if alpha else None)
 
 
 def _channel(words: NDArray[np.unsignedinteger], mask: int) -> NDArray[np.uint8]:
     """Return the bits of a mask, scaled to 8 bits."""
     largest = mask >> _shift(mask)
+    if largest == 255 and _shift(mask) % 8 == 0:  # a byte
+        return np.asarray(
+            cv2.extractChannel(words.view(np.uint8).reshape(*words.shape, -1), _shift(mask) // 8), np.uint8
+        )
     values = (words >> _shift(mask)) & largest
-    if largest == 255:
-        return values.astype(np.uint8)
     scaled = (values.astype(np.uint32) * 255 + largest // 2) // largest
     return scaled.astype(np.uint8)

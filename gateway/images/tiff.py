@@ -264,11 +264,12 @@ def decode_tiff(data: bytes, name: str, layout: TiffLayout) -> Stored:
     """
     n_colours = 1 if layout.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE) else 3
     needed = [*range(n_colours), *([] if layout.alpha is None else [layout.alpha])]
+    are_first = needed == [*range(len(needed))]
     dtype = np.uint16 if layout.bits > 8 else np.uint8
     planes = np.zeros((layout.height, layout.width, len(needed)), dtype)
     for (rows, columns), sample, block in _blocks(data, name, layout):
         if sample is None:
-            planes[rows, columns] = block[..., needed]
+            planes[rows, columns] = block[..., : len(needed)] if are_first else block[..., needed]
         elif sample in needed:
             planes[rows, columns, needed.index(sample)] = block[..., 0]
     colour = planes[..., 0] if n_colours == 1 else planes[..., :n_colours]

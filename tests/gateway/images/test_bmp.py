@@ -111,6 +111,7 @@ def test_the_padding_of_the_last_row_may_be_missing():
     [
         (bmp(packed(BGRA), 32, masks=(0xFF, 0, 0xFF00)), "colour masks 0xff, 0x0, 0xff00"),
         (bmp(packed(BGRA), 32, masks=(0xFF, 0x500, 0xFF0000)), "colour masks"),
+        (bmp(packed(BGRA), 16, masks=(0xFF0000, 0xFF00, 0xFF)), "colour masks"),
         (bmp(packed(BGRA), 32, compression=4), "compression 4"),
         (bmp(packed(BGRA), 32, compression=1), "compression 1"),
         (bmp(packed(BGRA), 32, header=30), "header of 30 bytes"),
