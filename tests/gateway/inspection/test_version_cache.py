@@ -125,7 +125,7 @@ def test_a_version_in_the_place_of_another_counts_once(store: CountingStore) -> 
     assert store.loads == []
 
 
-def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingStore, tmp_path: Path) -> None:
+def test_a_restart_loads_the_versions_used_last_before_requests_come(store: CountingStore, tmp_path: Path) -> None:
     keys = [RoiKey("role", f"roi {i}") for i in range(3)]
     for key in keys:
         publish_to(store, key)
@@ -151,7 +151,7 @@ def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingS
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1]", '[["../x", "y"]]', '[["role", "gone"]]'])
-def test_notes_that_are_gone_or_damaged_stop_no_start(store: CountingStore, tmp_path: Path, text: str) -> None:
+def test_the_gateway_starts_with_missing_or_damaged_notes(store: CountingStore, tmp_path: Path, text: str) -> None:
     notes = tmp_path / "recent.json"
     notes.write_text(text)
     asyncio.run(VersionCache(store, max_bytes=1 << 30, notes=notes).warm())
@@ -159,7 +159,7 @@ def test_notes_that_are_gone_or_damaged_stop_no_start(store: CountingStore, tmp_
 
 
 @pytest.mark.parametrize("change", ["fit", "delete"])
-def test_a_change_between_two_reads_is_not_taken_for_damage(
+def test_a_change_between_two_reads_does_not_count_as_damage(
     store: CountingStore, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     publish(store, 1)
@@ -182,7 +182,9 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
         assert bank.detector.bank.tokens.tobytes() == bank_of(2).tokens.tobytes()
 
 
-def test_a_reader_that_versions_outrun_goes_after_them(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_retries_while_versions_are_replaced_faster_than_it_reads(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(store, 1)
     banks = VersionCache(store, max_bytes=1 << 30)
     load, numbers = store.load, itertools.count(2)
