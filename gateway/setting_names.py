@@ -1,12 +1,17 @@
 """Names of settings in the environment and in ``.env``: unknown ones, and those that Kubernetes sets."""
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
+log = logging.getLogger(__name__)
+
 PREFIX = "GATEWAY_"
 _OTHERS = frozenset({"GATEWAY_EXTRAS", "GATEWAY_PUBLISH"})
 """Names with the same prefix that scripts and docker/compose.yaml read."""
+_FORMER = {"GATEWAY_BANK_CACHE_ENTRIES": "GATEWAY_BANK_CACHE_BYTES alone limits the loaded versions"}
+"""Settings of earlier releases, with what replaces them. They give a warning and stop nothing."""
 _NEAR = 0.85
 _LINK = re.compile(r"(tcp|udp|sctp)://")
 # Kubernetes describes each service NAME of a namespace in every container, as NAME_SERVICE_HOST, NAME_PORT and so on.
@@ -75,10 +80,14 @@ def require_known_names(names: Iterable[str], known: Collection[str], file: str)
         for name in upper
         if name not in known
         and name not in _OTHERS
+        and name not in _FORMER
         and (name.startswith(PREFIX) or get_close_matches(name, known, 1, _NEAR))
     ]
     if unknown:
         raise SettingsError(f"{file}: {'; '.join(_described(name, known) for name in unknown[:5])}")
+    for name in upper:
+        if name in _FORMER:
+            log.warning("%s: ignored %s", file, _described(name, known))
 
 
 def not_utf8(file: str) -> SettingsError:
@@ -87,5 +96,7 @@ def not_utf8(file: str) -> SettingsError:
 
 
 def _described(name: str, known: Collection[str]) -> str:
+    if name.upper() in _FORMER:
+        return f"{name}: an earlier release had this setting; {_FORMER[name.upper()]}"
     near = get_close_matches(name.upper(), known, 1, 0.6)
     return f"{name[:80]}: no setting has this name" + (f"; did you mean {near[0]}?" if near else "")

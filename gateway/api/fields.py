@@ -106,6 +106,7 @@ Percentile = Annotated[float, Field(ge=95, le=100), _DECIMAL]
 Neighbours = Annotated[int, Field(ge=1, le=100)]
 BlurSigma = Annotated[float, Field(ge=0, le=20), _DECIMAL]
 CoresetRate = Annotated[float, Field(gt=0, le=1), _DECIMAL]
+BitDepth = Annotated[int, Field(ge=8, le=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 EntryCount = Annotated[int, Field(ge=1, le=10_000)]
 Score = Annotated[float, Field(ge=0, le=_LARGEST_SCORE), _DECIMAL]
@@ -132,6 +133,14 @@ FormShape = Annotated[
         description="JSON, in pixels of the image as sent: kind circle (cx, cy, r), annulus (cx, cy, r, r_inner) or "
         "rect (cx, cy, w, h, angle in degrees clockwise); cx and cy default to the centre",
         examples=['{"kind": "circle", "cx": 192, "cy": 192, "r": 180}'],
+    ),
+]
+FormBitDepth = Annotated[
+    BitDepth | None,
+    OR_NULL,
+    Form(
+        description="bits per sample of the camera, for files with more than 8 bits: 12 scales the values 0 to 4095 of "
+        "a 16-bit file to 0 to 255; without it, /infer uses that of the fit",
     ),
 ]
 OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]

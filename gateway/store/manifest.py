@@ -98,6 +98,10 @@ class OkImage(BaseModel):
     brightness: float | None = None
     sharpness: float | None = None
     """As `gateway.images.appearance` measures them; None in what was learned before they were kept."""
+    pixels_sha256: str | None = None
+    """`gateway.images.identity.pixel_digest` of the decoded pixels; None in what was learned before it was kept."""
+    bits: int | None = None
+    """Bits a sample of the file, 8 to 16; None in what was learned before they were kept."""
 
     @property
     def frame(self) -> Frame:
@@ -161,6 +165,8 @@ class Manifest(_Sealed):
     p_score: float
     """Of the leave-one-out scores."""
     mm_per_px: float
+    bit_depth: int | None = None
+    """Bits a sample of the camera, 8 to 16, by which files of more than 8 bits are scaled; None takes the file's."""
     n_embeddings: int
     n_tokens_total: int
     covering_radius: float

@@ -187,3 +187,13 @@ def test_an_unknown_variable_of_the_environment_gives_a_warning_with_the_nearest
 def test_the_settings_of_the_environment_give_no_warning() -> None:
     environment = dict.fromkeys([*Settings.names(), "GATEWAY_EXTRAS", "HOME", "PATH"], "1")
     assert environment_warnings(environment, Settings.names()) == []
+
+
+def test_a_setting_of_an_earlier_release_gives_a_warning_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text("GATEWAY_BANK_CACHE_ENTRIES=64\nGATEWAY_SEED=7\n")
+    assert Settings().seed == 7
+    assert "GATEWAY_BANK_CACHE_ENTRIES: an earlier release had this setting" in caplog.text
+    (warning,) = environment_warnings({"GATEWAY_BANK_CACHE_ENTRIES": "64"}, Settings.names())
+    assert "an earlier release had this setting" in warning

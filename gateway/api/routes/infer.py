@@ -14,6 +14,7 @@ from gateway.api.fields import (
     OR_NULL,
     AreaMm2,
     BlurSigma,
+    FormBitDepth,
     FormMmPerPx,
     FormRoi,
     FormRole,
@@ -85,6 +86,7 @@ async def infer(
     mm_per_px: FormMmPerPx,
     image: OneImage,
     shape: FormShape = None,
+    bit_depth: FormBitDepth = None,
     k: Annotated[Neighbours | None, OR_NULL, Form(description="number of nearest neighbours to average")] = None,
     p_score: Annotated[
         Percentile | None, OR_NULL, Form(description="percentile of the anomaly map that is the score")
@@ -98,7 +100,8 @@ async def infer(
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
     `verdict` is `ng` if the score is above `threshold`, if a region of the blurred map at or above `pixel_threshold`
-    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which.
+    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which. An image that shows nothing is `ng`
+    with the reason `no_picture`, also before calibration.
     """
     parsed, _ = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
@@ -109,6 +112,7 @@ async def infer(
             image_name=image.filename or "image",
             mm_per_px=mm_per_px,
             shape=parsed,
+            bit_depth=bit_depth,
             k=k,
             p_score=p_score,
             blur_sigma=blur_sigma,
@@ -196,6 +200,7 @@ async def _item_request(
             image_name=image.filename or "image",
             mm_per_px=item.mm_per_px,
             shape=parsed,
+            bit_depth=item.bit_depth,
             k=item.k,
             p_score=item.p_score,
             blur_sigma=item.blur_sigma,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, BlurSigma, JsonShape, MmPerPx, Neighbours, Percentile, RoiId, RoleId
+from gateway.api.fields import AreaMm2, BitDepth, BlurSigma, JsonShape, MmPerPx, Neighbours, Percentile, RoiId, RoleId
 from gateway.api.schemas.errors import ErrorEnvelope
 from gateway.api.schemas.requests import RequestBody
 from postprocess.verdict import Verdict, VerdictReason
@@ -29,6 +29,7 @@ class ParamsAnswer(BaseModel):
     blur_sigma: float
     area_mm2_thr: float
     mm_per_px: float
+    bit_depth: int | None = Field(description="bits per sample of the camera; null scales by the bits of the file")
 
 
 class InferAnswer(BaseModel):
@@ -69,6 +70,7 @@ class InferAnswer(BaseModel):
                         "blur_sigma": 1.0,
                         "area_mm2_thr": 1.0,
                         "mm_per_px": 0.2,
+                        "bit_depth": None,
                     },
                     "version": 1,
                     "warnings": [],
@@ -83,7 +85,9 @@ class InferAnswer(BaseModel):
     threshold: float | None = Field(description="null before calibration; then there are no regions")
     pixel_threshold: float | None = Field(description="threshold of regions; null before calibration")
     verdict: Verdict
-    verdict_reason: VerdictReason | None = Field(description="why the verdict is ng; null for any other verdict")
+    verdict_reason: VerdictReason | None = Field(
+        description="why the verdict is ng; null for any other verdict. no_picture: all pixels are equal or transparent"
+    )
     calibration_stale: bool = Field(
         description="whether the thresholds were made for another memory bank or other weights"
     )
@@ -111,6 +115,7 @@ class BatchItem(RequestBody):
     roi_id: RoiId
     mm_per_px: MmPerPx
     shape: JsonShape | None = Field(None, description="as in /infer, or as a JSON object")
+    bit_depth: BitDepth | None = None
     k: Neighbours | None = None
     p_score: Percentile | None = None
     blur_sigma: BlurSigma | None = None
