@@ -65,7 +65,7 @@ def stopped(thread: int) -> Iterator[None]:
         ptrace(_DETACH, thread, None, None)
 
 
-def test_a_stuck_engine_is_told_to_all_who_ask_and_shows_in_ready_until_it_answers(served):
+def test_calls_to_a_stuck_engine_end_with_an_error_and_ready_shows_it_until_it_answers(served):
     with stopped(busiest_thread(served)), ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(served.post, "/infer", "kept", [UNSEEN], "image") for _ in range(3)]
         asked.append(pool.submit(served.post, "/fit_ok", "kept", [png(steel(9))], "images"))
@@ -86,7 +86,7 @@ def test_a_stuck_engine_is_told_to_all_who_ask_and_shows_in_ready_until_it_answe
     assert served.fit("kept", [png(steel(9))])["n_ok_total"] == 4
 
 
-def test_a_stuck_engine_does_not_keep_the_process_from_ending(served):
+def test_a_stuck_engine_does_not_block_the_end_of_the_process(served):
     thread = busiest_thread(served)
     with stopped(thread):
         assert served.post("/infer", "kept", [UNSEEN], "image").status_code == 503
