@@ -98,6 +98,10 @@ class OkImage(BaseModel):
     brightness: float | None = None
     sharpness: float | None = None
     """Measured by `gateway.images.appearance`; None for images that an old gateway learned."""
+    pixels_sha256: str | None = None
+    """Identity of the decoded picture, from `gateway.images.identity`; None for images that an old gateway learned."""
+    bits: int | None = None
+    """Bits of a sample in the file, 8 to 16; None for images that an old gateway learned."""
 
     @property
     def frame(self) -> Frame:
@@ -161,6 +165,8 @@ class Manifest(_Sealed):
     p_score: float
     """Percentile of the leave-one-out scores."""
     mm_per_px: float
+    bit_depth: int | None = None
+    """Bits of a sample of the camera, 8 to 16. Files of more than 8 bits are scaled by it. None takes the file's."""
     n_embeddings: int
     n_tokens_total: int
     covering_radius: float

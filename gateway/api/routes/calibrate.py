@@ -55,7 +55,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         area_mm2_thr=body.area_mm2_thr,
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
-        pixel_threshold=body.pixel_threshold,
+        pixel_threshold="score" if body.pixel_threshold is None else body.pixel_threshold,
     )
 
     def work() -> dict[str, Any]:

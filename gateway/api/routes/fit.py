@@ -3,13 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from pydantic import Field
 
 from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.fit import fit_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
+from gateway.api.fields import OR_NULL, CoresetRate, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Seed
 from gateway.api.inputs import parsed_shape, read_image
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.fit import FitAnswer
@@ -65,15 +64,18 @@ async def fit_ok(
     images: Images,
     shape: FormShape = None,
     coreset_rate: Annotated[
-        Number | None, Form(), Field(gt=0, le=1, description="share of the tokens to keep, usually 0.01 to 0.05")
+        CoresetRate | None, OR_NULL, Form(description="share of the tokens to keep, usually 0.01 to 0.05")
     ] = None,
-    seed: Annotated[int | None, Form(ge=0, lt=2**32, description="seed of the coreset's first centre")] = None,
+    seed: Annotated[Seed | None, OR_NULL, Form(description="seed of the coreset's first centre")] = None,
     spatial_weights: Annotated[
         WeightsMode | None,
+        OR_NULL,
         Form(description="for an ROI without a manual box: variance weights by the spread of the OK maps"),
     ] = None,
     exclude_suspects: Annotated[
-        bool, Form(description="exclude images that look unlike the others; the answer lists them as excluded")
+        bool | None,
+        OR_NULL,
+        Form(description="exclude images that look unlike the others; the answer lists them as excluded"),
     ] = False,
 ) -> Response:
     """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
@@ -82,7 +84,7 @@ async def fit_ok(
     for the leave-one-out scores of these images; the bank learns the whole image. A calibration that rests only on the
     fit's own leave-one-out scores is computed again; any other becomes stale.
     """
-    parsed, warnings = parsed_shape(shape)
+    parsed, shape_json = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
     if not any(upload.filename or upload.size for upload in images):
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
@@ -98,12 +100,11 @@ async def fit_ok(
             images=files,
             mm_per_px=mm_per_px,
             shape=parsed,
-            shape_json=None if parsed is None else shape,
+            shape_json=shape_json,
             coreset_rate=coreset_rate,
             seed=seed,
             spatial_weights=spatial_weights,
-            exclude_suspects=exclude_suspects,
-            warnings=tuple(warnings),
+            exclude_suspects=bool(exclude_suspects),
         )
         result = await while_connected(request, services.fitting.fit(fit))
     return JsonResponse(fit_body(result), headers={"Server-Timing": result.times.header()})

@@ -4,17 +4,31 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response, UploadFile
-from pydantic import FailFast, Field, TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.inspection import inspection_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
-from gateway.api.inputs import parsed_shape, read_image, require_small
+from gateway.api.fields import (
+    OR_NULL,
+    AreaMm2,
+    BlurSigma,
+    FormBitDepth,
+    FormMmPerPx,
+    FormRoi,
+    FormRole,
+    FormShape,
+    Images,
+    Neighbours,
+    OneImage,
+    Percentile,
+)
+from gateway.api.inputs import parsed_json, parsed_shape, read_image
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer
 from gateway.api.security.keys import Caller
+from gateway.api.validation_messages import message_of
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
@@ -72,20 +86,24 @@ async def infer(
     mm_per_px: FormMmPerPx,
     image: OneImage,
     shape: FormShape = None,
-    k: Annotated[int | None, Form(ge=1, le=100, description="number of nearest neighbours to average")] = None,
-    p_score: Annotated[Percentile | None, Form(description="percentile of the anomaly map that is the score")] = None,
-    blur_sigma: Annotated[
-        Number | None, Form(), Field(ge=0, le=20, description="standard deviation of the blur, in pixels")
+    bit_depth: FormBitDepth = None,
+    k: Annotated[Neighbours | None, OR_NULL, Form(description="number of nearest neighbours to average")] = None,
+    p_score: Annotated[
+        Percentile | None, OR_NULL, Form(description="percentile of the anomaly map that is the score")
     ] = None,
-    area_mm2_thr: Annotated[AreaMm2 | None, Form()] = None,
-    heatmap: Annotated[HeatmapMode | None, Form(description="how the heatmap is returned")] = None,
+    blur_sigma: Annotated[
+        BlurSigma | None, OR_NULL, Form(description="standard deviation of the blur, in pixels")
+    ] = None,
+    area_mm2_thr: Annotated[AreaMm2 | None, OR_NULL, Form()] = None,
+    heatmap: Annotated[HeatmapMode | None, OR_NULL, Form(description="how the heatmap is returned")] = None,
 ) -> Response:
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
     `verdict` is `ng` if the score is above `threshold`, if a region of the blurred map at or above `pixel_threshold`
-    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which.
+    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which. An image that shows nothing is `ng`
+    with the reason `no_picture`, also before calibration.
     """
-    parsed, warnings = parsed_shape(shape)
+    parsed, _ = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
     with place.work():
         inspection = InferRequest(
@@ -94,12 +112,12 @@ async def infer(
             image_name=image.filename or "image",
             mm_per_px=mm_per_px,
             shape=parsed,
+            bit_depth=bit_depth,
             k=k,
             p_score=p_score,
             blur_sigma=blur_sigma,
             area_mm2_thr=area_mm2_thr,
             heatmap=heatmap or services.settings.heatmap,
-            warnings=tuple(warnings),
         )
         result = await while_connected(request, services.pipeline.infer(inspection))
     return JsonResponse(inspection_body(result), headers={"Server-Timing": result.times.header()})
@@ -161,16 +179,12 @@ async def infer_batch(
 
 
 def _items(text: str, n_images: int) -> list[BatchItem]:
-    require_small(text, "items", n_images)
     try:
-        return _BATCH.validate_json(text)
+        return _BATCH.validate_python(parsed_json(text, "items", n_images))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(
-            f"items{'.' + where if where else ''}: {first['msg'].removeprefix('Value error, ')}",
-            "Send a JSON array with one object per image.",
-        ) from error
+        message = message_of({**first, "loc": ("items", *first["loc"])})
+        raise InvalidRequestError(message, "Send a JSON array with one object per image.") from error
 
 
 async def _item_request(
@@ -179,19 +193,19 @@ async def _item_request(
     """Return the request of one item, or the error in it."""
     shape = item.shape if item.shape is None or isinstance(item.shape, str) else json.dumps(item.shape)
     try:
-        parsed, warnings = parsed_shape(shape)
+        parsed, _ = parsed_shape(shape)
         return InferRequest(
             key=caller.roi(item.role_id, item.roi_id),
             image=await read_image(image, settings),
             image_name=image.filename or "image",
             mm_per_px=item.mm_per_px,
             shape=parsed,
+            bit_depth=item.bit_depth,
             k=item.k,
             p_score=item.p_score,
             blur_sigma=item.blur_sigma,
             area_mm2_thr=item.area_mm2_thr,
             heatmap=item.heatmap or settings.heatmap,
-            warnings=tuple(warnings),
         )
     except GatewayError as error:
         return error

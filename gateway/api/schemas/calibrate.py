@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, RoiId, RoleId, Score
+from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, PixelThreshold, RoiId, RoleId, Score
+from gateway.api.schemas.requests import RequestBody
 from gateway.store.manifest import Method, OkSource
 
 
-class CalibrateRequest(BaseModel):
+class CalibrateRequest(RequestBody):
     """Scores that `/infer` returned for images known to be OK or NG."""
 
     model_config = ConfigDict(
@@ -51,10 +52,11 @@ class CalibrateRequest(BaseModel):
         description="α, usually 0.01 to 0.1. Without NG scores, the threshold is the OK score of conformal rank "
         "⌈(n+1)(1−α)⌉ instead of p99 plus margin. With NG scores it is not used, and a warning says so",
     )
-    pixel_threshold: Literal["score", "ok_pixels"] | Score = Field(
+    pixel_threshold: PixelThreshold | None = Field(
         "score",
-        description="threshold of regions. score: the threshold of the score. ok_pixels: the same rule applied "
-        "to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. Or a number",
+        description="threshold of regions. score: equal to the threshold of the score. ok_pixels: the same rule "
+        "applied to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. "
+        "Or a number",
     )
 
 

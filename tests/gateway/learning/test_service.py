@@ -49,7 +49,7 @@ class Bench:
         self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
-        banks = VersionCache(self.store, max_entries=4, max_bytes=1 << 30)
+        banks = VersionCache(self.store, max_bytes=1 << 30)
         self.pipeline = InspectionPipeline(
             EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
         )
