@@ -19,10 +19,11 @@ from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.images.decoding import Limits, decode, read_header, to_model_input
 from gateway.inspection.pipeline import HeatmapMode, InferRequest, InspectionPipeline
-from gateway.learning.service import FitRequest, FitService
+from gateway.learning.request import FitRequest
+from gateway.learning.service import FitService
 from gateway.networks import TokenEngine
 from gateway.networks.model_description import GRAPH_FILE, DescriptionError, newest_version
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.manifest import DetectorKind
@@ -67,7 +68,7 @@ class LocalInspector:
         self.engine = RememberingEngine(inner, cache)
         self._services = replace(
             services,
-            engines=(engines := Engines(self.engine, self.settings)),
+            engines=(engines := EngineRegistry(self.engine, self.settings)),
             pipeline=InspectionPipeline(engines, services.banks, services.weighting, self.settings),
             fitting=FitService(self.engine, services.store, services.weighting, self.settings),
         )

@@ -24,7 +24,7 @@ from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.atomic import storage_errors
 from gateway.store.roi_key import RoiKey
@@ -125,7 +125,7 @@ class InspectionPipeline:
 
     def __init__(
         self,
-        engines: Engines,
+        engines: EngineRegistry,
         banks: BankCache,
         weighting: SpatialWeighting,
         settings: Settings,

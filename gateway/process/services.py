@@ -20,7 +20,7 @@ from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines, create_engines
+from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
 from gateway.settings import Settings
@@ -36,7 +36,7 @@ class Services:
     """Made once by `create_services`, handed to every route."""
 
     settings: Settings
-    engines: Engines
+    engines: EngineRegistry
     store: ArtifactStore
     weighting: SpatialWeighting
     banks: BankCache
@@ -54,7 +54,7 @@ class Services:
     @property
     def engine(self) -> TokenEngine:
         """That of the tokens."""
-        return self.engines.tokens
+        return self.engines.token_engine
 
 
 def create_services(settings: Settings) -> Services:
@@ -66,7 +66,7 @@ def create_services(settings: Settings) -> Services:
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    engines = create_engines(settings)
+    engines = create_engine_registry(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)
     banks = BankCache(
@@ -93,7 +93,7 @@ def create_services(settings: Settings) -> Services:
         weighting=weighting,
         banks=banks,
         pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(drift, labels)),
-        fitting=FitService(engines.tokens, store, weighting, settings),
+        fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,

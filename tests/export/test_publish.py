@@ -1,4 +1,4 @@
-"""A version appears whole or not at all, once per model, and only where the runtimes agree with torch."""
+"""A version appears complete or not at all, once per model, and only if the runtimes agree with torch."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ SMALL = ["--input-size", "112", "--layers", "0,1"]
 
 @pytest.fixture
 def options(tmp_path: Path) -> ExportOptions:
-    """Two blocks on a small image: all of the way, in a few seconds."""
+    """Options of a small export: two blocks on a small image, which takes a few seconds."""
     return ExportOptions(weights="seed:0", repository=tmp_path, scales=(112,), layers=(0, 1))
 
 
@@ -35,7 +35,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def visible(folder: Path) -> list[str]:
-    """What is in a model folder beside its lock."""
+    """Return the entries of a model folder without its lock."""
     return sorted(path.name for path in folder.iterdir() if path.name != ".tmp-lock")
 
 
@@ -95,12 +95,12 @@ def test_f32_beyond_its_tolerance_is_not_published(options):
 
 
 @pytest.mark.skipif(not supports_bf16(), reason="this processor has no bf16")
-def test_bf16_beyond_its_tolerance_is_recorded_and_said(options, caplog):
+def test_bf16_beyond_its_tolerance_is_recorded_and_logged(options, caplog):
     parity = read_description(publish(replace(options, tolerance_bf16=1.1))).parity
     assert not parity["openvino-bf16"].passed
     assert parity["openvino-bf16"].tolerance_cosine == 1.1
     assert parity["openvino-f32"].passed
-    assert "serving uses f32" in caplog.text
+    assert "the model is served in f32" in caplog.text
 
 
 def test_scales_share_one_set_of_weights_and_agree_on_every_runtime(options, published):
@@ -111,7 +111,7 @@ def test_scales_share_one_set_of_weights_and_agree_on_every_runtime(options, pub
     assert (version / "model.onnx").stat().st_size < 1.1 * (published / "model.onnx").stat().st_size
 
 
-def test_two_exports_into_one_folder_do_not_meet(options):
+def test_a_second_export_into_the_same_folder_is_refused(options):
     folder = options.repository / "dinov2_vits14"
     folder.mkdir()
     with FileLock(folder / ".tmp-lock"), pytest.raises(ExportError, match="another export"):
@@ -122,7 +122,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", str(tmp_path), *SMALL]
 
     def heed_interrupts() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in a shell's background ignores them
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
 
     with subprocess.Popen(
         command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts

@@ -1,4 +1,4 @@
-"""Images and options with which a student is trained in seconds: the real network over 32 x 32 pixels."""
+"""Images and options for a training of seconds: the real network on 32 x 32 pixels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ def options(repository: Path, *, layers: tuple[str, ...] = ("layer1",), size: in
 
 
 def write_images(folder: Path, count: int, seed: int = 0, size: int = 40) -> list[Path]:
-    """`count` images of parts, none like another."""
+    """Write `count` different images of parts."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i, image in enumerate(camera_images(count, size, seed)):

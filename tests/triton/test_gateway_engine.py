@@ -1,4 +1,4 @@
-"""The gateway with a real Triton behind it: the same answers, batches, and every way that a server can fail."""
+"""The gateway with a real Triton: the same answers, batches, and every failure of a server."""
 
 import asyncio
 import socket
@@ -99,12 +99,12 @@ def test_tokens_are_those_of_the_embedded_engine(triton_server, tmp_path):
             together = await engine.tokens(images, model=engine.model)
         finally:
             await engine.close()
-        # A batch of three is computed otherwise than three of one: equal to the rounding of the precision.
+        # A batch of three is rounded differently from three batches of one.
         np.testing.assert_allclose(together, np.concatenate(singly), atol=5e-3)
         return np.concatenate(singly)
 
     tokens = asyncio.run(through_triton("on"))
-    # fp16 on the wire: 11 bits of each value, all of which are below 1.
+    # The response is fp16: 11 bits per value, and all values are below 1.
     np.testing.assert_allclose(tokens, expected, atol=2**-11)
     np.testing.assert_array_equal(tokens, asyncio.run(through_triton("off")))
 
@@ -235,7 +235,7 @@ def test_a_server_slower_than_the_deadline_is_a_timeout_of_its_own(behind, start
         wait_until(lambda: gateway.post("/infer", "pad", [UNSEEN], "image").status_code == 200)
 
 
-def test_absent_at_start_then_there_without_a_restart(behind, start, launch_triton):
+def test_a_triton_that_starts_later_is_found_without_a_restart(behind, start, launch_triton):
     with launch_triton("late", start=False) as triton, start("early", triton) as gateway:
         assert gateway.client.get("/health").json()["status"] == "ok"
         ready = gateway.client.get("/ready")
@@ -334,7 +334,7 @@ def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(
         assert error["code"] == "model_mismatch"
         assert old[:16] in error["message"]
         assert new[:16] in error["message"]
-        # The remedy that the hint names: one OK image, and all that are stored are learned anew.
+        # The remedy of the hint: with one OK image, all stored images are learned again.
         assert gateway.fit("pad", [png(steel(90))])["n_ok_total"] == 7
         assert gateway.infer("pad", UNSEEN)["version"] == 2
 
@@ -354,6 +354,6 @@ def test_a_server_with_another_model_than_the_gateways_own_is_refused(
 
 
 def shared_memory(server: TritonServer) -> list[str]:
-    """Names of the regions that clients have registered."""
+    """Return the names of the regions that clients have registered."""
     regions = httpx.get(f"http://127.0.0.1:{server.http}/v2/systemsharedmemory/status", timeout=5).json()
     return [region["name"] for region in regions]

@@ -1,4 +1,4 @@
-"""What the server promises by itself, to any client: the gateway builds on it."""
+"""The properties of the server itself, which the gateway relies on."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from gateway.networks.model_description import ModelDescription, read_descriptio
 from tests.triton.conftest import SERVING
 from tests.triton.server import MODEL, PROJECT, SCRIPT, add_version, free_ports
 
-# Of a token on the wire: what fp16 rounds off a number below 1. Measured: the half of it.
+# Rounding error of fp16 for a number below 1. The measured error is half of it.
 FP16_TOLERANCE = 2**-11
 
 
@@ -35,7 +35,7 @@ def image_input(images: np.ndarray) -> InferInput:
 
 
 async def infer(client: triton.InferenceServerClient, images: np.ndarray, **options):
-    """Tokens and the version that made them; or the error's status and message."""
+    """Return the tokens and the version that computed them, or the status and the message of the error."""
     try:
         result = await client.infer(MODEL, [image_input(images)], outputs=[InferRequestedOutput("tokens")], **options)
     except InferenceServerException as error:
@@ -109,7 +109,7 @@ def test_sixteen_clients_at_once_share_executions_and_each_gets_its_own(triton_s
     assert images_run == 16
     assert executions <= 6
     for i, (tokens, _) in enumerate(answers):
-        # In another batch bf16 rounds otherwise; what must not happen is another client's tokens.
+        # bf16 rounds differently in another batch. The tokens of another client differ far more.
         cosine = (tokens[0].astype(np.float32) * expected[i % 4]).sum(-1)
         assert cosine.min() > 0.999
 
@@ -165,7 +165,7 @@ def test_an_inspection_goes_before_the_waiting_batches_of_a_fit(triton_server, i
     assert sorted(order[:2]) == ["fit", "inspection"], "after the batch that was in its execution already"
 
 
-def test_who_waits_longer_than_he_asked_for_is_refused(triton_server, images):
+def test_a_request_that_waits_longer_than_its_timeout_is_refused(triton_server, images):
     async def work(client):
         with triton_server.held():
             fit = asyncio.create_task(infer(client, np.concatenate([images, images]), priority=FIT_PRIORITY))
@@ -179,7 +179,7 @@ def test_who_waits_longer_than_he_asked_for_is_refused(triton_server, images):
     assert connected(triton_server, work) == ("StatusCode.UNAVAILABLE", "Request timeout expired")
 
 
-def test_a_request_that_is_cancelled_while_it_waits_is_not_run(triton_server, images):
+def test_a_request_that_is_cancelled_in_the_queue_is_not_run(triton_server, images):
     async def work(client):
         batch = np.concatenate([images, images])
         with triton_server.held():
@@ -286,7 +286,7 @@ def test_a_reload_in_mid_traffic_gives_each_answer_the_number_of_the_model_that_
     assert old[0] in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND")
 
 
-def test_a_version_that_is_not_what_the_configuration_says_is_not_loaded(launch_triton, model, other_version, images):
+def test_a_version_that_differs_from_the_configuration_is_not_loaded(launch_triton, model, other_version, images):
     async def work(client):
         folder = server.model_folder / "1"
         for name in ("model.json", "model.onnx"):
@@ -330,12 +330,12 @@ def test_with_the_restrictions_of_compose_a_gateway_may_infer_and_not_administer
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_clean_end_answers_what_is_under_way_and_leaves_no_process(launch_triton, images, number):
+def test_a_clean_stop_answers_running_requests_and_leaves_no_process(launch_triton, images, number):
     async def work(client):
         with server.held():
             waiting = [asyncio.create_task(infer(client, images, priority=1)) for _ in range(3)]
             await queued(server, 2)
-            # As a terminal does for Ctrl-C: to all of them.
+            # To all processes, as a terminal does for Ctrl-C.
             os.killpg(server.pid, number)
         return await asyncio.gather(*waiting)
 
@@ -348,7 +348,7 @@ def test_a_clean_end_answers_what_is_under_way_and_leaves_no_process(launch_trit
     assert "ready: dinov2_vits14 by the python backend" in server.said()
 
 
-def test_a_killed_server_leaves_no_process_and_comes_back(launch_triton, model, images):
+def test_a_killed_server_leaves_no_process_and_restarts(launch_triton, model, images):
     with launch_triton("killed", options=ServingOptions("python", max_batch_size=1)) as server:
         server.kill()
         deadline = time.monotonic() + 120
@@ -370,7 +370,7 @@ def start(*arguments: object) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_port_that_is_taken_is_named(triton_installed, launch_triton):
+def test_an_occupied_port_is_named(triton_installed, launch_triton):
     with launch_triton("never", start=False) as server, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         http, metrics = free_ports(2)
@@ -388,7 +388,7 @@ def test_without_an_export_it_says_what_to_run(triton_installed, tmp_path):
     assert "python -m export" in done.stderr
 
 
-def test_a_backend_that_the_wheel_has_not_is_refused(triton_installed):
+def test_a_backend_that_the_wheel_lacks_is_refused(triton_installed):
     done = start("--backend", "tensorrt")
     assert done.returncode == 1
     assert "Python backend alone" in done.stderr

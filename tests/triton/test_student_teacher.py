@@ -1,4 +1,4 @@
-"""A trained student-teacher model behind the real server: the map of one process and of the other is the same."""
+"""A trained student-teacher model on the real server: its maps equal those of the gateway's process."""
 
 import asyncio
 import base64
@@ -49,7 +49,7 @@ def precision(request) -> Precision:
 
 @pytest.fixture(scope="module")
 def model(trained: Path, precision: Precision) -> StudentDescription:
-    """The model, as passed or not passed in bf16: the server takes what was passed."""
+    """The model, with its check in bf16 passed or failed. The server uses bf16 only if it passed."""
     found = read_student(trained)
     bf16 = found.parity.get("openvino-bf16")
     parity = {} if bf16 is None else {"openvino-bf16": bf16.model_copy(update={"passed": precision == "bf16"})}
@@ -74,7 +74,7 @@ def server(version: Path, triton_installed: None, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def served(server: TritonServer) -> Ask:
-    """Gives the server images; what comes back are the maps and what the server says of the model that made them."""
+    """Send images to the server. Return the maps, and the server's description of the model."""
 
     async def ask(images: np.ndarray) -> tuple[np.ndarray, StudentDescription]:
         async with triton.InferenceServerClient(server.url) as client:
@@ -108,7 +108,7 @@ def test_the_map_of_the_server_is_that_of_onnx_runtime_as_far_as_its_precision_g
 def test_a_gateway_over_the_server_answers_as_one_with_the_network_inside(
     launch, server, version, images_and_version, precision, tmp_path
 ):
-    """Also with the model of another training under the same name: told apart by the fingerprint."""
+    """The fingerprint also distinguishes the model of another training with the same name."""
     models = tmp_path / "models"
     other_ok, other = trained_once(14, 40)
 

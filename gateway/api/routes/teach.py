@@ -40,7 +40,7 @@ from gateway.errors import (
     UnknownVersionError,
     UnsupportedImageError,
 )
-from gateway.learning.service import FitRequest, FitResult
+from gateway.learning.request import FitRequest, FitResult
 from gateway.store.manifest import ScoreSummary
 from gateway.store.rollback import forget, roll_back
 from gateway.worker_threads import in_thread

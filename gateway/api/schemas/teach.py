@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, RoiId, RoleId, Score
-from gateway.learning.service import CalibrationState
+from gateway.learning.request import CalibrationState
 from gateway.store.manifest import Method, OkSource, ScoreSummary, WeightsRecipe
 
 

@@ -15,7 +15,7 @@ from gateway.detectors.memory_bank.search.neighbours import (
     faiss_available,
 )
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.store.arrays import npz_bytes, read_npz
 from gateway.store.manifest import INDEX, MEMORY, FileName, Manifest
 
@@ -72,9 +72,9 @@ class MemoryBankDetector:
         if not is_right:
             raise ValueError("the memory bank is not the one that the manifest describes")
 
-    async def engine(self, engines: Engines) -> TokenEngine:
+    async def engine(self, engines: EngineRegistry) -> TokenEngine:
         """See `Detector.engine`."""
-        return engines.tokens
+        return engines.token_engine
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
         """See `Detector.neighbours`."""
