@@ -46,7 +46,7 @@ def calibrate(disk: SmallDisk):
 
 def roll_back(disk: SmallDisk):
     """To the newest of the others."""
-    store = ArtifactStore(disk.models_dir, keep_versions=5, search="faiss")
+    store = ArtifactStore(disk.models_dir, keep_versions=5)
     ref = store.current(KEY)
     number = max(kept for kept in store.kept(KEY, ref) if kept != ref.number)
     return disk.gateway.client.post("/rois/steel/kept/rollback", json={"version": number})
@@ -71,7 +71,7 @@ CHANGES = [fit, calibrate, roll_back, remove_image, heatmap_by_path]
 def state(disk: SmallDisk):
     """What the gateway answers for the ROI, and what a process that starts now finds on disk."""
     detail = answered(disk.gateway.client.get("/rois/steel/kept"))
-    store = ArtifactStore(disk.models_dir, keep_versions=5, search="faiss")
+    store = ArtifactStore(disk.models_dir, keep_versions=5)
     loaded = load_version(store, KEY, store.current(KEY))
     assert loaded.damaged == ()
     return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY, loaded.manifest)
