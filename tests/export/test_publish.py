@@ -111,7 +111,7 @@ def test_scales_share_one_set_of_weights_and_agree_on_every_runtime(options, pub
     assert (version / "model.onnx").stat().st_size < 1.1 * (published / "model.onnx").stat().st_size
 
 
-def test_two_exports_into_one_folder_do_not_meet(options):
+def test_a_second_export_into_the_same_folder_is_refused(options):
     folder = options.repository / "dinov2_vits14"
     folder.mkdir()
     with FileLock(folder / ".tmp-lock"), pytest.raises(ExportError, match="another export"):

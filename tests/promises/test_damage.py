@@ -110,7 +110,7 @@ def test_nothing_is_served_from_a_damaged_file_and_the_answer_says_so(fitted, fu
 
 def test_every_flip_and_truncation_of_every_file_is_noticed_by_verify(fitted, full, record_property):
     """Also of what no inspection reads: older versions, OK images and their tokens."""
-    store = ArtifactStore(fitted.gateway.models_dir, keep_versions=5, search="faiss")
+    store = ArtifactStore(fitted.gateway.models_dir, keep_versions=5)
     assert list(damages(store, KEY)) == []
     n = 0
     for path in fitted.files:

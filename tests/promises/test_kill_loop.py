@@ -103,7 +103,7 @@ def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bo
         name = f"{'torn' if torn else 'killed'} {next(numbers)}"
         return launch(name, command=command, models_dir=models_dir, model_repository=repository)
 
-    store = ArtifactStore(models_dir, keep_versions=5, search="faiss")
+    store = ArtifactStore(models_dir, keep_versions=5)
     alone = [OneClient(f"alone {i}", random.Random(rng.random())) for i in range(3)]
     crowds: list[ManyClients] = []
     n_killed = 0

@@ -185,7 +185,7 @@ class TritonServer:
         return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        """End it as a crash does; the processes of the Python backend end by themselves."""
+        """Kill the server, as a crash does. The processes of the Python backend end by themselves."""
         shared = self._shared_memory()
         self.stop(signal.SIGKILL)
         for path in shared:

@@ -235,7 +235,7 @@ def test_a_server_slower_than_the_deadline_is_a_timeout_of_its_own(behind, start
         wait_until(lambda: gateway.post("/infer", "pad", [UNSEEN], "image").status_code == 200)
 
 
-def test_absent_at_start_then_there_without_a_restart(behind, start, launch_triton):
+def test_a_triton_that_starts_later_is_found_without_a_restart(behind, start, launch_triton):
     with launch_triton("late", start=False) as triton, start("early", triton) as gateway:
         assert gateway.client.get("/health").json()["status"] == "ok"
         ready = gateway.client.get("/ready")

@@ -24,7 +24,7 @@ from gateway.networks.model_description import ModelDescription, read_descriptio
 from tests.triton.conftest import SERVING
 from tests.triton.server import MODEL, PROJECT, SCRIPT, add_version, free_ports
 
-# Of a token on the wire: what fp16 rounds off a number below 1. Measured: the half of it.
+# Rounding error of fp16 for a number below 1. The measured error is half of it.
 FP16_TOLERANCE = 2**-11
 
 
@@ -286,7 +286,7 @@ def test_a_reload_in_mid_traffic_gives_each_answer_the_number_of_the_model_that_
     assert old[0] in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND")
 
 
-def test_a_version_that_is_not_what_the_configuration_says_is_not_loaded(launch_triton, model, other_version, images):
+def test_a_version_that_differs_from_the_configuration_is_not_loaded(launch_triton, model, other_version, images):
     async def work(client):
         folder = server.model_folder / "1"
         for name in ("model.json", "model.onnx"):
@@ -335,7 +335,7 @@ def test_a_clean_stop_answers_running_requests_and_leaves_no_process(launch_trit
         with server.held():
             waiting = [asyncio.create_task(infer(client, images, priority=1)) for _ in range(3)]
             await queued(server, 2)
-            # As a terminal does for Ctrl-C: to all of them.
+            # To all processes, as a terminal does for Ctrl-C.
             os.killpg(server.pid, number)
         return await asyncio.gather(*waiting)
 
@@ -348,7 +348,7 @@ def test_a_clean_stop_answers_running_requests_and_leaves_no_process(launch_trit
     assert "ready: dinov2_vits14 by the python backend" in server.said()
 
 
-def test_a_killed_server_leaves_no_process_and_comes_back(launch_triton, model, images):
+def test_a_killed_server_leaves_no_process_and_restarts(launch_triton, model, images):
     with launch_triton("killed", options=ServingOptions("python", max_batch_size=1)) as server:
         server.kill()
         deadline = time.monotonic() + 120
