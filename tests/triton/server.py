@@ -67,6 +67,8 @@ class TritonServer:
     model: str = MODEL
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     starts: int = 0
+    sessions: list[int] = field(default_factory=list, repr=False)
+    """Process groups of all starts."""
 
     @property
     def url(self) -> str:
@@ -109,6 +111,7 @@ class TritonServer:
                 # A separate session: leftover processes can be found, and a Ctrl-C of the tests does not reach it.
                 start_new_session=True,
             )
+        self.sessions.append(self.process.pid)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the server says that the model is ready, or fail with its log."""
@@ -210,5 +213,7 @@ def running_triton(
             except subprocess.TimeoutExpired:
                 pass
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(server.pid, signal.SIGKILL)
+                # A stub of a killed server may hang on a lock in shared memory, and then never ends by itself.
+                for group in server.sessions:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(group, signal.SIGKILL)
