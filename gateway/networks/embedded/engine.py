@@ -56,7 +56,7 @@ class EmbeddedEngine:
         return "cuda" if self._settings.device == "cuda" else "cpu"
 
     async def start(self) -> None:
-        """Load the model and run it once, so that the first request does not wait for that."""
+        """Load the model and run it with one image and with a full batch, so that the first request does not wait."""
         try:
             model, network = await asyncio.to_thread(self._load)
         except Exception as error:  # noqa: BLE001 - runtimes raise their own exceptions; /ready shows them
@@ -76,7 +76,8 @@ class EmbeddedEngine:
         if model.has_random_weights:
             log.warning("the model %s has RANDOM weights (%s): scores mean nothing", model.name, model.weights.detail)
         network = open_network(graph, model, self._settings)
-        network.run(np.zeros((1, model.input_size, model.input_size, 3), np.uint8))
+        for batch in sorted({1, network.largest_batch}):
+            network.run(np.zeros((batch, model.input_size, model.input_size, 3), np.uint8))
         return model, network
 
     @property

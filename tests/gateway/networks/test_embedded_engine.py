@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
@@ -44,7 +45,7 @@ def test_tokens_are_those_of_onnx_runtime_for_any_batch(model_repository: Path, 
         engine = EmbeddedEngine(settings_for(model_repository, tmp_path, precision="f32", device="cpu"))
         await engine.start()
         assert (await engine.ready()).runtime == "openvino-f32"
-        tokens = await engine.tokens(images, model=model)  # 6 = one batch of 4 and two of 1
+        tokens = await engine.tokens(images, model=model)
         assert tokens.shape == (6, 729, 768)
         np.testing.assert_allclose(tokens, expected, atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(tokens, axis=-1), 1, atol=1e-4)
@@ -77,6 +78,40 @@ def test_bf16_is_used_only_where_the_export_passed_in_it(model_repository: Path,
     del description["parity"]["openvino-bf16"]
     path.write_text(json.dumps(description))
     assert asyncio.run(runtime()) == "openvino-f32"
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the threads that compiled a graph, in order."""
+    threads: list[str] = []
+    compile_model = openvino.Core.compile_model
+
+    def counted(*arguments: object, **options: object) -> object:
+        threads.append(threading.current_thread().name)
+        return compile_model(*arguments, **options)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", counted)
+    return threads
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_the_thread_of_the_inspections_compiles_nothing(
+    small_model_repository: Path, tmp_path: Path, compilations: list[str], priority: Priority
+) -> None:
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(small_model_repository, tmp_path, device="cpu"))
+        await engine.start()
+        at_start = list(compilations)
+        size = engine.model.input_size
+        for count in (4, 1, 5, 16):  # the first batch of 4 comes first
+            images = np.zeros((count, size, size, 3), np.uint8)
+            assert len(await engine.tokens(images, model=engine.model, priority=priority)) == count
+        await engine.close()
+        assert at_start
+        assert compilations == at_start
+        assert not any(name.startswith("engine") for name in compilations)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}'])
@@ -147,7 +182,7 @@ def test_a_cancelled_waiter_does_not_block_the_others() -> None:
 class Blocking:
     """A network that does not answer until `may_end` is set."""
 
-    runtime, device, batch_sizes = "blocking", "cpu", (2, 1)
+    runtime, device, largest_batch = "blocking", "cpu", 2
 
     def __init__(self) -> None:
         self.entered, self.may_end = threading.Event(), threading.Event()
