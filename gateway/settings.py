@@ -140,7 +140,9 @@ class Settings(BaseSettings):
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of its ROI")
     bank_cache_entries: int = Field(64, gt=0, description="memory banks kept loaded")
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
-    networks_kept: int = Field(16, gt=0, description="student-teacher networks kept compiled, or channels to Triton's")
+    network_cache_bytes: int = Field(
+        4 * 2**30, gt=0, description="memory of all student networks that stay compiled, estimated from their size"
+    )
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
 
     state_dir: Path = Field(Path(".state"), description="recent scores of each ROI, for drift; of this host alone")

@@ -414,8 +414,10 @@ def test_only_images_that_the_student_trained_on_are_said_to_be_learned(trained,
         assert any("one of the OK images learned" in warning for warning in warnings) is is_told, part
 
 
-def test_no_more_networks_are_kept_than_are_allowed(trained, launch, small_model_repository):
-    with launch("student-few", model_repository=small_model_repository, networks_kept=1, precision="f32") as gateway:
+def test_one_network_serves_two_rois_when_no_more_fits(trained, launch, small_model_repository):
+    with launch(
+        "student-few", model_repository=small_model_repository, network_cache_bytes=1, precision="f32"
+    ) as gateway:
         publish(trained, gateway, "steel/one")
         publish(trained, gateway, "steel/two")  # the same model: the same network
         scores = {infer(gateway, UNSEEN, roi)["score"] for roi in ("one", "two", "one")}

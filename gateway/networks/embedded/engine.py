@@ -64,6 +64,7 @@ class EmbeddedEngine:
             log.error("embedded engine: %s", self._reason)
             return
         self._model, self._network, self._reason = model, network, None
+        self._given = None  # the network keeps its own copy of the weights
         log.info("embedded engine: %s, model %s", network.runtime, model.fingerprint[:16])
 
     def _load(self) -> tuple[ModelDescription, Network]:

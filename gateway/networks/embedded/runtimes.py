@@ -41,6 +41,19 @@ def supports_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def network_bytes(model: ModelDescription, graph_bytes: int) -> int:
+    """Estimate the memory of a compiled network, without compiling it.
+
+    Measured for student-teacher networks in f32: 60 MB for a graph of 21 MB, 204 MB for one of 85 MB, and 3.5 MB more
+    for an image of 256 instead of 128 pixels. bf16 takes a fifth less. The estimate is up to a tenth higher.
+
+    Args:
+        model: the description of the graph.
+        graph_bytes: size of the ONNX file.
+    """
+    return round(2.4 * graph_bytes) + 12 * 2**20 + 96 * model.input_size**2
+
+
 class OpenVinoNetwork:
     """OpenVINO on CPU with static shapes, one image at a time.
 
