@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label as connected
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from postprocess.binomial import limits
 
 FPR_LIMIT = 0.3
 _CONNECTED_BY_EDGE_OR_CORNER = np.ones((3, 3), np.int8)
@@ -66,8 +67,7 @@ def rate(wrong: Sequence[bool]) -> Rate:
         >>> rate([True, False, False, False]).share
         0.25
     """
-    interval = binomtest(sum(wrong), len(wrong)).proportion_ci(0.95, "exact")
-    return Rate(sum(wrong), len(wrong), float(interval.low), float(interval.high))
+    return Rate(sum(wrong), len(wrong), *limits(sum(wrong), len(wrong), 0.95))
 
 
 def image_metrics(scores: Sequence[float], is_ng: Sequence[bool]) -> ImageMetrics:

@@ -12,7 +12,7 @@ from export.onnx_writer import INPUT, OUTPUT, onnx_bytes, write
 from export.parity import TOLERANCE_COSINE, check_parity
 from export.token_graph import TokenGraph, check_layout
 from export.versions import DEFAULT_REPOSITORY, aside, check_name, locked, move_into_place
-from export.weights import HUB
+from export.weights import HUB, Weights
 from gateway.networks.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
@@ -64,11 +64,12 @@ def publish(options: ExportOptions) -> Path:
     check_name(options.name)
     check_layout(options.scales, options.layers)
     started = time.monotonic()
-    graph, description, data = _build(options)
+    weights = load_weights(options.weights)
     model_folder = options.repository / options.name
     try:
         model_folder.mkdir(parents=True, exist_ok=True)
-        with locked(model_folder):
+        with locked(model_folder):  # before the work, so that nobody works in vain
+            graph, description, data = _build(options, weights)
             same = None if options.force else _newest_if_same(model_folder, description)
             if same is not None:
                 _logger.info(
@@ -93,8 +94,7 @@ def publish(options: ExportOptions) -> Path:
     return version
 
 
-def _build(options: ExportOptions) -> tuple[TokenGraph, ModelDescription, bytes]:
-    weights = load_weights(options.weights)
+def _build(options: ExportOptions, weights: Weights) -> tuple[TokenGraph, ModelDescription, bytes]:
     graph = TokenGraph(weights, scales=options.scales, layers=options.layers)
     _logger.info(
         "tracing: %s [B, %d, %d, 3] -> %s [B, %d, %d]",

@@ -1,1 +1,1 @@
-"""Version to calibration: thresholds from OK maps and scores, and what to expect of them."""
+"""From a version to its calibration: thresholds from OK maps and scores, and the false alarms to expect."""

@@ -1,4 +1,4 @@
-"""Calibration of a stored ROI: which scores count, what is kept, and what a new fit makes of it."""
+"""Calibration of a stored ROI: which scores it uses, what is stored, and how it is redone after a fit."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from gateway.calibration.false_alarms import false_alarms
 from gateway.calibration.ok_scores import blind_area_mm2, n_rejected, ok_peaks, ok_scores
-from gateway.calibration.threshold import Threshold, choose_threshold, false_alarms
+from gateway.calibration.threshold import Threshold, choose_threshold
 from gateway.errors import InvalidRequestError
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
@@ -19,26 +20,26 @@ from gateway.store.ok_maps import OkMaps
 from gateway.store.roi_key import RoiKey
 
 PixelThreshold = Literal["score", "ok_pixels"] | float
-"""Of regions: the score's threshold, from the OK maps' own pixels, or a number."""
+"""Source of the threshold of regions: the threshold of the score, the pixels of the OK maps, or a number."""
 
-_OF: dict[OwnSource, str] = {
-    "leave-one-out": "leave-one-out, of images that the bank learned",
-    "validation": "of the validation images, by which the training was ended",
+_SCORES_ARE: dict[OwnSource, str] = {
+    "leave-one-out": "leave-one-out scores of images that the bank learned",
+    "validation": "scores of the validation images, which also ended the training",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRequest:
-    """Scores of OK and NG images, and what to make of them; what is None comes from the settings."""
+    """Scores of OK and NG images, and parameters. For parameters that are None, the settings decide."""
 
     mm_per_px: float
     ok_scores: Sequence[float] = ()
-    """Of unseen OK images; empty takes the leave-one-out scores of the fit."""
+    """Scores of unseen OK images; if empty, the leave-one-out scores of the fit count."""
     ng_scores: Sequence[float] = ()
     area_mm2_thr: float | None = None
-    """Regions smaller than this are dropped by `/infer` from now on."""
+    """From now on, `/infer` drops regions smaller than this."""
     score_percentile: float | None = None
-    """That the scores were made with."""
+    """Percentile that the scores were made with."""
     false_alarm_rate: float | None = None
     pixel_threshold: PixelThreshold = "score"
     margin: float | None = None
@@ -47,14 +48,15 @@ class CalibrationRequest:
 def calibrate(
     store: ArtifactStore, settings: Settings, key: RoiKey, request: CalibrationRequest
 ) -> tuple[Manifest, Calibration, list[str]]:
-    """Choose the thresholds of an ROI and store them. Blocks: call it from a worker thread.
+    """Choose the thresholds of an ROI and store them. This blocks: call it from a worker thread.
 
     Returns:
-        The version that they are made for, what was stored, and warnings.
+        The version that was calibrated, the stored calibration, and warnings.
 
     Raises:
-        UnknownRoiError: never fitted.
-        InvalidRequestError: no OK score, given or from the fit, or no leave-one-out maps to take what was asked from.
+        UnknownRoiError: the ROI was never fitted.
+        InvalidRequestError: there is no OK score, neither given nor from the fit, or the request needs leave-one-out
+            maps and the version has none.
     """
     store.current(key)
     with store.lock(key, settings.fit_lock_timeout_s):
@@ -81,7 +83,7 @@ def _change(store: ArtifactStore, key: RoiKey, manifest: Manifest, calibration: 
 
 
 def state_of(manifest: Manifest, calibration: Calibration | None) -> Literal["none", "current", "stale"]:
-    """How a calibration stands to a version."""
+    """Return whether a version has a calibration that was made for it (current) or for another one (stale)."""
     if calibration is None:
         return "none"
     return "stale" if calibration.is_stale(manifest) else "current"
@@ -90,23 +92,23 @@ def state_of(manifest: Manifest, calibration: Calibration | None) -> Literal["no
 def derive(
     manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, request: CalibrationRequest
 ) -> tuple[Calibration, list[str]]:
-    """Choose the thresholds of a version; stores nothing.
+    """Choose the thresholds of a version, without storing them.
 
     Args:
-        manifest: of the version, published or not.
-        ok_maps: its leave-one-out maps, or None where it has none.
-        settings: defaults.
-        request: the scores.
+        manifest: manifest of the version, which may be unpublished.
+        ok_maps: leave-one-out maps of the version, or None if it has none.
+        settings: the defaults.
+        request: the scores and parameters.
 
     Returns:
         The calibration, not yet bound to the version, and warnings.
 
     Raises:
-        InvalidRequestError: as `calibrate`.
+        InvalidRequestError: as in `calibrate`.
     """
-    percentile = _first(request.score_percentile, settings.p_score)
-    area_mm2_thr = _first(request.area_mm2_thr, settings.area_mm2_thr)
-    margin = _first(request.margin, settings.threshold_margin)
+    percentile = settings.p_score if request.score_percentile is None else request.score_percentile
+    area_mm2_thr = settings.area_mm2_thr if request.area_mm2_thr is None else request.area_mm2_thr
+    margin = settings.threshold_margin if request.margin is None else request.margin
     scores = request.ok_scores or _leave_one_out_scores(manifest, ok_maps, percentile)
     chosen = choose_threshold(scores, request.ng_scores, margin, request.false_alarm_rate)
     pixel_threshold = _pixel_threshold(manifest, ok_maps, settings, request, margin, chosen)
@@ -148,24 +150,23 @@ def derive(
     if ok_maps is not None and false_alarms(n_above, len(ok_maps.frames)).low > expected.rate:
         warnings.append(
             f"pixel_threshold: regions would reject {n_above} of {len(ok_maps.frames)} OK images, the score alone "
-            f"is expected to reject {expected.rate:.1%}: raise area_mm2_thr, or ask for pixel_threshold ok_pixels"
+            f"is expected to reject {expected.rate:.1%}: raise area_mm2_thr, or set pixel_threshold to ok_pixels"
         )
     return calibration, warnings
 
 
 def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, before: Calibration) -> Calibration | None:
-    """What a calibration becomes for another version of its ROI.
+    """Redo a calibration for another version of its ROI, by the same rule.
 
     Args:
-        manifest: of that version, published or not.
-        ok_maps: its leave-one-out maps.
-        settings: defaults.
+        manifest: manifest of that version, which may be unpublished.
+        ok_maps: leave-one-out maps of that version.
+        settings: the defaults.
         before: the calibration so far.
 
     Returns:
-        The thresholds of the same rule over that version's leave-one-out scores, not yet bound to it, or None where the
-        rule rests on something that a client measured against the bank of then: OK scores, NG scores or a threshold of
-        its own.
+        The thresholds for that version, not yet bound to it. None if the calibration rests on something that a client
+        measured against the earlier bank: OK scores, NG scores or a given threshold.
     """
     if not before.rests_on_the_fit_alone or ok_maps is None:
         return None
@@ -182,7 +183,10 @@ def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, befor
 
 
 def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
-    """Area in mm² that the score's percentile hides, for the OK image of median size; a mean of the top hides none."""
+    """Return the defect area in mm² that the score cannot see, for the OK image of median size.
+
+    A percentile hides the pixels above it. A mean of the highest values hides none: the area is 0.
+    """
     if manifest.score_rule == "top_mean":
         return 0.0
     percentile = manifest.p_score if calibration is None else calibration.score_percentile
@@ -191,29 +195,29 @@ def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
 
 
 def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
-    """One warning where defects that count by their area can hide from the score."""
+    """Warn if the score cannot see defects that are large enough to count."""
     hidden = blind_area(manifest, calibration)
     if hidden <= calibration.area_mm2_thr:
         return []
     return [
         f"score_percentile: {calibration.score_percentile:g} hides defects of up to {hidden:.3g} mm² from the score, "
-        f"more than area_mm2_thr, {calibration.area_mm2_thr:g} mm²: those are rejected by their region alone"
+        f"more than area_mm2_thr, {calibration.area_mm2_thr:g} mm²: only their regions reject them"
     ]
 
 
 def _leave_one_out_scores(manifest: Manifest, ok_maps: OkMaps | None, percentile: float) -> Sequence[float]:
     if not manifest.ok_scores:
         raise InvalidRequestError(
-            f"ok_scores: none was given, and {manifest.role_id}/{manifest.roi_id} has none of its own: "
+            f"ok_scores: missing, and {manifest.role_id}/{manifest.roi_id} has no leave-one-out scores: "
             "its memory bank holds tokens of one OK image only",
-            "Fit more OK images, or give the scores that /infer answers for OK images.",
+            "Fit more OK images, or send the scores that /infer answers for OK images.",
         )
     if percentile == manifest.p_score:
         return manifest.ok_scores
     if ok_maps is None:
         raise InvalidRequestError(
             f"score_percentile: {percentile:g}, but the scores of the fit are percentile {manifest.p_score:g}",
-            "Give ok_scores made with this percentile, or leave score_percentile out.",
+            "Send ok_scores made with this percentile, or leave score_percentile out.",
         )
     return ok_scores(ok_maps, percentile)
 
@@ -226,11 +230,11 @@ def _pixel_threshold(
     margin: float,
     chosen: Threshold,
 ) -> float:
-    """The threshold of regions.
+    """Return the threshold of regions.
 
-    From the OK maps' own pixels it is the rule of the score's threshold without NG, applied to the highest value of
-    each blurred leave-one-out map, and just above that value: an OK image then shows any region, however small, no
-    oftener than its score is rejected.
+    For `ok_pixels`, the rule of the score's threshold without NG is applied to the highest value of each blurred
+    leave-one-out map, and the threshold is just above that value. An OK image then shows a region, however small, no
+    more often than its score is rejected.
     """
     wish = request.pixel_threshold
     if wish == "score":
@@ -241,11 +245,11 @@ def _pixel_threshold(
         raise InvalidRequestError(
             f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
             f"{manifest.role_id}/{manifest.roi_id} has none",
-            "Fit two or more OK images, or give a number.",
+            "Fit two or more OK images, or send a number.",
         )
     peaks = ok_peaks(ok_maps, settings.blur_sigma)
     level = choose_threshold(peaks, [], margin, request.false_alarm_rate).threshold
-    # Regions begin at the threshold, and are compared in float32: the image that set it must not show one.
+    # Regions begin at the threshold and are compared in float32: the image that set it must show none.
     return float(np.nextafter(np.float32(level), np.float32(math.inf)))
 
 
@@ -263,19 +267,15 @@ def _rate_warnings(manifest: Manifest, calibration: Calibration) -> list[str]:
     if asked is None:
         return []
     if calibration.method != "conformal":
-        return [f"false_alarm_rate: {asked:g} was not used: with NG scores the threshold lies between the two"]
+        return [f"false_alarm_rate: {asked:g} was not used: with NG scores, the threshold lies between OK and NG"]
     if calibration.n_ok_needed:
         return [
-            f"false_alarm_rate: {asked:g} cannot be had from {calibration.n_ok} OK scores, {calibration.n_ok_needed} "
-            "more are needed: the threshold is the largest of them"
+            f"false_alarm_rate: {asked:g} needs {calibration.n_ok_needed} more OK scores than the {calibration.n_ok} "
+            "there are: the threshold is the largest of these"
         ]
     if not calibration.guaranteed:
         return [
-            f"false_alarm_rate: {asked:g} holds about, not as a guarantee, since the scores are "
-            f"{_OF[manifest.ok_source]}: give ok_scores of other images for one"
+            f"false_alarm_rate: {asked:g} holds approximately, not as a guarantee: the OK scores are "
+            f"{_SCORES_ARE[manifest.ok_source]}. For a guarantee, send ok_scores of other images"
         ]
     return []
-
-
-def _first(*values: float | None) -> float:
-    return next(value for value in values if value is not None)

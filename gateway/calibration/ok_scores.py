@@ -1,4 +1,4 @@
-"""What the leave-one-out maps of OK images say: their scores, their peaks, and how many a threshold rejects."""
+"""Scores and peaks of the leave-one-out maps of OK images, and how many of them a threshold rejects."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -13,12 +13,12 @@ from postprocess.verdict import judge
 
 
 def ok_scores(maps: OkMaps, percentile: float) -> list[float]:
-    """Score each OK image as `/infer` does, in the order of the images."""
+    """Return the score of each OK image, as `/infer` computes it, in the order of the images."""
     return [score for _, score, _ in _scored(maps, percentile)]
 
 
 def ok_peaks(maps: OkMaps, blur_sigma: float) -> list[float]:
-    """Return the highest value of each blurred map inside its mask: the level at which its first region appears."""
+    """Return the highest value of each blurred map inside its mask. Its first region appears at this level."""
     peaks = []
     for full, _, mask in _scored(maps, 100):
         blurred = blur(full, blur_sigma)
@@ -36,7 +36,7 @@ def n_rejected(
     mm_per_px: float,
     area_mm2_thr: float,
 ) -> int:
-    """Count the OK images that `/infer` would call NG, by their score or by a region."""
+    """Return the number of OK images that `/infer` would reject, by their score or by a region."""
     n = 0
     for full, score, mask in _scored(maps, percentile):
         regions = find_regions(blur(full, blur_sigma), pixel_threshold, mm_per_px, area_mm2_thr, mask)
@@ -45,7 +45,7 @@ def n_rejected(
 
 
 def _scored(maps: OkMaps, percentile: float) -> Iterator[tuple[NDArray[np.float32], float, NDArray[np.bool_] | None]]:
-    """Each image's weighted map at its own size, float32 [H, W], its score, and its mask."""
+    """Yield the weighted map of each image at the size of the image, float32 [H, W], its score and its mask."""
     for distances, frame in zip(maps.distances, maps.frames, strict=True):
         mask = frame.mask()
         full, score = scored_map(
@@ -61,16 +61,17 @@ def _scored(maps: OkMaps, percentile: float) -> Iterator[tuple[NDArray[np.float3
 
 
 def blind_area_mm2(frames: Sequence[Frame], percentile: float, mm_per_px: float) -> float:
-    """The largest defect that a percentile of the map cannot see: 1 − p of the mask of the median OK image, in mm².
+    """Return the area of the largest defect that a percentile of the map cannot see, in mm².
+
+    It is the share 1 − p of the mask of the OK image of median size.
 
     Args:
-        frames: of the OK images, at least one.
-        percentile: of the score, 0–100.
+        frames: frames of the OK images, at least one.
+        percentile: percentile of the map that is the score, 0–100.
         mm_per_px: side of a pixel in mm.
 
-    Example:
-        >>> round(blind_area_mm2([Frame((100, 100))], 99, mm_per_px=0.5), 9)
-        25.0
+    >>> round(blind_area_mm2([Frame((100, 100))], 99, mm_per_px=0.5), 9)
+    25.0
     """
     return px_to_mm2((1 - percentile / 100) * float(np.median([_area_px(frame) for frame in frames])), mm_per_px)
 

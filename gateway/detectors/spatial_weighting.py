@@ -1,4 +1,4 @@
-"""Which spatial weights an ROI has: a box from the ROI file, the spread of its OK maps, or none."""
+"""Spatial weights of an ROI: from a box in the ROI file, from the spread of its OK maps, or none."""
 
 import json
 import logging
@@ -18,15 +18,15 @@ from postprocess.spatial_weights import Box, EmptyBoxError, box_weights, clamp_b
 log = logging.getLogger(__name__)
 
 WeightsMode = Literal["none", "variance"]
-"""What a fit may be asked for."""
+"""Spatial weights that a client may request for a fit."""
 
 
 class RoiConfigError(ValueError):
-    """An ROI file that cannot be used; the message names the file and the entry."""
+    """Raised for an invalid ROI file. The message names the file and the entry."""
 
 
 class SpatialWeighting:
-    """The ROI file and the settings for spatial weights, read once at start."""
+    """The ROI file and the settings for spatial weights, read once at the start."""
 
     def __init__(self, settings: Settings, boxes: Mapping[str, Box]) -> None:
         self._boxes = boxes
@@ -36,24 +36,24 @@ class SpatialWeighting:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "SpatialWeighting":
-        """Read the ROI file that the settings name.
+        """Read the ROI file that the settings name, if it exists.
 
         Raises:
-            RoiConfigError: it is there, but cannot be used.
+            RoiConfigError: the file is invalid.
         """
         path = settings.roi_config
         if not path.is_file():
             if "roi_config" in settings.model_fields_set:
-                log.warning("GATEWAY_ROI_CONFIG: %s is not there; no ROI has a manual box", path)
+                log.warning("GATEWAY_ROI_CONFIG: the file %s does not exist; no ROI has a manual box", path)
             return cls(settings, {})
         boxes = read_roi_config(path, settings.roi_config_size)
         log.info("%s: manual boxes for %s", path, ", ".join(boxes) or "no ROI")
         return cls(settings, boxes)
 
     def recipe(self, key: RoiKey, mode: WeightsMode | None = None) -> WeightsRecipe:
-        """What a fit of an ROI uses now: its box if it has one, else what is asked for, else the setting.
+        """Return the recipe for a fit of an ROI: its box, else the requested mode, else the setting.
 
-        `role_id/roi_id` goes before `roi_id`.
+        An entry `role_id/roi_id` of the ROI file takes precedence over `roi_id`.
         """
         box = self._boxes.get(str(key), self._boxes.get(key.roi_id))
         if box is not None:
@@ -65,7 +65,7 @@ class SpatialWeighting:
         return WeightsRecipe()
 
     def is_stale(self, key: RoiKey, used: WeightsRecipe) -> bool:
-        """Whether a version was fitted with other weights than the ROI file and the settings give by now."""
+        """Return whether a version was fitted with other weights than the ROI file and the settings give now."""
         if used.kind == "file":
             return self.recipe(key).kind == "manual"
         return self.recipe(key, "variance" if used.kind == "variance" else "none") != used
@@ -74,15 +74,15 @@ class SpatialWeighting:
 def weights_of(
     recipe: WeightsRecipe, token_hw: tuple[int, int], spread: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """Make the spatial weights of an ROI.
+    """Compute the spatial weights of an ROI.
 
     Args:
-        recipe: how.
+        recipe: source of the weights and their range.
         token_hw: `(h, w)` of the token grid.
-        spread: float32 [h, w] of the OK maps, or None where there is none: an ROI of one image.
+        spread: float32 [h, w], the spread of the OK maps, or None for an ROI of one image.
 
     Returns:
-        float32 [h, w], or None for no weights: kind none, or variance where there is no spread.
+        float32 [h, w], or None for no weights: kind none, or variance without a spread.
     """
     low, high = recipe.min_weight, recipe.max_weight
     if low is None or high is None:
@@ -104,18 +104,21 @@ def read_roi_config(path: Path, size: int) -> dict[str, Box]:
     """Read a file of manual boxes, ``{"conn1": [y1, y2, x1, x2], …}``.
 
     Args:
-        path: the file; keys are `roi_id` or `role_id/roi_id`.
-        size: side of the square image space that the boxes are in. Coordinates outside are clamped where they are used.
+        path: the file; its keys are `roi_id` or `role_id/roi_id`.
+        size: side of the square image space of the boxes, in pixels. Coordinates outside are clamped on use.
+
+    Returns:
+        The boxes by key.
 
     Raises:
-        RoiConfigError: unreadable, not JSON, not such an object, or a box that covers nothing: the entry is named.
+        RoiConfigError: the file is unreadable, not JSON or not such an object, or a box covers nothing.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:
-                raise RoiConfigError(f"{path}: {name!r} is there twice")
+                raise RoiConfigError(f"{path}: the entry {name!r} occurs twice")
         return dict(pairs)
 
     try:

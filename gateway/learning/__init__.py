@@ -1,1 +1,1 @@
-"""OK images to a version: intake, tokens, coreset, leave-one-out maps, suspects."""
+"""From OK images to a version: intake, tokens, coreset, leave-one-out maps, suspects."""

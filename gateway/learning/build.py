@@ -1,7 +1,8 @@
-"""From the tokens of OK images to everything that inspecting needs: memory bank, spatial weights, OK scores."""
+"""From the tokens of OK images to a version: memory bank, spatial weights, leave-one-out maps, manifest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,19 @@ from gateway.detectors.memory_bank.bank import MemoryBank, build_memory_bank, le
 from gateway.detectors.spatial_weighting import weights_of
 from gateway.learning.suspects import Suspect, find_suspects
 from gateway.monitoring.timing import StageTimes
-from gateway.store.manifest import WeightsRecipe
+from gateway.networks.model_description import ModelDescription
+from gateway.store.manifest import ExcludedImage, Manifest, OkImage, WeightsRecipe
 from gateway.store.ok_maps import Frame, OkMaps
+from gateway.store.roi_key import RoiKey
+
+_LARGEST_DISTANCE = 2.0
+_UNRELATED = float(np.sqrt(2))
+"""Distance of unrelated tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides how a bank comes out, beside the images."""
+    """The parameters of a fit that decide, besides the images, what the bank is."""
 
     coreset_rate: float
     seed: int
@@ -29,18 +36,18 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learned:
-    """What OK images taught."""
+    """What a fit learns from OK images."""
 
     bank: MemoryBank
     weights: NDArray[np.float32] | None
     """[h, w], the spatial weights."""
     ok_maps: OkMaps | None
-    """None where one image only has anything in the bank, so that nothing is left to measure it against."""
+    """None where all centres of the bank come from one image, so that no centre is left to measure that image by."""
     ok_scores: list[float]
     """Leave-one-out scores, in the order of the images; empty without `ok_maps`."""
 
     def suspects(self) -> list[Suspect]:
-        """Images that may be none of the OK ones, worst first."""
+        """Return the images that are probably defective, worst first."""
         return find_suspects(self.ok_scores)
 
 
@@ -51,14 +58,14 @@ def learn(
     recipe: Recipe,
     times: StageTimes | None = None,
 ) -> Learned:
-    """Build a memory bank, score each image against it without itself, and weigh.
+    """Build a memory bank, its spatial weights and the leave-one-out maps and scores of its images.
 
     Args:
         tokens: float16 [I, N, D] of I images.
-        frames: of the I images.
+        frames: frames of the I images.
         token_hw: `(h, w)` of the token grid, h · w = N.
-        recipe: how.
-        times: where to book the stages `coreset` and `loo`.
+        recipe: parameters.
+        times: takes the durations of the stages `coreset` and `loo`.
     """
     times = times or StageTimes()
     with times.stage("coreset"):
@@ -71,3 +78,63 @@ def learn(
         weights = weights_of(recipe.spatial_weights, token_hw, ok_maps.spread())
         ok_maps = replace(ok_maps, weights=weights)
         return Learned(bank, weights, ok_maps, ok_scores(ok_maps, recipe.p_score))
+
+
+def manifest_of(
+    key: RoiKey,
+    version: int,
+    model: ModelDescription,
+    recipe: Recipe,
+    mm_per_px: float,
+    images: Sequence[OkImage],
+    excluded: Sequence[ExcludedImage],
+    learned: Learned,
+) -> Manifest:
+    """Describe a new version.
+
+    Args:
+        key: the ROI.
+        version: number of the version.
+        model: the model that computed the tokens.
+        recipe: parameters of the fit.
+        mm_per_px: side of a pixel in mm.
+        images: the learned images, in the order of the bank's `image_index`.
+        excluded: images that are kept out of the bank.
+        learned: result of the fit.
+    """
+    n_tokens_total = len(images) * model.n_tokens
+    return Manifest(
+        role_id=key.role_id,
+        roi_id=key.roi_id,
+        version=version,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        model_fingerprint=model.fingerprint,
+        extractor=model.extractor,
+        token_hw=model.token_hw,
+        dim=model.dim,
+        coreset_rate=recipe.coreset_rate,
+        coreset_rate_applied=len(learned.bank) / n_tokens_total,
+        seed=recipe.seed,
+        k=recipe.k,
+        p_score=recipe.p_score,
+        mm_per_px=mm_per_px,
+        n_embeddings=len(learned.bank),
+        n_tokens_total=n_tokens_total,
+        covering_radius=learned.bank.covering_radius,
+        images=tuple(images),
+        excluded=tuple(excluded),
+        spatial_weights=recipe.spatial_weights,
+        ok_scores=tuple(learned.ok_scores),
+        heatmap_max=_heatmap_max(learned),
+    )
+
+
+def _heatmap_max(learned: Learned) -> float:
+    """Return the distance that is white in a heatmap.
+
+    It is √2, the distance of unrelated tokens, so that the peak of a defect is visible on the most even part. For a
+    part whose OK images already score near it, it is twice their 99th percentile, at most the largest distance.
+    """
+    weight: float = 1.0 if learned.weights is None else float(learned.weights.max())
+    p99 = float(np.percentile(learned.ok_scores, 99)) if learned.ok_scores else 0.0
+    return min(max(2 * p99, _UNRELATED * weight), _LARGEST_DISTANCE * weight)

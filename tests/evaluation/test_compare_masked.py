@@ -11,7 +11,8 @@ from evaluation import compare_masked
 from evaluation.compare_masked import compare, first_of, in_words, normalised, show
 from evaluation.data import DataError
 from gateway.errors import UnknownRoiError
-from gateway.learning.service import FitRequest, FitService
+from gateway.learning.request import FitRequest
+from gateway.learning.service import FitService
 from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey

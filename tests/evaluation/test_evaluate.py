@@ -194,9 +194,9 @@ def test_a_gateway_that_refuses_is_quoted(settings):
 
 
 @pytest.fixture
-def seeded(model_repository, tmp_path, monkeypatch):
+def seeded(small_model_repository, tmp_path, monkeypatch):
     """The command with the seeded model, and folders of its own."""
-    monkeypatch.setenv("GATEWAY_MODEL_REPOSITORY", str(model_repository))
+    monkeypatch.setenv("GATEWAY_MODEL_REPOSITORY", str(small_model_repository))
     monkeypatch.setenv("GATEWAY_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.delenv("DINOV2_WEIGHTS", raising=False)
     monkeypatch.setattr(command, "_CACHE", tmp_path / "cache")

@@ -36,9 +36,17 @@ def triton_installed() -> None:
 
 
 @pytest.fixture(scope="session")
-def model_version(model_repository: Path) -> Path:
-    """The version folder of the export with random weights."""
-    return model_repository / MODEL / "1"
+def served_repository(request: pytest.FixtureRequest) -> Path:
+    """A model repository with the seeded export that is served: the small one, with --all the one of full size."""
+    return request.getfixturevalue(
+        "model_repository" if request.config.getoption("--all") else "small_model_repository"
+    )
+
+
+@pytest.fixture(scope="session")
+def model_version(served_repository: Path) -> Path:
+    """Its version folder."""
+    return served_repository / MODEL / "1"
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,18 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
+from tests.triton.gate import Gate
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = PROJECT / "scripts" / "triton"
 MODEL = "dinov2_vits14"
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 
 
 def serving_repository(
@@ -30,7 +31,14 @@ def serving_repository(
     for number, source in versions.items():
         add_version(folder, number, source)
     write_serving_files(folder / MODEL, options, version=serve)
+    for model in folder.glob(f"{MODEL}/*/model.py"):
+        gate_of(folder).install(model.parent)
     return folder
+
+
+def gate_of(repository: Path) -> Gate:
+    """The gate before the models of a repository that `serving_repository` made."""
+    return Gate(repository.with_name("gate"))
 
 
 def add_version(repository: Path, number: int, source: Path) -> None:
@@ -84,6 +92,22 @@ class TritonServer:
         """Process id of tritonserver. scripts/triton becomes this process."""
         assert self.process is not None
         return self.process.pid
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """Take requests and run none, until the end of this; what it gives lets a number of executions through."""
+        with gate_of(self.repository).closed() as let:
+            yield let
+
+    def wait_queued(self, count: int = 0, timeout_s: float = 120) -> None:
+        """While it is held: wait until one batch is in its execution and so many requests, or more, in the queue."""
+        deadline = time.monotonic() + timeout_s
+        while not gate_of(self.repository).has_one_waiting or self._queued() < count:
+            assert time.monotonic() < deadline, f"{self._queued():g} requests are in the queue, not {count}"
+            time.sleep(0.01)
+
+    def _queued(self) -> float:
+        return self.metrics().get("nv_inference_pending_request_count", 0)
 
     def start(self) -> None:
         """Start the server and wait until the model answers."""
@@ -139,7 +163,7 @@ class TritonServer:
         """Return `metrics` after they stop changing, since Triton counts a request shortly after its answer."""
         before: dict[str, float] = {}
         now = self.metrics()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while before != now and time.monotonic() < deadline:
             time.sleep(0.3)
             before, now = now, self.metrics()
@@ -164,8 +188,32 @@ class TritonServer:
         return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        """Kill the server, as a crash does."""
+        """End it as a crash does; the processes of the Python backend end by themselves."""
+        shared = self._shared_memory()
         self.stop(signal.SIGKILL)
+        for path in shared:
+            path.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """Kill all processes. A clean stop takes Triton seconds, and most tests do not need it."""
+        if self.process is not None:
+            shared = self._shared_memory()
+            # Of all starts: a stub of a killed server may hang on a lock in shared memory, and then never ends.
+            for group in self.sessions:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+            self.process.wait()
+            for path in shared:
+                path.unlink(missing_ok=True)
+
+    def _shared_memory(self) -> set[Path]:
+        """Return the regions of the Python backend, which a killed server leaves behind."""
+        found = set()
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                found |= {Path(name) for name in re.findall(r"/dev/shm/triton_python_backend\S+", maps)}
+        return found
 
     def stall(self) -> None:
         """Suspend the server: it accepts connections and requests, but does not answer. `resume` wakes it."""
@@ -205,15 +253,4 @@ def running_triton(
             server.start()
         yield server
     finally:
-        if server.process is not None:
-            with contextlib.suppress(ProcessLookupError, OSError):
-                os.killpg(server.pid, signal.SIGCONT)
-            try:
-                server.stop()
-            except subprocess.TimeoutExpired:
-                pass
-            finally:
-                # A stub of a killed server may hang on a lock in shared memory, and then never ends by itself.
-                for group in server.sessions:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(group, signal.SIGKILL)
+        server.end()

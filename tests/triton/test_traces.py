@@ -36,7 +36,7 @@ class Collector:
     def of(self, trace_id: str, wanted: int):
         """Wait for that many spans of a trace, and return them."""
         with self._more:
-            self._more.wait_for(lambda: len(self._found(trace_id)) >= wanted, timeout=60)
+            self._more.wait_for(lambda: len(self._found(trace_id)) >= wanted, timeout=300)
             return self._found(trace_id)
 
     def _found(self, trace_id: str):
@@ -101,7 +101,7 @@ def http_collector():
 
 
 @pytest.fixture(scope="module")
-def traced(launch_triton, launch, model_version):
+def traced(launch_triton, launch, served_repository):
     with (
         grpc_collector() as (ours, endpoint),
         http_collector() as (theirs, url),
@@ -112,7 +112,13 @@ def traced(launch_triton, launch, model_version):
             *("--trace-config", "opentelemetry,bsp_schedule_delay=200"),
             *("--trace-config", "level=TIMESTAMPS", "--trace-config", "rate=1"),
         ) as triton,
-        launch("traced", engine="triton", triton_url=triton.url, otlp_endpoint=endpoint) as gateway,
+        launch(
+            "traced",
+            engine="triton",
+            triton_url=triton.url,
+            model_repository=served_repository,
+            otlp_endpoint=endpoint,
+        ) as gateway,
     ):
         gateway.fit("traced", [png(steel(0)), png(steel(1))])
         yield gateway, ours, theirs

@@ -1,4 +1,4 @@
-"""Thresholds from scores and maps that a person can reckon."""
+"""Thresholds from scores and maps that a person can compute by hand."""
 
 import math
 from typing import Any
@@ -56,11 +56,11 @@ def derived(n: int = 10, **fields: Any) -> tuple[Calibration, list[str]]:
 
 
 def p99(i: int, n: int) -> float:
-    """Of image i: position 2.97 of 3 between its third value, i, and its fourth, 2 i."""
+    """Score of image i: position 2.97 of 3, between its third value, i, and its fourth, 2 i."""
     return (i + 0.97 * i) / n
 
 
-def test_without_ok_scores_those_of_the_fit_count() -> None:
+def test_without_ok_scores_the_leave_one_out_scores_of_the_fit_count() -> None:
     calibration, _ = derived(10, false_alarm_rate=0.2)
     assert calibration.ok_source == "leave-one-out"
     assert calibration.threshold == pytest.approx(p99(9, 10))  # ⌈11 × 0.8⌉ = 9
@@ -70,19 +70,19 @@ def test_without_ok_scores_those_of_the_fit_count() -> None:
     assert calibration.expected_false_alarm_interval[0] == 0
 
 
-def test_another_percentile_is_scored_anew_from_the_maps() -> None:
+def test_for_another_percentile_the_maps_are_scored_again() -> None:
     calibration, _ = derived(10, false_alarm_rate=0.2, score_percentile=100.0)
     assert calibration.threshold == pytest.approx(2 * 9 / 10)
 
 
-def test_a_rate_is_guaranteed_by_scores_given_and_enough_of_them() -> None:
+def test_a_rate_is_guaranteed_by_enough_given_scores() -> None:
     given, warnings = derived(ok_scores=[i / 100 for i in range(19)], false_alarm_rate=0.05, area_mm2_thr=9.0)
     assert (given.guaranteed, given.n_ok_needed, given.threshold) == (True, 0, 0.18)
     assert not any("false_alarm_rate" in warning for warning in warnings)
 
     few, warnings = derived(ok_scores=[0.1, 0.2], false_alarm_rate=0.05)
     assert (few.guaranteed, few.n_ok_needed, few.threshold) == (False, 17, 0.2)
-    assert "cannot be had from 2 OK scores, 17 more are needed" in " ".join(warnings)
+    assert "needs 17 more OK scores than the 2 there are" in " ".join(warnings)
 
     own, warnings = derived(20, false_alarm_rate=0.05)
     assert (own.guaranteed, own.n_ok_needed) == (False, 0)
@@ -93,43 +93,43 @@ def test_a_rate_is_guaranteed_by_scores_given_and_enough_of_them() -> None:
     assert not any("false_alarm_rate" in warning for warning in warnings)
 
 
-def test_a_rate_asked_for_beside_ng_scores_is_told_to_be_unused() -> None:
+def test_a_rate_beside_ng_scores_is_unused_and_a_warning_says_so() -> None:
     calibration, warnings = derived(ok_scores=[0.1], ng_scores=[0.9], false_alarm_rate=0.1)
     assert (calibration.method, calibration.threshold, calibration.guaranteed) == ("grid", 0.5, None)
     assert "was not used" in " ".join(warnings)
 
 
-def test_regions_begin_at_the_scores_threshold_unless_told_otherwise() -> None:
+def test_regions_begin_at_the_threshold_of_the_score_by_default() -> None:
     assert derived(ok_scores=[0.3])[0].pixel_threshold == 0.3
     assert derived(ok_scores=[0.3], pixel_threshold=0.45)[0].pixel_threshold == 0.45
 
 
-def test_from_the_ok_pixels_regions_begin_just_above_the_highest_pixel_of_the_same_rank() -> None:
+def test_with_ok_pixels_regions_begin_just_above_the_highest_pixel_of_the_same_rank() -> None:
     calibration, _ = derived(10, false_alarm_rate=0.2, pixel_threshold="ok_pixels")
     peak = np.float32(2 * 9) / np.float32(10)
     assert calibration.pixel_threshold == np.nextafter(peak, np.float32(math.inf))
-    # The one image above its rank is the only one that shows a region, and it is the one that the score rejects.
+    # Only the one image above that rank shows a region, and the score rejects it too.
     assert calibration.verdict_false_alarm_rate == pytest.approx(2 / 11)
 
 
-def test_the_whole_verdict_has_a_false_alarm_rate_of_its_own() -> None:
+def test_the_verdict_has_its_own_false_alarm_rate() -> None:
     # Threshold 1.97 × 0.9 = 1.773. Regions from there on: 2 × 0.9 = 1.8 and 2 × 1.0, one pixel of 1 mm² each.
     calibration, warnings = derived(10, false_alarm_rate=0.2)
     assert calibration.verdict_false_alarm_rate == pytest.approx(3 / 11)
     assert calibration.expected_false_alarm_rate == pytest.approx(2 / 11)
-    # A pixel of 0.81 mm² is too small to count: what is left is the score's.
+    # A pixel of 0.81 mm² is too small to count: only the score rejects.
     assert derived(10, false_alarm_rate=0.2, mm_per_px=0.9)[0].verdict_false_alarm_rate == pytest.approx(2 / 11)
     assert not any("regions would reject" in warning for warning in warnings)
 
 
-def test_regions_that_reject_many_more_ok_images_than_the_score_are_warned_of() -> None:
+def test_regions_that_reject_many_more_ok_images_than_the_score_cause_a_warning() -> None:
     calibration, warnings = derived(40, ok_scores=[2.0] * 99, pixel_threshold=1.0)
     # Image i has a pixel of i / 20: 21 of 40 have one of 1.0 or more. The score rejects none.
     assert calibration.verdict_false_alarm_rate == pytest.approx(22 / 41)
     assert "regions would reject 21 of 40 OK images" in " ".join(warnings)
 
 
-def test_a_blind_area_above_the_smallest_area_that_counts_is_warned_of() -> None:
+def test_a_blind_area_above_the_smallest_area_that_counts_causes_a_warning() -> None:
     # 1 % of 2×2 pixels of 10 mm: 4 mm².
     _, warnings = derived(mm_per_px=10.0, area_mm2_thr=3.9)
     assert "99 hides defects of up to 4 mm² from the score, more than area_mm2_thr, 3.9 mm²" in " ".join(warnings)
@@ -137,7 +137,7 @@ def test_a_blind_area_above_the_smallest_area_that_counts_is_warned_of() -> None
     assert not any("hides" in warning for warning in warnings)
 
 
-def test_nothing_to_calibrate_from_is_refused() -> None:
+def test_a_calibration_without_scores_or_maps_is_refused() -> None:
     manifest, _ = fitted(1)
     manifest = manifest.model_copy(update={"ok_scores": ()})
     with pytest.raises(InvalidRequestError, match="one OK image only"):
@@ -146,7 +146,7 @@ def test_nothing_to_calibrate_from_is_refused() -> None:
         derive(manifest, None, SETTINGS, CalibrationRequest(1.0, ok_scores=[0.1], pixel_threshold="ok_pixels"))
 
 
-def test_redone_it_follows_the_same_rule_whatever_the_settings_are_by_then() -> None:
+def test_a_redone_calibration_follows_its_own_rule_not_the_settings() -> None:
     before, _ = derived(10, margin=0.25, pixel_threshold="ok_pixels", area_mm2_thr=7.0, score_percentile=98.0)
     manifest, maps = fitted(20)
     later = Settings(_env_file=None, threshold_margin=0.9, area_mm2_thr=2.0, p_score=95.0, blur_sigma=0.0)
@@ -157,7 +157,7 @@ def test_redone_it_follows_the_same_rule_whatever_the_settings_are_by_then() -> 
     assert redone(manifest, None, later, before) is None
 
 
-def test_a_calibration_written_before_there_were_two_thresholds_still_counts() -> None:
+def test_a_calibration_with_one_threshold_is_read() -> None:
     calibration, _ = derived(ok_scores=[0.3])
     old = calibration.model_dump(include={"threshold", "p99_ok", "p5_ng", "mm_per_px", "area_mm2_thr", "method"})
     old |= calibration.model_dump(include={"score_percentile", "n_ok", "n_ng", "ok_above", "ng_below", "separable"})

@@ -18,7 +18,7 @@ def maps(frame: Frame = WHOLE, weights: np.ndarray | None = None) -> OkMaps:
     return OkMaps(DISTANCES, (2, 2), (frame, frame), weights)
 
 
-def test_mean_and_spread_are_per_token_and_without_weights() -> None:
+def test_mean_and_spread_are_per_token_without_weights() -> None:
     for given in (maps(), maps(weights=WEIGHTS)):
         assert (given.mean() * 8).tolist() == [[2, 2], [2, 6]]
         assert (given.spread() * 8).tolist() == [[1, 0], [1, 2]]
@@ -32,7 +32,7 @@ def test_scores_are_the_percentile_of_each_weighted_map_inside_its_mask() -> Non
     assert ok_scores(maps(Frame((2, 2), LEFT)), 100) == [3 / 8, 3 / 8]
 
 
-def test_scores_and_rejections_go_by_the_rule_of_the_version() -> None:
+def test_scores_and_rejections_follow_the_rule_of_the_version() -> None:
     top = OkMaps(DISTANCES, (2, 2), (WHOLE, WHOLE), None, "top_mean")
     assert ok_scores(top, 50) == [3.5 / 8, 5.5 / 8]  # the two highest of four
     wish = {"pixel_threshold": 9.0, "percentile": 50, "blur_sigma": 0, "mm_per_px": 1, "area_mm2_thr": 0}
@@ -55,7 +55,7 @@ def test_peaks_are_the_highest_pixels_of_the_blurred_maps() -> None:
         (8, 9, 0, 0),
         (4, 9, 0, 1),  # by score: 8 is above, 4 is not
         (3, 9, 0, 2),
-        (8, 8, 0, 1),  # by region: at the threshold counts
+        (8, 8, 0, 1),  # by region: a value at the threshold counts
         (8, 3, 0, 2),
         (8, 3, 8, 2),  # two pixels of 4 mm², in the second image from corner to corner
         (8, 3, 9, 0),
@@ -78,7 +78,7 @@ def test_an_image_is_rejected_by_score_or_by_region(
     assert found == n
 
 
-def test_the_blind_area_is_what_the_percentile_leaves_of_the_median_mask() -> None:
+def test_the_blind_area_is_the_share_of_the_median_mask_above_the_percentile() -> None:
     whole = [Frame((10, 20)), Frame((100, 100)), Frame((200, 200))]
     assert blind_area_mm2(whole, 99, mm_per_px=0.1) == pytest.approx(0.01 * 10_000 * 0.01)
     assert blind_area_mm2(whole[:2], 95, mm_per_px=1) == pytest.approx(0.05 * (200 + 10_000) / 2)

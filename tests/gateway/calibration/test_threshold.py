@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.calibration.threshold import choose_threshold, conformal_rank, false_alarms, ok_scores_needed
-from postprocess.verdict import judge
+from gateway.calibration.false_alarms import false_alarms
+from gateway.calibration.threshold import choose_threshold
 
 
 def test_without_ng_the_threshold_is_p99_of_ok_plus_the_margin() -> None:
@@ -16,7 +16,7 @@ def test_without_ng_the_threshold_is_p99_of_ok_plus_the_margin() -> None:
     assert chosen.threshold == chosen.p99_ok
     assert chosen.p5_ng is None
     assert chosen.separable is None
-    assert chosen.ok_above == 1  # 0.5: what one in a hundred means with five scores
+    assert chosen.ok_above == 1  # 0.5: with five scores, one is above p99
     assert choose_threshold(ok, [], margin=0.05).threshold == pytest.approx(0.546)
 
 
@@ -27,26 +27,26 @@ def test_one_ok_score_is_its_own_threshold_and_passes() -> None:
 
 
 @pytest.mark.parametrize("ng", [[0.9], [0.8, 0.9], [0.7, 0.8, 0.9]])
-def test_with_ng_that_separate_the_threshold_stands_in_the_middle_of_the_gap(ng: list[float]) -> None:
+def test_with_separable_ng_scores_the_threshold_is_the_middle_of_the_gap(ng: list[float]) -> None:
     ok = [0.1, 0.2, 0.3]
-    chosen = choose_threshold(ok, ng, margin=0.5)  # the margin is for OK alone
+    chosen = choose_threshold(ok, ng, margin=0.5)  # the margin is unused with NG scores
     p99, p5 = np.percentile(ok, 99), np.percentile(ng, 5)
     assert chosen.p99_ok == pytest.approx(p99)
     assert chosen.p5_ng == pytest.approx(p5)
-    # An OK score above p99 pushes the lower end up, an NG score below p5 the upper end down: none is misjudged.
+    # No score is misjudged.
     assert chosen.threshold == pytest.approx((p99 + p5) / 2)
     assert (chosen.ok_above, chosen.ng_below, chosen.separable) == (0, 0, True)
 
 
 def test_scores_between_the_percentiles_move_the_threshold_to_the_fewest_errors() -> None:
-    # p99 = 0.1 and p5 = 1.0 by weight of numbers, with one straying OK score at 0.8.
+    # p99 = 0.1 and p5 = 1.0; one OK score of 201 is 0.8.
     ok = [0.1] * 200 + [0.8]
     chosen = choose_threshold(ok, [1.0], margin=0.0)
     assert 0.8 <= chosen.threshold < 1.0
     assert (chosen.ok_above, chosen.ng_below) == (0, 0)
 
 
-def test_overlap_takes_the_least_balanced_error_and_says_so() -> None:
+def test_scores_that_overlap_give_the_smallest_balanced_error_and_are_not_separable() -> None:
     # Candidates lie between p5 of NG (0.3) and p99 of OK (0.694). At 0.694 two NG pass and one OK is rejected; below
     # 0.6 both OK at 0.6 and 0.7 are rejected, and one NG of two passes.
     ok, ng = [0.1, 0.6, 0.7], [0.3, 0.65]
@@ -81,23 +81,20 @@ def test_no_ok_score_is_refused() -> None:
         choose_threshold([], [0.9], margin=0.0)
 
 
-# --- a false-alarm rate asked for ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("n", "rate", "rank"),
     [
         (4, 0.2, 4),  # 5 × 0.8 = 4
         (9, 0.2, 8),  # 10 × 0.8 = 8
         (10, 0.2, 9),  # 11 × 0.8 = 8.8
-        (19, 0.05, 19),  # 20 × 0.95 = 19, though not in binary fractions
+        (19, 0.05, 19),  # 20 × 0.95 = 19, but not in binary floating point
         (99, 0.01, 99),
         (120, 0.1, 109),  # 121 × 0.9 = 108.9
     ],
 )
-def test_a_rate_asked_for_takes_the_score_of_the_conformal_rank(n: int, rate: float, rank: int) -> None:
+def test_a_requested_rate_gives_the_score_of_the_conformal_rank(n: int, rate: float, rank: int) -> None:
     scores = [i / 100 for i in range(n, 0, -1)]  # the i-th smallest is i / 100
-    chosen = choose_threshold(scores, [], margin=0.5, false_alarm_rate=rate)  # the margin is for p99 alone
+    chosen = choose_threshold(scores, [], margin=0.5, false_alarm_rate=rate)  # the margin is used with p99 only
     assert chosen.method == "conformal"
     assert chosen.threshold == rank / 100
     assert (chosen.ok_above, chosen.n_ok_needed) == (n - rank, 0)
@@ -105,7 +102,7 @@ def test_a_rate_asked_for_takes_the_score_of_the_conformal_rank(n: int, rate: fl
 
 
 @pytest.mark.parametrize(("n", "rate", "missing"), [(1, 0.1, 8), (3, 0.2, 1), (18, 0.05, 1), (120, 0.001, 879)])
-def test_too_few_scores_for_a_rate_give_the_largest_one_and_say_how_many_are_missing(
+def test_too_few_scores_for_a_rate_give_the_largest_score_and_the_number_missing(
     n: int, rate: float, missing: int
 ) -> None:
     chosen = choose_threshold([i / 1000 for i in range(n)], [], margin=0.0, false_alarm_rate=rate)
@@ -115,15 +112,9 @@ def test_too_few_scores_for_a_rate_give_the_largest_one_and_say_how_many_are_mis
     assert choose_threshold([0.5] * (n + missing - 1), [], 0.0, rate).n_ok_needed == 1
 
 
-@given(n=st.integers(1, 3000), thousandths=st.integers(1, 999))
-def test_the_rank_exists_from_the_number_of_scores_needed_on(n: int, thousandths: int) -> None:
-    rate = thousandths / 1000
-    assert (conformal_rank(n, rate) <= n) == (n >= ok_scores_needed(rate))
-
-
 @given(values=st.lists(st.integers(0, 9), min_size=3, max_size=30), percent=st.integers(1, 99))
-def test_of_exchangeable_scores_no_more_than_the_rate_asked_for_are_above(values: list[int], percent: int) -> None:
-    # Each of the values in turn is the unseen one: that is what exchangeable means, ties and all.
+def test_at_most_the_requested_rate_of_exchangeable_scores_is_above(values: list[int], percent: int) -> None:
+    # Each value in turn is the unseen one: this is what exchangeable means, also for ties.
     rejected = 0
     for i, unseen in enumerate(values):
         chosen = choose_threshold(values[:i] + values[i + 1 :], [], 0.0, percent / 100)
@@ -133,7 +124,7 @@ def test_of_exchangeable_scores_no_more_than_the_rate_asked_for_are_above(values
     assert rejected <= percent / 100 * len(values) + 1e-9
 
 
-def test_with_ng_the_threshold_lies_between_the_two_whatever_rate_is_asked_for() -> None:
+def test_with_ng_scores_a_requested_rate_changes_nothing() -> None:
     asked = choose_threshold([0.1, 0.2], [0.9], 0.0, false_alarm_rate=0.5)
     assert asked == choose_threshold([0.1, 0.2], [0.9], 0.0)
     assert asked.n_ok_needed is None
@@ -149,59 +140,3 @@ def test_equal_scores_are_their_own_threshold_and_pass(rate: float | None) -> No
 def test_a_rate_out_of_range_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         choose_threshold([0.1], [], 0.0, rate)
-
-
-# --- what a threshold does to unseen OK images -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("n_above", "n", "rate", "low", "high"),
-    [
-        # One score is its own threshold: a second one is above it as often as not, and that is all that is known.
-        (0, 1, 1 / 2, 0, 0.975),
-        (1, 1, 1, 0.025, 1),
-        (1, 2, 2 / 3, 1 - 0.975**0.5, 0.975**0.5),
-        (0, 10, 1 / 11, 0, 1 - 0.025**0.1),  # (1 - high)^10 = 0.025
-        (1, 20, 2 / 21, 0.00127, 0.24873),  # the published table of Clopper-Pearson limits
-        (10, 100, 11 / 101, 0.04900, 0.17622),
-    ],
-)
-def test_the_expected_rate_and_its_interval(n_above: int, n: int, rate: float, low: float, high: float) -> None:
-    found = false_alarms(n_above, n)
-    assert found.rate == pytest.approx(rate)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-6)
-
-
-def test_leave_one_out_scores_bound_the_rate_from_above_only() -> None:
-    found = false_alarms(1, 2, err_high=True)
-    assert (found.rate, found.low) == (2 / 3, 0)
-    assert found.high == pytest.approx(0.95**0.5)  # one-sided: high² = 0.95
-    assert false_alarms(0, 10, err_high=True).high == pytest.approx(1 - 0.05**0.1)
-
-
-def test_the_interval_covers_the_rate_of_a_threshold_at_an_order_statistic() -> None:
-    # Uniform scores, so that a threshold's false-alarm rate is one minus itself.
-    rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(2000):
-        scores = rng.uniform(size=60)
-        chosen = choose_threshold(scores.tolist(), [], 0.0, 0.1)
-        found = false_alarms(chosen.ok_above, 60)
-        covered.append(found.low <= 1 - chosen.threshold <= found.high)
-    assert np.mean(covered) >= 0.95
-
-
-@pytest.mark.parametrize(
-    ("score", "threshold", "n_regions", "expected"),
-    [
-        (0.9, None, 0, ("uncalibrated", None)),
-        (0.5, 0.5, 0, ("ok", None)),
-        (0.51, 0.5, 0, ("ng", "score")),
-        (0.5, 0.5, 1, ("ng", "region")),
-        (0.51, 0.5, 2, ("ng", "both")),
-    ],
-)
-def test_the_verdict_and_its_reason(
-    score: float, threshold: float | None, n_regions: int, expected: tuple[str, str | None]
-) -> None:
-    assert judge(score, threshold, n_regions) == expected

@@ -24,7 +24,7 @@ def manual(*box: float, space: int = 128) -> WeightsRecipe:
     return WeightsRecipe(kind="manual", box=box, box_space=space, min_weight=0.1, max_weight=2.0)
 
 
-def test_boxes_are_known_by_roi_or_by_role_and_roi_and_the_longer_name_wins(roi_file: Path) -> None:
+def test_a_box_is_found_by_role_and_roi_else_by_roi(roi_file: Path) -> None:
     roi_file.write_text(json.dumps({"conn1": [8, 64, 0, 128], "line2/conn1": [0, 16, 2.5, 32]}))
     found = weighting(roi_config=roi_file)
     assert found.recipe(RoiKey("line1", "conn1")) == manual(8, 64, 0, 128)
@@ -33,7 +33,7 @@ def test_boxes_are_known_by_roi_or_by_role_and_roi_and_the_longer_name_wins(roi_
     assert weighting(roi_config=roi_file, roi_config_size=256).recipe(RoiKey("line1", "conn1")).box_space == 256
 
 
-def test_a_box_goes_before_what_is_asked_for_and_that_before_the_setting(roi_file: Path) -> None:
+def test_a_box_precedes_the_requested_mode_and_that_precedes_the_setting(roi_file: Path) -> None:
     roi_file.write_text('{"conn1": [8, 64, 0, 128]}')
     with_box, without = RoiKey("line", "conn1"), RoiKey("line", "conn2")
     found = weighting(roi_config=roi_file, spatial_weights="variance")
@@ -42,14 +42,16 @@ def test_a_box_goes_before_what_is_asked_for_and_that_before_the_setting(roi_fil
     assert [found.recipe(without, mode).kind for mode in (None, "none", "variance")] == ["variance", "none", "variance"]
 
 
-def test_a_named_file_that_is_missing_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_that_the_settings_name_causes_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     found = weighting(roi_config=tmp_path / "none.json")
     assert found.recipe(RoiKey("line", "conn1")).kind == "none"
     (record,) = caplog.records
     assert (record.levelno, "none.json" in record.message) == (logging.WARNING, True)
 
 
-def test_the_default_file_need_not_be_there(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("GATEWAY_ROI_CONFIG", raising=False)
     with caplog.at_level(logging.WARNING):
         weighting()
@@ -74,22 +76,24 @@ def test_the_default_file_need_not_be_there(monkeypatch: pytest.MonkeyPatch, cap
         ('{"a/b/conn1": [0, 1, 0, 1]}', "'a/b/conn1': expected a roi_id or role_id/roi_id"),
         ('{"../conn1": [0, 1, 0, 1]}', "'../conn1'"),
         ('{"": [0, 1, 0, 1]}', "''"),
-        ('{"conn1": [0, 1, 0, 1], "conn1": [0, 2, 0, 2]}', "'conn1' is there twice"),
+        ('{"conn1": [0, 1, 0, 1], "conn1": [0, 2, 0, 2]}', "the entry 'conn1' occurs twice"),
     ],
 )
-def test_a_malformed_file_stops_the_start_and_names_the_entry(roi_file: Path, text: str, message: str) -> None:
+def test_a_malformed_file_stops_the_start_and_the_error_names_the_entry(
+    roi_file: Path, text: str, message: str
+) -> None:
     roi_file.write_text(text)
     with pytest.raises(RoiConfigError, match=message) as caught:
         weighting(roi_config=roi_file)
     assert str(roi_file) in str(caught.value)
 
 
-def test_a_file_saved_by_windows_is_read(roi_file: Path) -> None:
+def test_a_file_with_a_byte_order_mark_and_crlf_is_read(roi_file: Path) -> None:
     roi_file.write_bytes(b'\xef\xbb\xbf{"conn1": [0, 64, 0, 64]}\r\n')
     assert read_roi_config(roi_file, 128) == {"conn1": (0, 64, 0, 64)}
 
 
-def test_a_file_of_other_bytes_is_refused(roi_file: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused(roi_file: Path) -> None:
     roi_file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RoiConfigError, match="not JSON"):
         read_roi_config(roi_file, 128)

@@ -1,4 +1,4 @@
-"""Fits over a token engine that can be reckoned by hand: what is learned, suspected, taken out, and recalibrated."""
+"""Fits with a token engine that can be computed by hand: learning, suspects, removal, recalibration."""
 
 import asyncio
 import contextlib
@@ -16,9 +16,12 @@ import pytest
 from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import InvalidRequestError, UnknownImageError, UnknownRoiError
-from gateway.inspection.pipeline import InferRequest, Inspection, InspectionPipeline
-from gateway.inspection.version_cache import BankCache
-from gateway.learning.service import FitRequest, FitResult, FitService
+from gateway.inspection.answer import Inspection
+from gateway.inspection.pipeline import InspectionPipeline
+from gateway.inspection.request import InferRequest
+from gateway.inspection.version_cache import VersionCache
+from gateway.learning.request import FitRequest, FitResult
+from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
@@ -38,7 +41,7 @@ def request_of(data: bytes, **fields: Any) -> InferRequest:
 
 
 class Bench:
-    """The services over one folder."""
+    """The services with one models folder."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.settings = Settings(_env_file=None, models_dir=folder, coreset_rate=1.0, blur_sigma=0, **settings)
@@ -46,7 +49,7 @@ class Bench:
         self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
-        banks = BankCache(self.store, max_entries=4, max_bytes=1 << 30)
+        banks = VersionCache(self.store, max_entries=4, max_bytes=1 << 30)
         self.pipeline = InspectionPipeline(
             EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
         )
@@ -72,7 +75,7 @@ class Bench:
     def calibration(self) -> Calibration:
         stored = self.store.calibration(KEY, self.manifest).calibration
         assert stored is not None
-        return stored.model_copy(update={"kept_with": None})  # as it was made, whichever version it is kept with
+        return stored.model_copy(update={"kept_with": None})  # the same for every version that it is kept with
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def test_each_ok_image_is_scored_against_the_bank_without_it(bench: Bench) -> No
     result = bench.fit([image(100), image(120), image(150), image(200)])
     expected = [distance(0, 20), distance(0, 20), distance(0, 30), distance(0, 50)]
     assert result.manifest.ok_scores == pytest.approx(expected, abs=2e-3)
-    # Learned, it would have been at distance 0.
+    # Once learned, its distance is 0.
     assert bench.infer(image(200)).score == pytest.approx(0, abs=2e-3)
 
 
@@ -96,8 +99,8 @@ def test_mean_and_spread_of_the_maps_are_stored_with_the_version(bench: Bench) -
     with np.load(bench.store.root / "part/face/versions/1/leave_one_out.npz") as arrays:
         distances, mean, std = arrays["distances"], arrays["mean"], arrays["std"]
     assert (distances.shape, mean.shape, std.shape) == ((3, 16), (4, 4), (4, 4))
-    # The third's corner has its like among the second's tokens. Not the other way: of two equal tokens one is a centre,
-    # and where the second's centres go, nothing takes their place.
+    # The corner of the third image equals tokens of the second. Of equal tokens, only one becomes a centre, here one of
+    # the second image: without its centres, the nearest ones are those of the first.
     corner, elsewhere = [20, 20, 0], [20, 20, 30]
     assert distances[:, 0] == pytest.approx([distance(0, d) for d in corner], abs=2e-3)
     assert distances[:, 5] == pytest.approx([distance(0, d) for d in elsewhere], abs=2e-3)
@@ -112,7 +115,7 @@ def test_a_damaged_leave_one_out_file_is_noticed(bench: Bench) -> None:
     assert bench.infer(EVEN[0]).version == 1
 
 
-def test_a_version_written_before_the_maps_were_kept_still_serves_and_calibrates(bench: Bench) -> None:
+def test_a_version_without_stored_maps_serves_and_calibrates(bench: Bench) -> None:
     bench.fit(EVEN)
     folder = bench.store.root / "part/face/versions/1"
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -164,7 +167,7 @@ def test_a_defect_that_the_percentile_cannot_see_is_rejected_by_its_region(bench
     assert bench.infer(image(55), area_mm2_thr=1000.0).verdict == "ok"
 
 
-# --- what a fit makes of a calibration -------------------------------------------------------------------------------
+# --- calibration after a fit -----------------------------------------------------------------------------------------
 
 
 def test_a_fit_redoes_a_calibration_that_rests_on_leave_one_out_scores(bench: Bench) -> None:
@@ -174,7 +177,7 @@ def test_a_fit_redoes_a_calibration_that_rests_on_leave_one_out_scores(bench: Be
     result = bench.fit([image(140)])
     assert result.calibration == "redone"
     after = bench.calibration
-    # The new image is 30 away from its nearest: of 13 scores the rank ⌈14 × 0.9⌉ = 13 is the largest.
+    # The new image differs by 30 from its nearest. Of 13 scores, the rank ⌈14 × 0.9⌉ = 13 is the largest.
     assert after.threshold == pytest.approx(distance(0, 30), abs=2e-3)
     assert after.pixel_threshold == pytest.approx(distance(0, 30), abs=2e-3)
     assert (after.version, after.bank_checksum, after.n_ok) == (2, result.manifest.checksum, 13)
@@ -188,7 +191,7 @@ def test_a_fit_redoes_a_calibration_that_rests_on_leave_one_out_scores(bench: Be
 @pytest.mark.parametrize(
     "measured", [{"ok_scores": [0.1, 0.2]}, {"ng_scores": [0.9]}, {"pixel_threshold": 0.4}, {"ok_scores": [0.1]}]
 )
-def test_a_calibration_with_anything_measured_on_the_old_bank_becomes_stale(
+def test_a_calibration_with_scores_or_thresholds_of_a_client_becomes_stale(
     bench: Bench, measured: dict[str, Any]
 ) -> None:
     bench.fit(EVEN)
@@ -203,7 +206,7 @@ def test_a_calibration_with_anything_measured_on_the_old_bank_becomes_stale(
 
 
 @pytest.mark.parametrize("fsyncs_that_pass", range(15))
-def test_bank_and_redone_threshold_come_by_one_move_wherever_a_fit_is_cut_off(
+def test_bank_and_redone_threshold_change_together_wherever_a_fit_is_cut_off(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fsyncs_that_pass: int
 ) -> None:
     bench.fit(EVEN)
@@ -230,10 +233,10 @@ def test_bank_and_redone_threshold_come_by_one_move_wherever_a_fit_is_cut_off(
     assert len(result.manifest.images) == 13
 
 
-def test_a_new_shape_for_a_known_image_redoes_what_rests_on_its_score(bench: Bench) -> None:
+def test_a_new_shape_for_a_known_image_redoes_the_calibration(bench: Bench) -> None:
     bench.fit([*EVEN[:-1], image(110, {(0, 0): 180})])
     before = bench.calibrate(score_percentile=100.0)
-    shape = '{"kind": "rect", "cx": 8, "cy": 12, "w": 16, "h": 8}'  # the lower half: the odd corner is not in it
+    shape = '{"kind": "rect", "cx": 8, "cy": 12, "w": 16, "h": 8}'  # the lower half, without the deviating corner
     result = bench.fit([image(110, {(0, 0): 180})], shape=parse_shape(shape)[0], shape_json=shape)
     assert (result.calibration, result.duplicates) == ("redone", 1)
     assert bench.calibration.threshold < before.threshold
@@ -250,7 +253,7 @@ def test_without_a_calibration_there_is_none_to_redo(bench: Bench) -> None:
 # --- suspects --------------------------------------------------------------------------------------------------------
 
 
-def test_a_stray_image_is_flagged_and_learned_all_the_same(bench: Bench) -> None:
+def test_a_stray_image_is_a_suspect_and_is_learned(bench: Bench) -> None:
     result = bench.fit([*EVEN, STRAY])
     (suspect,) = result.suspects
     assert suspect.image.sha256 == sha256(STRAY)
@@ -261,36 +264,36 @@ def test_a_stray_image_is_flagged_and_learned_all_the_same(bench: Bench) -> None
     assert bench.infer(STRAY).score == pytest.approx(0, abs=2e-3)
 
 
-def test_on_request_it_is_kept_out_of_the_bank_and_stays_out(bench: Bench) -> None:
+def test_with_exclude_suspects_it_is_excluded_from_this_and_later_banks(bench: Bench) -> None:
     result = bench.fit([*EVEN, STRAY], exclude_suspects=True)
     assert [(suspect.image.sha256, suspect.excluded) for suspect in result.suspects] == [(sha256(STRAY), True)]
     assert (result.n_added, len(result.manifest.images)) == (12, 12)
     (excluded,) = result.manifest.excluded
     assert (excluded.sha256, excluded.reason, excluded.excluded_in) == (sha256(STRAY), "suspect", 1)
     assert bench.infer(STRAY).score == pytest.approx(distance(250, 110), abs=2e-3)
-    # The bank is the one that would have been built without it.
+    # The bank equals a bank built without it.
     assert bench.manifest.ok_scores == pytest.approx([distance(0, 10)] * 12, abs=2e-3)
 
     bench.fit([image(120)])
     assert [image.sha256 for image in bench.manifest.excluded] == [sha256(STRAY)]
     again = bench.fit([STRAY])
     assert (again.n_added, again.duplicates) == (0, 1)
-    assert "excluded as a suspect" in " ".join(again.warnings)
+    assert "an earlier fit excluded this image as a suspect" in " ".join(again.warnings)
     assert bench.infer(STRAY).score > 1
 
 
-def test_suspects_learned_before_are_excluded_when_it_is_asked_for_later(bench: Bench) -> None:
+def test_a_later_fit_with_exclude_suspects_excludes_learned_suspects(bench: Bench) -> None:
     bench.fit([*EVEN, STRAY])
     result = bench.fit([EVEN[0]], exclude_suspects=True)
     assert (result.manifest.version, result.n_added) == (2, 0)
     assert [image.sha256 for image in result.manifest.excluded] == [sha256(STRAY)]
-    assert bench.fit([EVEN[0]], exclude_suspects=True).manifest.version == 2  # nothing left to exclude
+    assert bench.fit([EVEN[0]], exclude_suspects=True).manifest.version == 2  # no suspect is left
 
 
-# --- taking one out --------------------------------------------------------------------------------------------------
+# --- removal ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_taken_out_is_as_if_it_had_never_been_there(bench: Bench, tmp_path: Path) -> None:
+def test_after_removal_the_bank_equals_one_without_the_image(bench: Bench, tmp_path: Path) -> None:
     bench.fit([*EVEN, STRAY])
     bench.calibrate()
     result = bench.remove(STRAY)
@@ -304,7 +307,7 @@ def test_an_image_taken_out_is_as_if_it_had_never_been_there(bench: Bench, tmp_p
     assert bench.fit([STRAY]).n_added == 1  # sent again, it is learned again
 
 
-def test_an_excluded_image_taken_out_may_be_learned_when_it_is_sent_again(bench: Bench) -> None:
+def test_a_removed_excluded_image_is_learned_when_sent_again(bench: Bench) -> None:
     bench.fit([*EVEN, STRAY], exclude_suspects=True)
     bench.calibrate(ok_scores=[0.5])
     before = bench.manifest.checksum
@@ -314,7 +317,7 @@ def test_an_excluded_image_taken_out_may_be_learned_when_it_is_sent_again(bench:
     assert bench.fit([STRAY]).n_added == 1
 
 
-def test_the_last_image_cannot_be_taken_out(bench: Bench) -> None:
+def test_the_only_image_cannot_be_removed(bench: Bench) -> None:
     bench.fit([EVEN[0]])
     with pytest.raises(InvalidRequestError, match="only OK image") as caught:
         bench.remove(EVEN[0])
@@ -322,7 +325,7 @@ def test_the_last_image_cannot_be_taken_out(bench: Bench) -> None:
     assert bench.manifest.version == 1
 
 
-def test_what_is_not_there_cannot_be_taken_out(bench: Bench) -> None:
+def test_an_unknown_image_cannot_be_removed(bench: Bench) -> None:
     with pytest.raises(UnknownRoiError):
         bench.remove(EVEN[0])
     bench.fit([EVEN[0]])
@@ -330,7 +333,7 @@ def test_what_is_not_there_cannot_be_taken_out(bench: Bench) -> None:
         bench.remove(EVEN[1])
 
 
-def test_a_calibration_that_rests_on_scores_that_are_gone_becomes_stale(bench: Bench) -> None:
+def test_a_calibration_becomes_stale_when_no_leave_one_out_scores_are_left(bench: Bench) -> None:
     bench.fit(EVEN[:2])
     bench.calibrate()
     assert bench.remove(EVEN[1]).calibration == "stale"
@@ -346,9 +349,7 @@ def roi_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_defect_outside_the_manual_box_no_longer_rejects_and_one_inside_still_does(
-    tmp_path: Path, roi_file: Path
-) -> None:
+def test_with_a_manual_box_only_defects_inside_it_reject(tmp_path: Path, roi_file: Path) -> None:
     above, below = image(50, {(0, 1): 250}), image(50, {(3, 1): 250})
     plain = Bench(tmp_path / "plain")
     boxed = Bench(tmp_path / "boxed", roi_config=roi_file)
@@ -359,7 +360,7 @@ def test_a_defect_outside_the_manual_box_no_longer_rejects_and_one_inside_still_
     assert [boxed.infer(data).verdict for data in (above, below)] == ["ng", "ok"]
 
 
-def test_the_weights_are_in_every_score_and_stored_with_the_version(tmp_path: Path, roi_file: Path) -> None:
+def test_the_weights_apply_to_every_score_and_are_stored_with_the_version(tmp_path: Path, roi_file: Path) -> None:
     bench = Bench(tmp_path / "models", roi_config=roi_file)
     result = bench.fit(EVEN)
     weights = np.load(bench.store.root / "part/face/versions/1/spatial_mask.npy")
@@ -372,7 +373,7 @@ def test_the_weights_are_in_every_score_and_stored_with_the_version(tmp_path: Pa
     assert bench.calibrate(score_percentile=95.0).threshold == pytest.approx(2 * distance(0, 10), abs=4e-3)
 
 
-def test_variance_weighs_down_where_ok_images_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_variance_gives_low_weights_where_ok_images_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(tmp_path / "models")
     restless = [image(grey, {(0, 0): corner}) for grey, corner in zip(range(0, 120, 10), (200, 255) * 6, strict=True)]
     with caplog.at_level(logging.INFO, "gateway.detectors.spatial_weighting"):
@@ -384,7 +385,7 @@ def test_variance_weighs_down_where_ok_images_differ(tmp_path: Path, caplog: pyt
     assert "0.1 to 2" in caplog.text
 
 
-def test_a_manual_box_goes_before_variance_and_the_override_is_logged(
+def test_a_manual_box_overrides_variance_and_the_override_is_logged(
     tmp_path: Path, roi_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(tmp_path / "models", roi_config=roi_file, spatial_weights="variance")
@@ -396,13 +397,13 @@ def test_a_manual_box_goes_before_variance_and_the_override_is_logged(
     assert "overridden by the manual box [0.0, 64.0, 0.0, 128.0]: 0.1 to 2" in override
 
 
-def test_one_image_has_no_variance_to_weigh_by(bench: Bench) -> None:
+def test_one_image_has_no_variance_and_gets_no_weights(bench: Bench) -> None:
     result = bench.fit([EVEN[0]], spatial_weights="variance")
     assert "no variance" in " ".join(result.warnings)
     assert result.manifest.weights_checksum is None
 
 
-def test_weights_that_change_between_fits_are_told_and_make_the_calibration_stale(bench: Bench) -> None:
+def test_changed_weights_cause_a_warning_and_make_the_calibration_stale(bench: Bench) -> None:
     uneven = [image(grey, {(0, 0): grey * grey % 251}) for grey in range(0, 120, 10)]
     bench.fit(uneven, spatial_weights="variance")
     bench.calibrate(ok_scores=[0.5])
@@ -415,7 +416,7 @@ def test_weights_that_change_between_fits_are_told_and_make_the_calibration_stal
 @pytest.mark.parametrize(
     "changed", ['{"face": [0, 32, 0, 128]}', "{}", '{"face": [0, 64, 0, 128], "part/face": [64, 128, 0, 128]}']
 )
-def test_a_changed_roi_file_makes_the_fit_stale_until_it_is_fitted_again(
+def test_a_changed_roi_file_makes_the_weights_stale_until_the_next_fit(
     tmp_path: Path, roi_file: Path, changed: str
 ) -> None:
     first = Bench(tmp_path / "models", roi_config=roi_file)
@@ -430,7 +431,7 @@ def test_a_changed_roi_file_makes_the_fit_stale_until_it_is_fitted_again(
     assert not later.infer(image(65)).weights_stale
 
 
-def test_variance_stays_fresh_while_its_two_weights_do(tmp_path: Path) -> None:
+def test_variance_weights_become_stale_when_their_range_changes(tmp_path: Path) -> None:
     first = Bench(tmp_path / "models")
     first.fit(EVEN, spatial_weights="variance")
     assert not first.infer(image(65)).weights_stale

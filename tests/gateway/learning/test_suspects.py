@@ -27,14 +27,14 @@ def test_the_limit_is_five() -> None:
     assert LIMIT == 5
 
 
-def test_clean_images_with_the_tail_of_maxima_are_rarely_accused_together() -> None:
+def test_of_clean_gumbel_scores_rarely_two_are_suspects() -> None:
     rng = np.random.default_rng(0)
     for n in (10, 40, 120):
         several = [len(find_suspects((1 + 0.05 * rng.gumbel(size=n)).tolist())) > 1 for _ in range(1000)]
         assert np.mean(several) < 0.07
 
 
-def test_an_image_that_is_closer_to_the_others_than_most_is_none() -> None:
+def test_an_image_closer_to_the_others_than_most_is_no_suspect() -> None:
     assert find_suspects([*OK, 0.1]) == []
 
 
@@ -42,7 +42,7 @@ def test_the_worst_comes_first() -> None:
     assert [suspect.index for suspect in find_suspects([0.8, *OK, 1.0])] == [11, 0]
 
 
-def test_few_images_accuse_nobody() -> None:
+def test_fewer_than_ten_images_give_no_suspect() -> None:
     few = [*OK[: SMALLEST_N - 2], 0.9]
     assert len(few) == SMALLEST_N - 1
     assert find_suspects(few) == []
@@ -51,13 +51,13 @@ def test_few_images_accuse_nobody() -> None:
 
 
 def test_near_copies_do_not_make_each_other_suspect() -> None:
-    # The deviation is 0; one per cent of the median stands in for it.
+    # The deviation is 0: 1 % of the median replaces it.
     assert find_suspects([0.5] * 20 + [0.524]) == []
     (suspect,) = find_suspects([0.5] * 20 + [0.526])
     assert suspect.robust_z == pytest.approx(5.2)
 
 
-def test_scores_of_nothing_are_no_suspects() -> None:
+def test_scores_of_zero_give_no_suspect() -> None:
     assert find_suspects([0.0] * 12) == []
     assert find_suspects([0.0] * 12 + [1e-9]) == []
 

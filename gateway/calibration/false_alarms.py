@@ -1,0 +1,41 @@
+"""The share of unseen OK images that a threshold rejects, with a confidence interval."""
+
+from dataclasses import dataclass
+
+from postprocess.binomial import limits, upper_limit
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class FalseAlarms:
+    """The share of unseen OK images that a threshold rejects."""
+
+    rate: float
+    """Expected value, at most."""
+    low: float
+    """Lower end of the 95 % confidence interval."""
+    high: float
+    """Upper end of the 95 % confidence interval."""
+
+
+def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAlarms:
+    """Return what the OK scores above a threshold say about unseen OK images.
+
+    The expected rate is (x + 1) / (n + 1) for x of n scores above the threshold, not x / n. If the threshold is one of
+    the n scores, an exchangeable new score is above it with that probability: 1/2 for a threshold at the only score.
+    Between that score and the next one, the probability is lower. The Clopper–Pearson interval is also that
+    of the Beta distributions of the rate where the threshold lies between two order statistics.
+
+    Args:
+        n_above: OK scores above the threshold, 0 ≤ n_above ≤ n_ok.
+        n_ok: OK scores, at least 1.
+        err_high: whether the scores are leave-one-out scores. These err on the high side: the centres of an image are
+            left out and not replaced, as they would be in a coreset built without the image. They bound the rate from
+            above only, and the interval is one-sided.
+
+    >>> false_alarms(0, 1).rate
+    0.5
+    """
+    low, high = (0.0, upper_limit(n_above, n_ok, _CONFIDENCE)) if err_high else limits(n_above, n_ok, _CONFIDENCE)
+    return FalseAlarms((n_above + 1) / (n_ok + 1), low, high)

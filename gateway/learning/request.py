@@ -1,0 +1,69 @@
+"""The request and the result of a fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.detectors.spatial_weighting import WeightsMode
+from gateway.monitoring.timing import StageTimes
+from gateway.store.manifest import ExcludedImage, Manifest, OkImage
+from gateway.store.roi_key import RoiKey
+from postprocess.roi_mask import Shape
+
+CalibrationState = Literal["none", "current", "redone", "stale"]
+"""State of the calibration after a fit.
+
+A calibration that rests on leave-one-out scores alone is redone. Any other becomes stale.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FitRequest:
+    """OK images to learn. For parameters that are None, the settings decide."""
+
+    key: RoiKey
+    images: Sequence[tuple[str, bytes]]
+    """File names, for messages only, and contents of the files."""
+    mm_per_px: float
+    shape: Shape | None = None
+    shape_json: str | None = None
+    coreset_rate: float | None = None
+    seed: int | None = None
+    spatial_weights: WeightsMode | None = None
+    """For an ROI without a manual box."""
+    exclude_suspects: bool = False
+    warnings: tuple[str, ...] = ()
+    """Warnings from reading the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectImage:
+    """An OK image that is probably defective."""
+
+    image: OkImage
+    score: float
+    """Leave-one-out score."""
+    robust_z: float
+    excluded: bool = False
+
+    def as_excluded(self, version: int) -> ExcludedImage:
+        """Return the image's entry among the excluded images of a manifest.
+
+        Args:
+            version: the first version without the image.
+        """
+        return ExcludedImage(**self.image.model_dump(), score=self.score, robust_z=self.robust_z, excluded_in=version)
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """The result of a fit."""
+
+    manifest: Manifest
+    n_added: int
+    duplicates: int
+    suspects: list[SuspectImage]
+    """Worst first."""
+    calibration: CalibrationState
+    warnings: list[str]
+    times: StageTimes

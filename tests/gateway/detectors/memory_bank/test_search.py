@@ -1,0 +1,202 @@
+"""Every search gives the distances of a float64 reference, whatever the bank."""
+
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.detectors.memory_bank import threads
+from gateway.detectors.memory_bank.search.backend import build_search, choose_backend, search_name
+from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, gpu_available
+from gateway.detectors.memory_bank.search.projected import ProjectedSearch
+
+BACKENDS = [
+    "numpy",
+    pytest.param("faiss", marks=pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="no FAISS")),
+    pytest.param(
+        "sklearn", marks=pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reason="no scikit-learn")
+    ),
+    pytest.param("faiss-gpu", marks=pytest.mark.skipif(not gpu_available(), reason="no GPU that FAISS finds")),
+]
+
+
+def reference(bank, queries, k):
+    """Float64 norms of differences; blocks, so that no [Q, M, D] is held."""
+    bank = bank.astype(np.float64)
+    rows = [np.sqrt(((bank - query) ** 2).sum(axis=1)) for query in queries.astype(np.float64)]
+    return np.sort(rows, axis=1)[:, :k]
+
+
+def tokens_like(rng, n, dim):
+    """Unit vectors about a mean, near a plane of few dimensions: what tokens of one ROI are."""
+    plane = np.random.default_rng(7).normal(size=(8, dim))
+    raw = 3 + rng.normal(size=(n, 8)) @ plane + 0.3 * rng.normal(size=(n, dim))
+    return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float16)
+
+
+def noise(rng, n, dim):
+    return rng.normal(size=(n, dim)).astype(np.float16)
+
+
+def few_different(rng, n, dim):
+    return tokens_like(rng, 5, dim)[rng.integers(5, size=n)]
+
+
+def one_many_times(rng, n, dim):
+    return np.repeat(tokens_like(rng, 1, dim), n, axis=0)
+
+
+def zeros_among(rng, n, dim):
+    tokens = tokens_like(rng, n, dim)
+    tokens[::3] = 0
+    return tokens
+
+
+def lattice(rng, n, dim):
+    """Whole numbers: distances tie everywhere."""
+    return rng.integers(-1, 2, size=(n, dim)).astype(np.float16)
+
+
+def barely_different(rng, n, dim):
+    """Rows one step of half precision apart."""
+    tokens = np.repeat(tokens_like(rng, 1, dim), n, axis=0)
+    at = rng.integers(dim, size=n)
+    tokens[np.arange(n), at] = np.nextafter(tokens[np.arange(n), at], np.float16(9))
+    return tokens
+
+
+def one_far_out(rng, n, dim):
+    tokens = tokens_like(rng, n, dim)
+    tokens[0] *= np.float16(5000)
+    return tokens
+
+
+FAMILIES = [tokens_like, noise, few_different, one_many_times, zeros_among, lattice, barely_different]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(
+    family=st.sampled_from(FAMILIES),
+    size=st.sampled_from([1, 2, 3, 15, 16, 17, 100, 257, 700]),
+    dim=st.sampled_from([3, 16, 70, 96]),
+    n_queries=st.sampled_from([1, 2, 40]),
+    k=st.integers(1, 100),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_distances_are_those_of_the_reference(backend, family, size, dim, n_queries, k, seed):
+    rng = np.random.default_rng(seed)
+    bank = family(rng, size, dim)
+    queries = np.concatenate(
+        [family(rng, n_queries, dim), bank[rng.integers(size, size=2)], np.zeros((1, dim), np.float16)]
+    ).astype(np.float32)
+    k = min(k, size)
+    found = build_search(bank, backend).search(queries, k)
+    assert found.shape == (len(queries), k)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference(bank, queries, k), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [1, 2, 700, 2000, 10_000])
+@pytest.mark.parametrize("k", [1, 3, 100])
+def test_distances_are_right_for_every_size_of_bank(backend, size, k):
+    rng = np.random.default_rng(size + k)
+    bank = tokens_like(rng, size, 384)
+    queries = np.concatenate([tokens_like(rng, 70, 384), bank[:3]]).astype(np.float32)
+    k = min(k, size)
+    found = build_search(bank, backend).search(queries, k)
+    np.testing.assert_allclose(found, reference(bank, queries, k), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_token_of_the_bank_is_at_distance_0_exactly(backend):
+    bank = tokens_like(np.random.default_rng(0), 500, 768)
+    assert not build_search(bank, backend).search(bank.astype(np.float32), 1).any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(family=st.sampled_from([*FAMILIES, one_far_out]), scale=st.sampled_from([1e-30, 1e-3, 1e4, 1e18, 1e30]))
+def test_any_norm_is_measured(family, scale):
+    rng = np.random.default_rng(0)
+    bank = family(rng, 300, 32)
+    queries = (family(rng, 10, 32).astype(np.float64) * scale).astype(np.float32)
+    found = ProjectedSearch(bank).search(queries, 2)
+    np.testing.assert_allclose(found, reference(bank, queries, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_a_query_that_is_not_a_number_has_no_distance_and_leaves_others_alone():
+    bank = tokens_like(np.random.default_rng(0), 300, 32)
+    queries = bank[:3].astype(np.float32)
+    queries[1] = np.nan
+    found = ProjectedSearch(bank).search(queries, 1)[:, 0]
+    assert np.isnan(found[1])
+    assert found[0] == found[2] == 0
+
+
+def test_rows_left_out_do_not_count():
+    rng = np.random.default_rng(3)
+    bank = tokens_like(rng, 900, 96)
+    queries = bank[:200].astype(np.float32)
+    some = np.flatnonzero(rng.random(900) < 0.4)
+    all_but_a_group = np.flatnonzero(np.arange(900) % 57 != 5)  # 912 with padding, in groups of 16
+    for left_out in (some, all_but_a_group):
+        for k in (1, 3, 15, 100):
+            k = min(k, 900 - len(left_out))
+            found = ProjectedSearch(bank).search(queries, k, left_out)
+            np.testing.assert_allclose(found, reference(np.delete(bank, left_out, axis=0), queries, k), atol=1e-5)
+
+
+def test_bound_filters_tokens_and_gives_up_on_noise():
+    rng = np.random.default_rng(0)
+    assert ProjectedSearch(tokens_like(rng, 1000, 384))._directions.shape[1] < 384
+    assert ProjectedSearch(noise(rng, 1000, 384))._directions.shape[1] == 384
+
+
+def test_searches_at_once_answer_as_one_after_another():
+    rng = np.random.default_rng(0)
+    search = ProjectedSearch(tokens_like(rng, 2000, 96))
+    queries = [tokens_like(rng, 300, 96).astype(np.float32) for _ in range(12)]
+    alone = [search.search(q, 1) for q in queries]
+    threads.set_threads(3)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda q: search.search(q, 1), queries))
+    finally:
+        threads.set_threads(1)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_no_queries_have_no_distances():
+    assert ProjectedSearch(np.eye(4, dtype=np.float16)).search(np.empty((0, 4), np.float32), 2).shape == (0, 2)
+
+
+def test_memory_is_what_the_arrays_hold():
+    search = ProjectedSearch(tokens_like(np.random.default_rng(0), 1000, 384))
+    held = [a.nbytes for a in vars(search).values() if isinstance(a, np.ndarray)]
+    assert search.n_bytes == pytest.approx(sum(held), rel=0.01)
+
+
+def test_index_of_record_comes_back_from_its_bytes():
+    pytest.importorskip("faiss")
+    bank = tokens_like(np.random.default_rng(0), 50, 32)
+    search = FaissSearch.from_bytes(FaissSearch.build(bank).to_bytes())
+    np.testing.assert_array_equal(search.bank, bank.astype(np.float32))
+    with pytest.raises(ValueError, match="not a FAISS index"):
+        FaissSearch.from_bytes(b"nothing of the kind, at all")
+
+
+def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
+    assert search_name("numpy") == "numpy-projected"
+    assert choose_backend("auto") in ("numpy", "faiss-gpu")
+    monkeypatch.setattr("gateway.detectors.memory_bank.search.backend.gpu_available", lambda: False)
+    assert choose_backend("auto") == "numpy"
+    with pytest.raises(RuntimeError, match="GPU"):
+        build_search(np.eye(3, dtype=np.float16), "faiss-gpu")
+    monkeypatch.setattr("gateway.detectors.memory_bank.search.backend.faiss_available", lambda: False)
+    with pytest.raises(RuntimeError, match="not installed"):
+        choose_backend("faiss")
