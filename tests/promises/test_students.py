@@ -99,7 +99,7 @@ def test_a_killed_training_goes_on_in_another_process_to_the_result_of_an_uninte
 
     done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert f"conn1: going on after epoch {reached}" in done.stderr
+    assert f"conn1: continuing after epoch {reached}" in done.stderr
     assert "epoch=30/30" in done.stderr
     resumed = Path(done.stdout.strip())
     assert resumed == tmp_path / "killed" / "st_conn1" / "1"
