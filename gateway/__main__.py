@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         for problem in error.errors():
             name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
-            print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", file=sys.stderr)
+            value = "(secret)" if name in Settings.secret_names() else repr(problem.get("input"))
+            print(f"error: {name}={value}: {problem['msg']}", file=sys.stderr)
         return 2
     if given.command == "settings":
         return _print_settings(settings, shell=given.shell)

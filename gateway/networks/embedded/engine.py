@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gateway.errors import EngineUnavailableError, ModelMismatchError
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
 from gateway.networks.embedded.thread import RETRY_AFTER_S, NetworkThread
-from gateway.networks.model_description import ModelDescription, newest_version, read_description
+from gateway.networks.model_description import DescriptionError, ModelDescription, newest_version, read_description
 from gateway.networks.protocol import EngineStatus, Priority
 from gateway.settings import Settings
 
@@ -60,7 +60,9 @@ class EmbeddedEngine:
         try:
             model, network = await asyncio.to_thread(self._load)
         except Exception as error:  # noqa: BLE001 - runtimes raise their own exceptions; /ready shows them
-            self._reason = f"{error}; export a model with `python -m export`, or check the setting GATEWAY_DEVICE"
+            said = " ".join(str(error).split())
+            is_missing = isinstance(error, DescriptionError)
+            self._reason = f"{said}; export a model with `python -m export`" if is_missing else f"no network: {said}"
             log.error("embedded engine: %s", self._reason)
             return
         self._model, self._network, self._reason = model, network, None
@@ -146,7 +148,7 @@ def _cpu_precision(model: ModelDescription, settings: Settings) -> Precision:
     passed = checked is not None and checked.passed
     if settings.precision == "bf16" and not (supports_bf16() and passed):
         raise RuntimeError(
-            "GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export failed its check in bf16"
+            "GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export failed its check in bf16: use auto"
         )
     return "bf16" if settings.precision != "f32" and passed and supports_bf16() else "f32"
 

@@ -1,11 +1,13 @@
 """Compile an exported graph in this process: OpenVINO on CPU, ONNX Runtime on CUDA. Only one call at a time."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.networks.embedded.compiled_cache import compile_graph
 from gateway.networks.model_description import GRAPH_FILE, ModelDescription
 
 Precision = Literal["f32", "bf16"]
@@ -27,11 +29,38 @@ class Network(Protocol):
         """Largest batch that callers pass to `run`, so that an inspection does not wait long for a fit."""
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute tokens: uint8 [B, S, S, 3] RGB -> float32 [B, N, D], for any B of at least 1."""
+        """Compute tokens: uint8 [B, S, S, 3] RGB -> float32 [B, N, D], for any B of at least 1.
+
+        Raises:
+            RuntimeError: the runtime failed, or a value is not finite.
+        """
 
 
-def _of_folder(graph: Path | bytes) -> Path | bytes:
-    return graph / GRAPH_FILE if isinstance(graph, Path) and graph.is_dir() else graph
+def _verified(graph: Path | bytes, model: ModelDescription) -> bytes:
+    """Return the ONNX graph. A graph from a file must be the one that the description names."""
+    if isinstance(graph, bytes):
+        return graph
+    path = graph / GRAPH_FILE if graph.is_dir() else graph
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RuntimeError(f"{path}: {error.strerror}; export the model again") from error
+    if hashlib.sha256(data).hexdigest() != model.graph_sha256:
+        raise RuntimeError(
+            f"{path} is damaged or belongs to another model: its checksum differs from that in the description."
+            " Copy the version folder again, or export the model again"
+        )
+    return data
+
+
+def require_finite(tokens: NDArray[np.float32]) -> None:
+    """Check the output of a network.
+
+    Raises:
+        RuntimeError: a value is NaN or infinite.
+    """
+    if not np.isfinite(tokens.sum(dtype=np.float64)):
+        raise RuntimeError("the network returned values that are not finite")
 
 
 def supports_bf16() -> bool:
@@ -81,6 +110,9 @@ class OpenVinoNetwork:
             precision: of the matrix products; the types of input and output stay.
             threads: 0 leaves the choice to OpenVINO.
             cache_dir: folder of compiled graphs, which makes the next start faster.
+
+        Raises:
+            RuntimeError: the graph is missing, damaged or of another model, or OpenVINO cannot compile it.
         """
         import openvino
 
@@ -91,13 +123,12 @@ class OpenVinoNetwork:
         }
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
-        if cache_dir is not None:
-            options["CACHE_DIR"] = str(cache_dir)
         self._model = description
         self.runtime = f"openvino-{precision}"
-        read = core.read_model(_of_folder(graph))
+        read = core.read_model(_verified(graph, description))
         read.reshape({description.input_name: [1, description.input_size, description.input_size, 3]})
-        self._request = core.compile_model(read, "CPU", options).create_infer_request()
+        folder = None if cache_dir is None else cache_dir / f"{description.graph_sha256[:16]}-{precision}"
+        self._request = compile_graph(core, read, options, folder).create_infer_request()
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Network.run`."""
@@ -106,6 +137,7 @@ class OpenVinoNetwork:
         for i in range(len(images)):
             self._request.infer({0: images[i : i + 1]}, share_inputs=True)
             tokens[i] = self._request.get_output_tensor(0).data[0]
+        require_finite(tokens)
         return tokens
 
 
@@ -118,21 +150,24 @@ class OnnxRuntimeNetwork:
         """Open a session.
 
         Raises:
-            RuntimeError: this build of ONNX Runtime or this machine cannot run on `device`.
+            RuntimeError: this build of ONNX Runtime or this machine cannot run on `device`, or the graph is missing,
+                damaged or of another model.
         """
         import onnxruntime
 
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
         if provider not in onnxruntime.get_available_providers():
-            raise RuntimeError(f"this ONNX Runtime has no {provider}: install the gpu extra")
-        self._session = onnxruntime.InferenceSession(_of_folder(graph), providers=[provider])
+            raise RuntimeError(f"this ONNX Runtime has no {provider}: install the gpu extra, or set GATEWAY_DEVICE=cpu")
+        self._session = onnxruntime.InferenceSession(_verified(graph, description), providers=[provider])
         if provider not in self._session.get_providers():
-            raise RuntimeError(f"ONNX Runtime could not start {provider} on this machine")
+            raise RuntimeError(f"ONNX Runtime cannot start {provider} on this machine: set GATEWAY_DEVICE=cpu")
         self._model = description
         self.device = device
         self.runtime = f"onnxruntime-{device}-f32"
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Network.run`."""
-        (tokens,) = self._session.run([self._model.output_name], {self._model.input_name: images})
-        return np.asarray(tokens, np.float32)
+        (found,) = self._session.run([self._model.output_name], {self._model.input_name: images})
+        tokens = np.asarray(found, np.float32)
+        require_finite(tokens)
+        return tokens

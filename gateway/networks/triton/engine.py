@@ -70,7 +70,8 @@ class TritonEngine:
         try:
             self._server.client = connect(self._settings)
         except (ImportError, OSError, ValueError) as error:
-            self._server.reason = f"{error}; install the triton extra, and check the settings GATEWAY_TRITON_…"
+            remedy = "; install the triton extra" if isinstance(error, ImportError) else ""
+            self._server.reason = f"{error}{remedy}"
             log.error("triton engine: %s", self._server.reason)
             return
         with suppress(GatewayError):

@@ -15,6 +15,7 @@ from gateway.networks.embedded.thread import PriorityLock
 from gateway.networks.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.networks.protocol import Priority
 from gateway.settings import Settings
+from tests.export.tiny_model import write_version
 
 NOT_THERE = ModelDescription(
     name="m",
@@ -135,6 +136,58 @@ def test_without_a_model_the_engine_starts_and_says_what_is_missing(tmp_path: Pa
         await engine.close()
 
     asyncio.run(run())
+
+
+def started(repository: Path, tmp_path: Path, **changes: object) -> str:
+    """Start an engine, and return why it is not ready."""
+
+    async def run() -> str:
+        engine = EmbeddedEngine(settings_for(repository, tmp_path, **changes))
+        await engine.start()
+        status = await engine.ready()
+        await engine.close()
+        assert not status.ready
+        assert "\n" not in (status.reason or "")
+        return status.reason or ""
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("damage", ["another model", "cut", "empty", "missing"])
+def test_a_graph_that_is_not_the_described_one_is_not_served(tmp_path: Path, damage: str) -> None:
+    repository = tmp_path / "repository"
+    folder = repository / "dinov2_vits14" / "1"
+    write_version(folder)
+    graph = folder / "model.onnx"
+    if damage == "another model":
+        write_version(tmp_path / "other", factor=2)
+        shutil.copy(tmp_path / "other" / "model.onnx", graph)
+    elif damage == "missing":
+        graph.unlink()
+    else:
+        graph.write_bytes(graph.read_bytes()[:300] if damage == "cut" else b"")
+    reason = started(repository, tmp_path)
+    assert str(graph) in reason
+    assert "export the model again" in reason
+
+
+def test_a_description_that_does_not_fit_the_graph_is_not_served(tmp_path: Path) -> None:
+    folder = tmp_path / "dinov2_vits14" / "1"
+    write_version(folder)
+    path = folder / "model.json"
+    for change in ({"dim": 7}, {"token_hw": [3, 3]}, {"input_size": 0}, {"input_name": "picture"}):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        assert started(tmp_path, tmp_path)
+
+
+def test_cuda_without_a_gpu_names_the_remedy(tmp_path: Path) -> None:
+    write_version(tmp_path / "dinov2_vits14" / "1")
+    assert "GATEWAY_DEVICE=cpu" in started(tmp_path, tmp_path, device="cuda")
+
+
+def test_values_that_are_not_finite_are_never_tokens(tmp_path: Path) -> None:
+    write_version(tmp_path / "dinov2_vits14" / "1", factor=float("nan"))
+    assert "not finite" in started(tmp_path, tmp_path, precision="f32")
 
 
 def test_inspections_go_before_fits_and_equals_in_order() -> None:
