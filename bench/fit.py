@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     files = [("images", roi_png(tokens, i)) for i in range(n)]
     bare = open_network(tokens.folder, tokens.model, tokens.settings)
     pixels = np.stack([to_model_input(tokens.image(i), tokens.model.input_size) for i in range(n)])
-    bare.run(pixels[: bare.batch_sizes[0]])
+    bare.run(pixels[:1])
     rows = []
     with (
         tempfile.TemporaryDirectory() as folder,

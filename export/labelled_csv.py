@@ -1,6 +1,8 @@
 """Read a CSV with the connector and the label of images. This module opens no image and does not import torch."""
 
 import csv
+import os
+import unicodedata
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +58,7 @@ def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
             image, connector, label = _found(file, lines.fieldnames or (), columns)
             for line in lines:
                 given, whose, said = ((line[column] or "").strip() for column in (image, connector, label))
+                whose = unicodedata.normalize("NFC", whose)  # macOS writes accents as separate characters
                 if not (given or whose or said):
                     continue
                 if not whose:
@@ -65,7 +68,7 @@ def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
     except OSError as error:
         raise CsvError(f"{file}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CsvError(f"{file}: not a CSV in UTF-8 ({error})") from error
+        raise CsvError(f'{file}: not a CSV in UTF-8 ({error}); save it as "CSV UTF-8"') from error
     return rows
 
 
@@ -120,5 +123,9 @@ def _wanted(columns: Columns) -> tuple[tuple[str, ...], ...]:
 
 
 def _located(file: Path, given: str) -> Path:
-    beside = file.parent / given
-    return Path(given) if given and not beside.is_file() and Path(given).is_file() else beside
+    """Return the path beside the file, or else from the current folder. A path from Windows may have backslashes."""
+    for each in (given, given.replace("\\", "/")):
+        for path in (file.parent / each, Path(each)):
+            if each and path.is_file():
+                return Path(os.path.normpath(path))
+    return file.parent / given

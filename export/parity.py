@@ -21,7 +21,7 @@ TOLERANCE_COSINE: Mapping[Precision, float] = {"f32": 0.99999, "bf16": 0.999}
 
 _logger = logging.getLogger(__name__)
 
-_BATCHES = (1, 4)  # the shapes that the embedded engine compiles
+_BATCHES = (1, 4)  # alone and together
 
 
 def check_parity(

@@ -10,6 +10,8 @@ changes nothing, and a reload with a new file is the switch. A number of one mod
 """
 
 import argparse
+import hashlib
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,9 @@ from gateway.networks.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
     DescriptionError,
+    description_text,
     newest_version,
+    version_folders,
 )
 from gateway.networks.student_description import StudentDescription, read_any_description
 
@@ -36,6 +40,8 @@ FP16_GRAPH_FILE = "model.fp16.onnx"
 
 _MODEL_FILE = {"tensorrt": "model.plan", "openvino": GRAPH_FILE, "python": "model.py"}
 _PYTHON_MODEL = Path(__file__).with_name("triton_model.py")
+
+_logger = logging.getLogger(__name__)
 
 
 def write_serving_files(model_folder: Path, options: ServingOptions, *, version: int | None = None) -> Path:
@@ -58,13 +64,16 @@ def write_serving_files(model_folder: Path, options: ServingOptions, *, version:
     except DescriptionError as error:
         raise ExportError(f"{error}: run `python -m export` first") from error
     options = for_model(model, options.resolved())
+    _check_graph(folder / GRAPH_FILE, model)
     _provide_model_file(folder, model, options)
-    texts = {
-        int(path.parent.name): path.read_text()
-        for path in model_folder.glob(f"[0-9]*/{DESCRIPTION_FILE}")
-        if path.parent.name.isdecimal()
-    }
-    fingerprints = {number: read_any_description(model_folder / str(number)).fingerprint for number in texts}
+    texts: dict[int, str] = {}
+    fingerprints: dict[int, str] = {}
+    for each in version_folders(model_folder):
+        try:
+            fingerprints[int(each.name)] = read_any_description(each).fingerprint
+            texts[int(each.name)] = description_text(each)
+        except DescriptionError as error:
+            _logger.warning("%s: this version cannot be served", error)
     fingerprints = _remembered(model_folder / CONFIG_FILE, fingerprints)
     config = serving_config(model, options, int(folder.name), texts, fingerprints)
     config.name = model_folder.name
@@ -242,13 +251,25 @@ def _backend_parameters(model: Description, options: ServingOptions) -> dict[str
     return parameters
 
 
+def _check_graph(path: Path, model: Description) -> None:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path}: {error.strerror}: run `python -m export` again") from error
+    if hashlib.sha256(data).hexdigest() != model.graph_sha256:
+        raise ExportError(
+            f"{path} is damaged or belongs to another model: its checksum differs from that in {DESCRIPTION_FILE}."
+            " Copy the version folder again, or run `python -m export` again"
+        )
+
+
 def _remembered(path: Path, fingerprints: Mapping[int, str]) -> dict[int, str]:
     """Return `fingerprints` with those of deleted versions, which the configuration in `path` still contains."""
     if not path.is_file():
         return dict(fingerprints)
     before = {
         int(match[1]): value.string_value
-        for key, value in parse_config(path.read_text()).parameters.items()
+        for key, value in parse_config(_text(path)).parameters.items()
         if (match := re.fullmatch(r"fingerprint/(\d+)", key))
     }
     for number, fingerprint in fingerprints.items():
@@ -258,6 +279,16 @@ def _remembered(path: Path, fingerprints: Mapping[int, str]) -> dict[int, str]:
                 " was written, and clients may rely on that number: rename the folder to an unused number"
             )
     return before | dict(fingerprints)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(
+            f"{path} cannot be read as UTF-8: restore it from a backup. Without one, delete it, and number new versions"
+            " higher than all that were served"
+        ) from error
 
 
 def _provide_model_file(folder: Path, model: Description, options: ServingOptions) -> None:

@@ -67,11 +67,13 @@ def aside(model_folder: Path) -> Iterator[Path]:
 
 def move_into_place(folder: Path, model_folder: Path) -> Path:
     """Make the complete `folder` the next version of `model_folder`. Return the folder of the version."""
-    taken = [int(p.name) for p in model_folder.iterdir() if p.name.isdecimal()]
+    taken = [int(p.name) for p in model_folder.iterdir() if re.fullmatch(r"[0-9]{1,18}", p.name)]
     # A number that Triton has served stays bound to that model, even after its folder is deleted.
     config = model_folder / "config.pbtxt"
     if config.is_file():
-        taken += [int(number) for number in re.findall(r'"fingerprint/(\d+)"', config.read_text())]
+        taken += [
+            int(number) for number in re.findall(r'"fingerprint/(\d+)"', config.read_text("utf-8", errors="replace"))
+        ]
     version = model_folder / str(max(taken, default=0) + 1)
     _sync(folder)
     folder.rename(version)

@@ -29,8 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         for problem in error.errors():
             name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
+            value = "(secret)" if name in Settings.secret_names() else repr(problem.get("input"))
             said = problem["msg"].removeprefix("Value error, ")
-            print(f"error: {name}={problem.get('input')!r}: {said}", file=sys.stderr)
+            print(f"error: {name}={value}: {said}", file=sys.stderr)
         return 2
     if given.command == "settings":
         for warning in environment_warnings(os.environ, Settings.names()):

@@ -10,7 +10,10 @@ log = logging.getLogger(__name__)
 PREFIX = "GATEWAY_"
 _OTHERS = frozenset({"GATEWAY_EXTRAS", "GATEWAY_PUBLISH"})
 """Names with the same prefix that scripts and docker/compose.yaml read."""
-_FORMER = {"GATEWAY_BANK_CACHE_ENTRIES": "GATEWAY_BANK_CACHE_BYTES alone limits the loaded versions"}
+_FORMER = {
+    "GATEWAY_BANK_CACHE_ENTRIES": "GATEWAY_BANK_CACHE_BYTES alone limits the loaded versions",
+    "GATEWAY_NETWORKS_KEPT": "GATEWAY_NETWORK_CACHE_BYTES limits the compiled student-teacher networks",
+}
 """Settings of earlier releases, with what replaces them. They give a warning and stop nothing."""
 _NEAR = 0.85
 _LINK = re.compile(r"(tcp|udp|sctp)://")

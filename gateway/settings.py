@@ -1,5 +1,6 @@
 """Settings from the environment or a ``.env`` file, with the prefix ``GATEWAY_``."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,7 +61,7 @@ class Settings(BaseSettings):
     triton_shared_memory: Literal["auto", "on", "off"] = Field(
         "auto", description="exchange images and tokens by shared memory; auto: if Triton runs on this host"
     )
-    triton_keepalive_s: float = Field(10.0, ge=1, description="interval of pings on an idle channel")
+    triton_keepalive_s: float = Field(10.0, ge=1, le=3600, description="interval of pings on an idle channel")
     triton_tls: bool = Field(False, description="encrypt the channel to Triton")
     triton_ca_file: Path | None = Field(None, description="PEM certificates to trust; by default those of gRPC")
     triton_token: SecretStr | None = Field(None, description="sent to Triton as `authorization: Bearer …`")
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
         Path("model_repository"), description="Triton model repository with the exported model"
     )
     model_name: str = Field(
-        "dinov2_vits14", pattern=r"^[A-Za-z0-9_.-]+$", description="name of the model in the repository"
+        "dinov2_vits14", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the model in the repository"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the embedded engine")
     precision: Literal["auto", "f32", "bf16"] = Field(
@@ -173,8 +174,8 @@ class Settings(BaseSettings):
     )
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of the same ROI")
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="limit of the memory of all loaded versions")
-    networks_kept: int = Field(
-        16, gt=0, description="limit of compiled student-teacher networks, or of channels to those in Triton"
+    network_cache_bytes: int = Field(
+        4 * 2**30, gt=0, description="limit of the estimated memory of all student-teacher networks that stay compiled"
     )
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank to keep on disk")
 
@@ -238,6 +239,21 @@ class Settings(BaseSettings):
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else HOME / path
+
+    @field_validator("triton_url")
+    @classmethod
+    def _host_and_port(cls, url: str) -> str:
+        found = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]+)", url)
+        if not url.startswith("unix:/") and not (found and 0 < int(found[1]) < 65536):
+            raise ValueError("expected HOST:PORT without http://, such as localhost:8001, or unix:/PATH")
+        return url
+
+    @field_validator("triton_token")
+    @classmethod
+    def _printable(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("expected printable ASCII characters without spaces")
+        return token
 
     @field_validator("mask_max_weight")
     @classmethod

@@ -117,7 +117,7 @@ def _read(
 
 def _check_publication(parsed: argparse.Namespace) -> None:
     if (parsed.publish is None) != (parsed.mm_per_px is None) or (parsed.publish is not None and parsed.all):
-        raise ExportError("--publish needs --mm-per-px, and one connector instead of --all")
+        raise ExportError("--publish and --mm-per-px belong together, with one connector instead of --all")
     if parsed.publish is None:
         return
     try:

@@ -19,7 +19,7 @@ from gateway.networks.student_description import MapParity, StudentDescription
 # with the spread of OK images, which thresholds allow for.
 TOLERANCE: Mapping[Precision, float] = {"f32": 1e-3, "bf16": 0.1}
 
-_BATCHES = (1, 4)  # the shapes that the embedded engine compiles
+_BATCHES = (1, 4)  # alone and together
 _logger = logging.getLogger(__name__)
 
 

@@ -1,6 +1,7 @@
 """What an exported token model is: written beside its graph by ``export``, read and compared by ``gateway``."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 DESCRIPTION_FILE = "model.json"
 GRAPH_FILE = "model.onnx"
 EXTRACTOR = "dinov2-vit-s/14"
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class DescriptionError(ValueError):
@@ -88,22 +90,57 @@ def read_description(folder: Path) -> ModelDescription:
     Raises:
         DescriptionError: the file is absent, not JSON, or not of this format.
     """
+    text = description_text(folder)
+    try:
+        return ModelDescription.model_validate_json(text)
+    except ValidationError as error:
+        path = folder / DESCRIPTION_FILE
+        raise DescriptionError(f"{path}: not a model description of format 1 ({first_error(error)})") from error
+
+
+def description_text(folder: Path) -> str:
+    """Read the text of ``model.json`` of one version folder, without a byte order mark.
+
+    Raises:
+        DescriptionError: the file is missing, unreadable, or not UTF-8.
+    """
     path = folder / DESCRIPTION_FILE
     try:
-        return ModelDescription.model_validate_json(path.read_bytes())
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise DescriptionError(f"{path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise DescriptionError(f"{path}: not a model description of format 1 ({error.error_count()} errors)") from error
+    except UnicodeDecodeError as error:
+        raise DescriptionError(f"{path}: not UTF-8; copy it again from the export") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """Return the first error of a validation in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def version_folders(model_folder: Path) -> list[Path]:
+    """Return the version folders with a description, highest number first.
+
+    As in Triton, the name of a version is a positive number without leading zeros. Other folders are ignored.
+    """
+    if not model_folder.is_dir():
+        return []
+    folders = [p for p in model_folder.iterdir() if _VERSION.fullmatch(p.name) and (p / DESCRIPTION_FILE).is_file()]
+    return sorted(folders, key=lambda p: -int(p.name))
 
 
 def newest_version(model_folder: Path) -> Path:
-    """The highest numbered version folder with a description, as Triton's ``latest`` version policy picks it.
+    """Return the version folder with the highest number, as Triton's ``latest`` version policy does.
 
     Raises:
-        DescriptionError: there is none.
+        DescriptionError: the model has no version.
     """
-    versions = [p for p in model_folder.glob("[0-9]*") if p.name.isdecimal() and (p / DESCRIPTION_FILE).is_file()]
+    versions = version_folders(model_folder)
     if not versions:
-        raise DescriptionError(f"no exported model under {model_folder}")
-    return max(versions, key=lambda p: int(p.name))
+        raise DescriptionError(
+            f"no exported model under {model_folder} (a folder named by a number, such as 1, with a file"
+            f" {DESCRIPTION_FILE})"
+        )
+    return versions[0]

@@ -6,11 +6,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from gateway.networks.embedded.engine import EmbeddedEngine
+from gateway.networks.embedded.runtimes import network_bytes
 from gateway.networks.embedded.thread import NetworkThread
 from gateway.networks.model_description import ModelDescription
 from gateway.networks.observed import ObservedEngine
 from gateway.networks.protocol import TokenEngine
-from gateway.networks.triton.engine import TritonEngine
+from gateway.networks.triton.engine import ENGINE_BYTES, TritonEngine
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class NetworkState:
 @dataclass(frozen=True, slots=True)
 class _VersionNetwork:
     name: str
+    n_bytes: int
+    """Estimated memory."""
     starting: asyncio.Task[TokenEngine]
 
     @property
@@ -48,14 +51,17 @@ class _VersionNetwork:
 
 
 class EngineRegistry:
-    """Holds the token engine, and makes the engines of other models when they are first needed. It keeps a few."""
+    """Holds the token engine and the engines of other models, which it makes when they are first needed.
+
+    It keeps as many of the others as fit into `Settings.network_cache_bytes`, and drops the least recently used first.
+    """
 
     def __init__(self, token_engine: TokenEngine, settings: Settings, thread: NetworkThread | None = None) -> None:
         """Start nothing.
 
         Args:
             token_engine: the engine of the token model.
-            settings: where other models run, and how many are kept.
+            settings: where other models run, and how much memory they may take.
             thread: runs the networks of this process; None makes one when it is needed.
         """
         self.token_engine = token_engine
@@ -63,6 +69,12 @@ class EngineRegistry:
         self._thread = thread
         self._networks: OrderedDict[str, _VersionNetwork] = OrderedDict()
         self._retiring: dict[asyncio.Task[None], asyncio.Task[TokenEngine]] = {}
+        self._said_full = False
+
+    @property
+    def n_bytes(self) -> int:
+        """Estimated memory of the kept networks."""
+        return sum(network.n_bytes for network in self._networks.values())
 
     async def engine_for(self, model: ModelDescription, graph: bytes) -> TokenEngine:
         """Return the engine of a model that a version contains. An engine that could not start raises when it is asked.
@@ -72,12 +84,15 @@ class EngineRegistry:
             graph: verified ONNX, for a network in this process.
         """
         # In this process, each fingerprint has its own network. On Triton, a name has one network, of any version.
-        key = model.fingerprint if self._settings.engine == "embedded" else model.name
+        is_embedded = self._settings.engine == "embedded"
+        key = model.fingerprint if is_embedded else model.name
         network = self._networks.get(key)
         if network is None or (network.starting.done() and not network.has_loaded):
             engine = ObservedEngine(self._make(model, graph))
+            n_bytes = network_bytes(model, len(graph)) if is_embedded else ENGINE_BYTES
             starting = asyncio.create_task(_start(engine), name=f"start {model.name}")
-            network = self._networks[key] = _VersionNetwork(model.name, starting)
+            network = self._networks[key] = _VersionNetwork(model.name, n_bytes, starting)
+            self._networks.move_to_end(key)
             self._retire_oldest()
         self._networks.move_to_end(key)
         return await asyncio.shield(network.starting)
@@ -95,14 +110,26 @@ class EngineRegistry:
         return EmbeddedEngine(self._settings, self._thread, (model, graph))
 
     def _retire_oldest(self) -> None:
-        while len(self._networks) > self._settings.networks_kept:
+        limit = self._settings.network_cache_bytes
+        while self.n_bytes > limit and len(self._networks) > 1:
             _, oldest = self._networks.popitem(last=False)
-            task = asyncio.create_task(self._retire(oldest.starting), name="retire engine")
-            self._retiring[task] = oldest.starting
-            task.add_done_callback(lambda done: self._retiring.pop(done, None))
+            if not self._said_full:
+                log.warning(
+                    "student networks take more than GATEWAY_NETWORK_CACHE_BYTES=%d: the least recently used (%s) is"
+                    " dropped, and compiled again when it is needed; %d are kept",
+                    limit,
+                    oldest.name,
+                    len(self._networks),
+                )
+            self._said_full = True
+            # The last request that uses an embedded engine frees it. An engine of Triton has a channel to close.
+            if self._settings.engine == "triton":
+                task = asyncio.create_task(self._retire(oldest.starting), name="retire engine")
+                self._retiring[task] = oldest.starting
+                task.add_done_callback(lambda done: self._retiring.pop(done, None))
 
     async def _retire(self, started: "asyncio.Task[TokenEngine]") -> None:
-        """Close an engine after every request that may use it has reached its deadline."""
+        """Close an engine of Triton after every request that may use it has reached its deadline."""
         await asyncio.sleep(self._settings.engine_timeout_s + self._settings.triton_timeout_s)
         await (await started).close()
 

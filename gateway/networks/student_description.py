@@ -15,6 +15,8 @@ from gateway.networks.model_description import (
     ModelDescription,
     Parity,
     WeightsSource,
+    description_text,
+    first_error,
     read_description,
 )
 
@@ -167,14 +169,13 @@ def read_student(folder: Path) -> StudentDescription:
     Raises:
         DescriptionError: the file is missing, not JSON, or of another kind or format.
     """
-    path = folder / DESCRIPTION_FILE
+    text = description_text(folder)
     try:
-        return StudentDescription.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DescriptionError(f"{path}: {error.strerror}") from error
+        return StudentDescription.model_validate_json(text)
     except ValidationError as error:
+        path = folder / DESCRIPTION_FILE
         raise DescriptionError(
-            f"{path}: not a student-teacher description of format 1 ({error.error_count()} errors)"
+            f"{path}: not a student-teacher description of format 1 ({first_error(error)})"
         ) from error
 
 

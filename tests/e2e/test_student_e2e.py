@@ -314,8 +314,8 @@ def test_a_training_publishes_what_it_made(trained, gateway, tmp_path, monkeypat
 def test_what_a_training_cannot_publish_is_told_before_it_begins(trained, tmp_path, capsys):
     arguments = ["--ok", str(trained.images), "--repository", str(tmp_path / "none"), *COMMAND]
     for wrong, said in (
-        (["--publish", "steel/conn1"], "needs --mm-per-px"),
-        (["--mm-per-px", "0.2"], "needs --mm-per-px"),
+        (["--publish", "steel/conn1"], "--publish and --mm-per-px belong together"),
+        (["--mm-per-px", "0.2"], "--publish and --mm-per-px belong together"),
         (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not a valid id"),
         (["--publish", "steel/conn1", "--mm-per-px", "-3"], "--mm-per-px -3.0: expected a number above 0"),
     ):
@@ -411,8 +411,10 @@ def test_only_images_that_the_student_trained_on_are_said_to_be_learned(trained,
         assert any("one of the learned OK images" in warning for warning in warnings) is is_told, part
 
 
-def test_no_more_networks_are_kept_than_are_allowed(trained, launch, small_model_repository):
-    with launch("student-few", model_repository=small_model_repository, networks_kept=1, precision="f32") as gateway:
+def test_one_network_serves_two_rois_when_no_more_fits(trained, launch, small_model_repository):
+    with launch(
+        "student-few", model_repository=small_model_repository, network_cache_bytes=1, precision="f32"
+    ) as gateway:
         publish(trained, gateway, "steel/one")
         publish(trained, gateway, "steel/two")  # the same model: the same network
         scores = {infer(gateway, UNSEEN, roi)["score"] for roi in ("one", "two", "one")}

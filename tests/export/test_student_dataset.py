@@ -75,6 +75,25 @@ def test_columns_and_label_may_have_other_names(tmp_path):
     assert found.unused == {"OK": 1}
 
 
+def test_a_csv_from_windows_or_macos_is_read(tmp_path):
+    write_images(tmp_path / "sub", 2, seed=1)
+    names = sorted(path.name for path in (tmp_path / "sub").iterdir())
+    file = write_csv(
+        tmp_path, (f"sub\\{names[0]}", "Pru\u0308f", "OK"), (f"./sub/../sub/{names[1]}", "Pr\u00fcf", "OK")
+    )
+    (found,) = read_csv(file, Columns()).values()
+    assert found.connector == "Pr\u00fcf"
+    assert found.paths == [tmp_path / "sub" / name for name in names]
+
+
+def test_another_encoding_names_the_remedy(tmp_path):
+    file = tmp_path / "data.csv"
+    for encoding in ("utf-16", "latin-1"):
+        file.write_bytes("image path,connector,label\na.png,Prüf,OK\n".encode(encoding))
+        with pytest.raises(ExportError, match=r'not a CSV in UTF-8 .* save it as "CSV UTF-8"'):
+            read_csv(file, Columns())
+
+
 def test_a_missing_column_is_named_with_the_existing_ones(tmp_path):
     file = write_csv(tmp_path, header="image path,plug,verdict")
     with pytest.raises(ExportError, match=r"no column 'connector' and no column 'label'; .* image path, plug, verdict"):

@@ -1,5 +1,6 @@
 """The configuration of Triton: every option is compared with a golden file, and Triton's own protobuf reads them."""
 
+import codecs
 import difflib
 import json
 import os
@@ -251,6 +252,45 @@ def test_without_a_version_the_error_says_what_to_run(tmp_path):
 def test_a_missing_version_is_refused(model_folder):
     with pytest.raises(ExportError, match=r"model\.json"):
         write_serving_files(model_folder, ServingOptions("python"), version=9)
+
+
+@pytest.mark.parametrize("content", [b"{", "{}".encode("utf-16"), b""], ids=["cut", "UTF-16", "empty"])
+def test_an_unreadable_older_version_is_logged_and_the_newest_is_served(model_folder, caplog, content):
+    write_version(model_folder / "2", factor=2)
+    (model_folder / "1" / "model.json").write_bytes(content)
+    config = parse_config(write_serving_files(model_folder, ServingOptions("python")).read_text())
+    assert list(config.version_policy.specific.versions) == [2]
+    assert "fingerprint/1" not in config.parameters
+    assert f"{model_folder / '1' / 'model.json'}" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["0001", "0002", "9" * 30])
+def test_a_folder_that_triton_ignores_is_not_served(model_folder, odd):
+    write_version(model_folder / odd, factor=2)
+    config = parse_config(write_serving_files(model_folder, ServingOptions("python")).read_text())
+    assert list(config.version_policy.specific.versions) == [1]
+
+
+def test_a_graph_that_is_not_the_described_one_is_not_served(model_folder, tmp_path):
+    write_version(tmp_path / "other", factor=2)
+    shutil.copy(tmp_path / "other" / "model.onnx", model_folder / "1" / "model.onnx")
+    with pytest.raises(ExportError, match=r"model\.onnx is damaged or belongs to another model"):
+        write_serving_files(model_folder, ServingOptions("onnxruntime"))
+    (model_folder / "1" / "model.onnx").unlink()
+    with pytest.raises(ExportError, match=r"model\.onnx: No such file"):
+        write_serving_files(model_folder, ServingOptions("onnxruntime"))
+    assert not (model_folder / "config.pbtxt").exists()
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read_and_one_in_another_encoding_is_named(model_folder):
+    path = write_serving_files(model_folder, ServingOptions("python"))
+    text = path.read_text()
+    path.write_bytes(codecs.BOM_UTF8 + text.encode())
+    write_serving_files(model_folder, ServingOptions("python"))
+    assert path.read_text() == text
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ExportError, match=r"config\.pbtxt cannot be read as UTF-8"):
+        write_serving_files(model_folder, ServingOptions("python"))
 
 
 def test_a_torn_configuration_is_a_clear_error(model_folder):

@@ -197,3 +197,42 @@ def test_a_setting_of_an_earlier_release_gives_a_warning_and_stops_nothing(
     assert "GATEWAY_BANK_CACHE_ENTRIES: an earlier release had this setting" in caplog.text
     (warning,) = environment_warnings({"GATEWAY_BANK_CACHE_ENTRIES": "64"}, Settings.names())
     assert "an earlier release had this setting" in warning
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8001", "triton:1", "10.0.0.1:65535", "[::1]:8001", "triton-1.plant.example:8001", "unix:/run/t.sock"],
+)
+def test_an_address_of_triton_is_taken_as_it_is(url: str) -> None:
+    assert Settings(_env_file=None, triton_url=url).triton_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", ":8001", "http://localhost:8001", "localhost:0", "localhost:99999", "local host:8001", "[::1",
+     "localhost:8001/", "localhost:8001 "],
+)  # fmt: skip
+def test_an_address_of_triton_that_grpc_would_misread_stops_the_start(url: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT without http://"):
+        Settings(_env_file=None, triton_url=url)
+
+
+@pytest.mark.parametrize("token", ["pä", "a b", "a\nb", "\t"])
+def test_a_token_that_grpc_cannot_send_stops_the_start_and_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    monkeypatch.setenv("GATEWAY_TRITON_TOKEN", token)
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert "GATEWAY_TRITON_TOKEN=(secret)" in said
+    assert "printable ASCII" in said
+    assert repr(token) not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("triton_keepalive_s", float("inf")), ("triton_keepalive_s", 1e9), ("model_name", ".."), ("model_name", ".git")],
+)
+def test_a_setting_that_the_engine_cannot_use_stops_the_start(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        Settings(_env_file=None, **{name: value})

@@ -75,6 +75,8 @@ class TritonServer:
     model: str = MODEL
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     starts: int = 0
+    sessions: list[int] = field(default_factory=list, repr=False)
+    """Process groups of all starts."""
 
     @property
     def url(self) -> str:
@@ -133,6 +135,7 @@ class TritonServer:
                 # A separate session: leftover processes can be found, and a Ctrl-C of the tests does not reach it.
                 start_new_session=True,
             )
+        self.sessions.append(self.process.pid)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the server says that the model is ready, or fail with its log."""
@@ -192,17 +195,19 @@ class TritonServer:
             path.unlink(missing_ok=True)
 
     def end(self) -> None:
-        """End all of it at once: a clean end, for which Triton takes seconds, is not what most tests are about."""
+        """Kill all processes. A clean stop takes Triton seconds, and most tests do not need it."""
         if self.process is not None:
             shared = self._shared_memory()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            # Of all starts: a stub of a killed server may hang on a lock in shared memory, and then never ends.
+            for group in self.sessions:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
             self.process.wait()
             for path in shared:
                 path.unlink(missing_ok=True)
 
     def _shared_memory(self) -> set[Path]:
-        """Regions of the Python backend, which a server that is killed leaves behind."""
+        """Return the regions of the Python backend, which a killed server leaves behind."""
         found = set()
         for pid in self.processes():
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gateway.errors import EngineUnavailableError, ModelMismatchError
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
 from gateway.networks.embedded.thread import RETRY_AFTER_S, NetworkThread
-from gateway.networks.model_description import ModelDescription, newest_version, read_description
+from gateway.networks.model_description import DescriptionError, ModelDescription, newest_version, read_description
 from gateway.networks.protocol import EngineStatus, Priority
 from gateway.settings import Settings
 
@@ -56,14 +56,17 @@ class EmbeddedEngine:
         return "cuda" if self._settings.device == "cuda" else "cpu"
 
     async def start(self) -> None:
-        """Load the model and run it once, so that the first request does not wait for that."""
+        """Load the model and run it with one image and with a full batch, so that the first request does not wait."""
         try:
             model, network = await asyncio.to_thread(self._load)
         except Exception as error:  # noqa: BLE001 - runtimes raise their own exceptions; /ready shows them
-            self._reason = f"{error}; export a model with `python -m export`, or check the setting GATEWAY_DEVICE"
+            said = " ".join(str(error).split())
+            is_missing = isinstance(error, DescriptionError)
+            self._reason = f"{said}; export a model with `python -m export`" if is_missing else f"no network: {said}"
             log.error("embedded engine: %s", self._reason)
             return
         self._model, self._network, self._reason = model, network, None
+        self._given = None  # the network keeps its own copy of the weights
         log.info("embedded engine: %s, model %s", network.runtime, model.fingerprint[:16])
 
     def _load(self) -> tuple[ModelDescription, Network]:
@@ -76,7 +79,8 @@ class EmbeddedEngine:
         if model.has_random_weights:
             log.warning("the model %s has RANDOM weights (%s): scores mean nothing", model.name, model.weights.detail)
         network = open_network(graph, model, self._settings)
-        network.run(np.zeros((1, model.input_size, model.input_size, 3), np.uint8))
+        for batch in sorted({1, network.largest_batch}):
+            network.run(np.zeros((batch, model.input_size, model.input_size, 3), np.uint8))
         return model, network
 
     @property
@@ -144,7 +148,7 @@ def _cpu_precision(model: ModelDescription, settings: Settings) -> Precision:
     passed = checked is not None and checked.passed
     if settings.precision == "bf16" and not (supports_bf16() and passed):
         raise RuntimeError(
-            "GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export failed its check in bf16"
+            "GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export failed its check in bf16: use auto"
         )
     return "bf16" if settings.precision != "f32" and passed and supports_bf16() else "f32"
 

@@ -90,7 +90,7 @@ class NetworkThread:
                 fit.
             EngineUnavailableError: the network failed.
         """
-        step = network.batch_sizes[0]
+        step = network.largest_batch
         ends = time.monotonic() + self._timeout_s(priority)
         parts = []
         for start in range(0, len(images), step):

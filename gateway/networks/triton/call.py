@@ -132,6 +132,7 @@ class TritonCall:
                 tokens = np.asarray(result.as_numpy(model.output_name)).astype(np.float32)
             else:
                 tokens = slot.read(shape, served.dtype)
+            _require_finite(tokens)
         finally:
             # To the pool it came from: the engine may use another by now.
             if slot is not None and answered:
@@ -159,6 +160,13 @@ def _timed_out(settings: Settings, priority: Priority) -> EngineTimeoutError:
     return EngineTimeoutError(
         f"Triton did not answer within {timeout_s(settings, priority):g} s", retry_after_s=RETRY_AFTER_S
     )
+
+
+def _require_finite(tokens: NDArray[np.float32]) -> None:
+    if not np.isfinite(tokens.sum(dtype=np.float64)):
+        raise EngineUnavailableError(
+            "Triton returned values that are not finite: check the model on the server", retry_after_s=RETRY_AFTER_S
+        )
 
 
 def _worth_retrying(error: Any) -> bool:

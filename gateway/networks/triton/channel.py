@@ -21,7 +21,9 @@ def connect(settings: Settings) -> Any:
     keepalive_ms = int(settings.triton_keepalive_s * 1000)
     ca_file = settings.triton_ca_file
     if ca_file is not None and not ca_file.is_file():
-        raise ValueError(f"GATEWAY_TRITON_CA_FILE: {ca_file} does not exist")
+        raise ValueError(f"GATEWAY_TRITON_CA_FILE: {ca_file} is not a file")
+    if ca_file is not None and b"-----BEGIN CERTIFICATE-----" not in ca_file.read_bytes():
+        raise ValueError(f"GATEWAY_TRITON_CA_FILE: {ca_file} contains no PEM certificate")
     return InferenceServerClient(
         settings.triton_url,
         ssl=settings.triton_tls,

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from gateway.errors import EngineUnavailableError, GatewayError, ModelMismatchError
-from gateway.networks.model_description import DESCRIPTION_FILE, DescriptionError, ModelDescription, read_description
+from gateway.networks.model_description import (
+    DESCRIPTION_FILE,
+    DescriptionError,
+    ModelDescription,
+    read_description,
+    version_folders,
+)
 from gateway.networks.student_description import model_from_json
 from gateway.networks.triton.channel import authorization
 from gateway.settings import Settings
@@ -268,9 +274,8 @@ def _parse(metadata: Any, config: Any, connection: int) -> ServedModel:
 
 def _own_fingerprints(settings: Settings) -> dict[str, None]:
     """Return the fingerprints of the versions in this gateway's repository, newest first; empty without any."""
-    folders = [p for p in settings.model_folder.glob("[0-9]*") if p.name.isdecimal()]
     own: dict[str, None] = {}
-    for folder in sorted(folders, key=lambda p: -int(p.name)):
+    for folder in version_folders(settings.model_folder):
         with suppress(DescriptionError):
             own[read_description(folder).fingerprint] = None
     return own

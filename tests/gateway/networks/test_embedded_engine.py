@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
@@ -14,6 +15,7 @@ from gateway.networks.embedded.thread import PriorityLock
 from gateway.networks.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.networks.protocol import Priority
 from gateway.settings import Settings
+from tests.export.tiny_model import write_version
 
 NOT_THERE = ModelDescription(
     name="m",
@@ -44,7 +46,7 @@ def test_tokens_are_those_of_onnx_runtime_for_any_batch(model_repository: Path, 
         engine = EmbeddedEngine(settings_for(model_repository, tmp_path, precision="f32", device="cpu"))
         await engine.start()
         assert (await engine.ready()).runtime == "openvino-f32"
-        tokens = await engine.tokens(images, model=model)  # 6 = one batch of 4 and two of 1
+        tokens = await engine.tokens(images, model=model)
         assert tokens.shape == (6, 729, 768)
         np.testing.assert_allclose(tokens, expected, atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(tokens, axis=-1), 1, atol=1e-4)
@@ -79,6 +81,40 @@ def test_bf16_is_used_only_where_the_export_passed_in_it(model_repository: Path,
     assert asyncio.run(runtime()) == "openvino-f32"
 
 
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the threads that compiled a graph, in order."""
+    threads: list[str] = []
+    compile_model = openvino.Core.compile_model
+
+    def counted(*arguments: object, **options: object) -> object:
+        threads.append(threading.current_thread().name)
+        return compile_model(*arguments, **options)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", counted)
+    return threads
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_the_thread_of_the_inspections_compiles_nothing(
+    small_model_repository: Path, tmp_path: Path, compilations: list[str], priority: Priority
+) -> None:
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(small_model_repository, tmp_path, device="cpu"))
+        await engine.start()
+        at_start = list(compilations)
+        size = engine.model.input_size
+        for count in (4, 1, 5, 16):  # the first batch of 4 comes first
+            images = np.zeros((count, size, size, 3), np.uint8)
+            assert len(await engine.tokens(images, model=engine.model, priority=priority)) == count
+        await engine.close()
+        assert at_start
+        assert compilations == at_start
+        assert not any(name.startswith("engine") for name in compilations)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}'])
 def test_without_a_model_the_engine_starts_and_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
     if content is not None:
@@ -100,6 +136,58 @@ def test_without_a_model_the_engine_starts_and_says_what_is_missing(tmp_path: Pa
         await engine.close()
 
     asyncio.run(run())
+
+
+def started(repository: Path, tmp_path: Path, **changes: object) -> str:
+    """Start an engine, and return why it is not ready."""
+
+    async def run() -> str:
+        engine = EmbeddedEngine(settings_for(repository, tmp_path, **changes))
+        await engine.start()
+        status = await engine.ready()
+        await engine.close()
+        assert not status.ready
+        assert "\n" not in (status.reason or "")
+        return status.reason or ""
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("damage", ["another model", "cut", "empty", "missing"])
+def test_a_graph_that_is_not_the_described_one_is_not_served(tmp_path: Path, damage: str) -> None:
+    repository = tmp_path / "repository"
+    folder = repository / "dinov2_vits14" / "1"
+    write_version(folder)
+    graph = folder / "model.onnx"
+    if damage == "another model":
+        write_version(tmp_path / "other", factor=2)
+        shutil.copy(tmp_path / "other" / "model.onnx", graph)
+    elif damage == "missing":
+        graph.unlink()
+    else:
+        graph.write_bytes(graph.read_bytes()[:300] if damage == "cut" else b"")
+    reason = started(repository, tmp_path)
+    assert str(graph) in reason
+    assert "export the model again" in reason
+
+
+def test_a_description_that_does_not_fit_the_graph_is_not_served(tmp_path: Path) -> None:
+    folder = tmp_path / "dinov2_vits14" / "1"
+    write_version(folder)
+    path = folder / "model.json"
+    for change in ({"dim": 7}, {"token_hw": [3, 3]}, {"input_size": 0}, {"input_name": "picture"}):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        assert started(tmp_path, tmp_path)
+
+
+def test_cuda_without_a_gpu_names_the_remedy(tmp_path: Path) -> None:
+    write_version(tmp_path / "dinov2_vits14" / "1")
+    assert "GATEWAY_DEVICE=cpu" in started(tmp_path, tmp_path, device="cuda")
+
+
+def test_values_that_are_not_finite_are_never_tokens(tmp_path: Path) -> None:
+    write_version(tmp_path / "dinov2_vits14" / "1", factor=float("nan"))
+    assert "not finite" in started(tmp_path, tmp_path, precision="f32")
 
 
 def test_inspections_go_before_fits_and_equals_in_order() -> None:
@@ -147,7 +235,7 @@ def test_a_cancelled_waiter_does_not_block_the_others() -> None:
 class Blocking:
     """A network that does not answer until `may_end` is set."""
 
-    runtime, device, batch_sizes = "blocking", "cpu", (2, 1)
+    runtime, device, largest_batch = "blocking", "cpu", 2
 
     def __init__(self) -> None:
         self.entered, self.may_end = threading.Event(), threading.Event()

@@ -1,15 +1,19 @@
 """Networks of versions: compiled when first needed, some kept, one thread for all."""
 
 import asyncio
+import weakref
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
 from gateway.errors import EngineUnavailableError
+from gateway.networks.embedded.runtimes import network_bytes
 from gateway.networks.model_description import ModelDescription, read_description
 from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.settings import Settings
+from tests.export.tiny_model import write_version
 
 
 def settings_for(folder: Path, **changes: object) -> Settings:
@@ -65,7 +69,69 @@ def test_the_least_recently_used_network_is_dropped_and_compiled_again(tmp_path:
         image = np.zeros((1, size, size, 3), np.uint8)
         await second.tokens(image, model=named(model, "b"))  # a caller that holds a dropped engine can finish
 
-    run(create_engine_registry(settings_for(tmp_path, networks_kept=2)), work)
+    run(create_engine_registry(settings_for(tmp_path, network_cache_bytes=2 * network_bytes(model, len(graph)))), work)
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The graphs that OpenVINO compiled, by name."""
+    names: list[str] = []
+    compile_model = openvino.Core.compile_model
+
+    def counted(core: openvino.Core, graph: openvino.Model, *rest: object) -> object:
+        names.append(graph.friendly_name)
+        return compile_model(core, graph, *rest)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", counted)
+    return names
+
+
+@pytest.mark.parametrize("count", [17, 100])
+def test_a_rotation_of_students_that_fits_into_memory_compiles_each_once(
+    tmp_path: Path, compilations: list[str], count: int
+) -> None:
+    write_version(tmp_path / "tiny" / "1")
+    model = read_description(tmp_path / "tiny" / "1")
+    graph = (tmp_path / "tiny" / "1" / "model.onnx").read_bytes()
+    students = [named(model, f"student {i}") for i in range(count)]
+    image = np.zeros((1, model.input_size, model.input_size, 3), np.uint8)
+
+    async def work(engines: EngineRegistry) -> None:
+        for _ in range(3):
+            for student in students:
+                engine = await engines.engine_for(student, graph)
+                await engine.tokens(image, model=student)
+        assert len(compilations) == count
+        assert engines.n_bytes == count * network_bytes(model, len(graph))
+
+    run(create_engine_registry(settings_for(tmp_path)), work)
+
+
+def test_networks_beyond_the_memory_limit_are_freed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_version(tmp_path / "tiny" / "1")
+    model = read_description(tmp_path / "tiny" / "1")
+    graph = (tmp_path / "tiny" / "1" / "model.onnx").read_bytes()
+    limit = 3 * network_bytes(model, len(graph))
+
+    async def work(engines: EngineRegistry) -> None:
+        made = []
+        for i in range(10):
+            made.append(weakref.ref(await engines.engine_for(named(model, f"student {i}"), graph)))
+            assert engines.n_bytes <= limit
+        await asyncio.sleep(0)
+        assert [engine() is not None for engine in made] == [False] * 7 + [True] * 3
+        assert caplog.text.count("GATEWAY_NETWORK_CACHE_BYTES") == 1
+
+    run(create_engine_registry(settings_for(tmp_path, network_cache_bytes=limit)), work)
+
+
+def test_a_network_larger_than_the_limit_is_kept_while_it_is_the_only_one(tmp_path: Path, given) -> None:
+    model, graph = given
+
+    async def work(engines: EngineRegistry) -> None:
+        assert await engines.engine_for(model, graph) is await engines.engine_for(model, graph)
+
+    run(create_engine_registry(settings_for(tmp_path, network_cache_bytes=1)), work)
 
 
 def test_a_graph_that_cannot_be_compiled_raises_and_the_next_request_compiles_again(tmp_path: Path, given) -> None:

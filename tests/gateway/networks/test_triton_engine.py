@@ -42,6 +42,7 @@ class Server:
         self.answers.set()
         self.asked = asyncio.Event()
         self.asks = self.infers = 0
+        self.value = 1.0
         self.regions: set[str] = set()
         self.unregistered = asyncio.Semaphore(0)
         self.inferring: Callable[[], Awaitable[None]] | None = None
@@ -72,9 +73,11 @@ class Server:
         if self.inferring is not None:
             await self.inferring()
 
+        value = self.value
+
         class Result:
             def as_numpy(self, _: str) -> Any:
-                return np.ones((1, 1, 4), np.float32)
+                return np.full((1, 1, 4), value, np.float32)
 
             def get_response(self) -> Any:
                 return service_pb2.ModelInferResponse(model_version="1")
@@ -206,6 +209,34 @@ def test_the_question_is_repeated_when_the_connection_changed_meanwhile(tmp_path
         assert (await asking).ready
         assert server.asks == 2
         assert engine._server.is_current(engine._server.served)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_never_tokens(tmp_path: Path, value: float) -> None:
+    async def run() -> None:
+        server = Server()
+        server.value = value
+        engine = engine_of(server, tmp_path)
+        with pytest.raises(EngineUnavailableError, match="not finite"):
+            await engine.tokens(IMAGES, model=MODEL)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage"], ids=["missing", "empty", "garbage"])
+def test_a_file_without_certificates_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    engine = TritonEngine(Settings(triton_ca_file=path, triton_tls=True))
+
+    async def run() -> None:
+        await engine.start()
+        assert str(path) in (engine.status.reason or "")
         await engine.close()
 
     asyncio.run(run())
