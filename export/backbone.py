@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from export.errors import ExportError
+from export.stand_in import STAND_IN
 from export.torchvision_ops import declare_missing_ops
 from export.weights import Checkpoint, StateDict, Weights, read_weights, some
 
@@ -19,7 +20,7 @@ PATCH = 14
 DEPTH = 12
 WIDTH = 384
 
-CHECKPOINT = Checkpoint(f"timm/{TIMM_ID}", "original DINOv2", "DINOV2_WEIGHTS")
+CHECKPOINT = Checkpoint(f"timm/{TIMM_ID}", "original DINOv2", "DINOV2_WEIGHTS", STAND_IN)
 # The training size of the model: the original state dict has the shapes of this size.
 _ORIGINAL_SIZE = 518
 
@@ -28,7 +29,8 @@ def load_weights(weights: str) -> Weights:
     """Read weights.
 
     Args:
-        weights: ``hub`` for timm's checkpoint, ``seed:N`` for random ones, else a ``.safetensors`` or ``.pth`` file.
+        weights: ``auto`` for timm's checkpoint, or for the stand-in weights where the hub does not answer; ``hub`` for
+            the checkpoint only; ``seed:N`` for random weights; else a ``.safetensors`` or ``.pth`` file.
 
     Raises:
         ExportError: the weights are unavailable, or belong to another model than DINOv2 ViT-S/14.

@@ -12,7 +12,7 @@ from export.onnx_writer import INPUT, OUTPUT, onnx_bytes, write
 from export.parity import TOLERANCE_COSINE, check_parity
 from export.token_graph import TokenGraph, check_layout
 from export.versions import DEFAULT_REPOSITORY, aside, check_name, locked, move_into_place
-from export.weights import HUB, Weights
+from export.weights import AUTO, Weights
 from gateway.networks.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
@@ -35,14 +35,14 @@ _logger = logging.getLogger(__name__)
 class ExportOptions:
     """What to export, and into which repository."""
 
-    weights: str = HUB
-    """``hub``, ``seed:N``, or a ``.safetensors`` or ``.pth`` file with the original DINOv2 key names."""
+    weights: str = AUTO
+    """``auto``, ``hub``, ``seed:N``, or a ``.safetensors`` or ``.pth`` file with the original DINOv2 key names."""
     repository: Path = DEFAULT_REPOSITORY
     name: str = DEFAULT_NAME
     scales: tuple[int, ...] = DEFAULT_SCALES
     """Image sizes in pixels, ascending; the graph takes the last."""
-    layers: tuple[int, ...] = DEFAULT_LAYERS
-    """Blocks whose outputs are concatenated, counted from 0, ascending."""
+    layers: tuple[int, ...] | None = None
+    """Blocks whose outputs are concatenated, counted from 0, ascending. None takes the default of the weights."""
     force: bool = False
     """Publish a new version even if the newest has the same fingerprint."""
     tolerance_f32: float = TOLERANCE_COSINE["f32"]
@@ -62,7 +62,7 @@ def publish(options: ExportOptions) -> Path:
             with torch, or the repository cannot be written. The repository is then unchanged.
     """
     check_name(options.name)
-    check_layout(options.scales, options.layers)
+    check_layout(options.scales, options.layers or DEFAULT_LAYERS)
     started = time.monotonic()
     weights = load_weights(options.weights)
     model_folder = options.repository / options.name
@@ -95,7 +95,7 @@ def publish(options: ExportOptions) -> Path:
 
 
 def _build(options: ExportOptions, weights: Weights) -> tuple[TokenGraph, ModelDescription, bytes]:
-    graph = TokenGraph(weights, scales=options.scales, layers=options.layers)
+    graph = TokenGraph(weights, scales=options.scales, layers=options.layers or weights.layers or DEFAULT_LAYERS)
     _logger.info(
         "tracing: %s [B, %d, %d, 3] -> %s [B, %d, %d]",
         INPUT,

@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         default=os.environ.get("DINOV2_WEIGHTS") or default.weights,
-        metavar="hub|FILE|seed:N",
-        help="source of the weights: the hub (default), a .safetensors or .pth file with the original DINOv2 key names,"
-        " or random weights for tests",
+        metavar="auto|hub|FILE|seed:N",
+        help="source of the weights. auto (default): the hub, or stand-in weights if the hub does not answer. hub: only"
+        " the hub. FILE: .safetensors or .pth with the original DINOv2 key names. seed:N: random weights for tests",
     )
     parser.add_argument(
         "--repository",
@@ -93,9 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--layers",
         type=_numbers,
-        default=default.layers,
         metavar="BLOCK,…",
-        help="blocks whose tokens are concatenated, counted from 0 (default: 9,11)",
+        help="blocks whose tokens are concatenated, counted from 0 (default: 9,11; 7,9 for the stand-in weights)",
     )
     parser.add_argument(
         "--tolerance-f32",

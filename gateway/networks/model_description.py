@@ -22,7 +22,7 @@ class WeightsSource(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["hub", "file", "seed"]
+    kind: Literal["hub", "file", "seed", "stand-in"]
     detail: str
     sha256: str
 
@@ -73,6 +73,16 @@ class ModelDescription(BaseModel):
     def has_random_weights(self) -> bool:
         """True for a test model, whose scores mean nothing."""
         return self.weights.kind == "seed"
+
+    @property
+    def weights_warning(self) -> str | None:
+        """What the log says of the weights at each start; None for stock weights and a named file."""
+        if self.weights.kind == "stand-in":
+            return (
+                f"the model has stand-in weights: a DINOv2 ViT-S/14 that {self.weights.detail} fine-tuned for another "
+                "task, not stock DINOv2; export again with DINOV2_WEIGHTS=hub or DINOV2_WEIGHTS=FILE for other weights"
+            )
+        return "the model has random weights: its scores mean nothing" if self.has_random_weights else None
 
     def same_model_as(self, other: "ModelDescription") -> bool:
         """Whether tokens of the two may be compared."""

@@ -76,8 +76,8 @@ class EmbeddedEngine:
         else:
             folder = newest_version(self._settings.model_folder)
             model, graph = read_description(folder), folder
-        if model.has_random_weights:
-            log.warning("the model %s has RANDOM weights (%s): scores mean nothing", model.name, model.weights.detail)
+        if model.weights_warning is not None:
+            log.warning("%s: %s", model.name, model.weights_warning)
         network = open_network(graph, model, self._settings)
         for batch in sorted({1, network.largest_batch}):
             network.run(np.zeros((batch, model.input_size, model.input_size, 3), np.uint8))

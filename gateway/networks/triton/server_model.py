@@ -196,8 +196,8 @@ class ServerModel:
                 served.version,
                 served.model.fingerprint[:16],
             )
-            if served.model.has_random_weights:
-                log.warning("the model has RANDOM weights (%s): scores mean nothing", served.model.weights.detail)
+            if served.model.weights_warning is not None:
+                log.warning("%s: %s", self._name, served.model.weights_warning)
         if self.last != served:
             self._on_another()
         self.served = self.last = served
