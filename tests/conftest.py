@@ -1,18 +1,30 @@
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 # Read once, when torch is loaded, here and in processes that tests start: threads that wait for others do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handler_is_left() -> Iterator[None]:
+    """Remove what `logs.configure` installed: its stream, the captured stderr, is closed after the test."""
+    yield
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each.formatter, structlog.stdlib.ProcessorFormatter)]:
+        root.removeHandler(handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -89,7 +89,7 @@ def test_training_lowers_the_loss_and_leaves_the_teacher_alone(images, tmp_path)
 def test_a_checkpoint_of_other_options_is_not_continued_and_that_is_logged(images, tmp_path, caplog):
     write_checkpoint(tmp_path, "other", Progress({}, {}, {}, [(1.0, 2.0)] * 7, 0.0))
     assert read_checkpoint(tmp_path, "this") is None
-    assert "is of other images or options, after epoch 7: starting over" in caplog.text
+    assert "belongs to other images or options, after epoch 7: starting again" in caplog.text
 
 
 def test_other_random_numbers_do_not_change_a_student():

@@ -391,7 +391,7 @@ def test_without_an_export_it_says_what_to_run(triton_installed, tmp_path):
 def test_a_backend_that_the_wheel_lacks_is_refused(triton_installed):
     done = start("--backend", "tensorrt")
     assert done.returncode == 1
-    assert "Python backend alone" in done.stderr
+    assert "has only the Python backend" in done.stderr
 
 
 def test_a_second_preparation_does_nothing(triton_installed):
