@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from bench.report import Row
 from bench.tokens import Tokens
 from gateway.detectors.memory_bank.bank import build_memory_bank, patch_distances
-from gateway.detectors.memory_bank.search.neighbours import build_search
+from gateway.detectors.memory_bank.search.backend import build_search
 from gateway.images.decoding import to_model_input
 from gateway.networks.embedded.engine import open_network
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from bench.report import Row, interleave, spread
 from bench.tokens import Tokens
-from gateway.detectors.memory_bank.search.neighbours import NeighbourSearch, SearchBackend, build_search, gpu_available
+from gateway.detectors.memory_bank.search.backend import SearchBackend, build_search
+from gateway.detectors.memory_bank.search.faiss_search import gpu_available
+from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 
 HELP = "nearest neighbours of one image's 729 tokens, against FAISS IndexFlatL2"
 _QUERIES = 6

@@ -18,7 +18,8 @@ from evaluation.tokens import RememberingEngine
 from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.images.decoding import Limits, decode, read_header, to_model_input
-from gateway.inspection.pipeline import HeatmapMode, InferRequest, InspectionPipeline
+from gateway.inspection.pipeline import InspectionPipeline
+from gateway.inspection.request import HeatmapMode, InferRequest
 from gateway.learning.request import FitRequest
 from gateway.learning.service import FitService
 from gateway.networks import TokenEngine

@@ -1,4 +1,4 @@
-"""The anomaly map of one ROI: from patch distances on the token grid to pixels, and to one score."""
+"""The anomaly map of one ROI: from patch distances on the token grid to a map in pixels and one score."""
 
 import math
 from typing import Literal
@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 ScoreRule = Literal["percentile", "top_mean"]
-"""How a map becomes one score: the value at a percentile, or the mean of all that lies above it."""
+"""How a map becomes one score: the value at a percentile, or the mean of the values above it."""
 
 
 def anomaly_map(
     distances: NDArray[np.float32], token_hw: tuple[int, int], weights: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Lay patch distances out on their token grid, times the spatial weights if the ROI has any.
+    """Arrange patch distances on their token grid and multiply them by the spatial weights, if there are any.
 
     Args:
-        distances: float32 `[N]`, the distance of each token to its nearest neighbour, row by row.
+        distances: float32 `[N]`, the patch distance of each token, row by row.
         token_hw: `(h, w)` of the token grid, `h * w == N`.
         weights: float32 `[h, w]`, one per token.
 
@@ -25,7 +25,7 @@ def anomaly_map(
         float32 `[h, w]`. Without weights it shares memory with `distances`.
 
     Raises:
-        ValueError: if the sizes do not agree.
+        ValueError: the sizes do not agree.
 
     Example:
         >>> anomaly_map(np.array([0, 1, 2, 3, 4, 5], np.float32), (2, 3))
@@ -46,7 +46,7 @@ def anomaly_map(
 
 
 def upsample(anomaly_map: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """Bring a map to another size, bilinear with half-pixel centres: value and place of a token stay its patch's.
+    """Resize a map, bilinear with half-pixel centres, so that each value stays at the centre of its patch.
 
     Args:
         anomaly_map: float32 `[h, w]`.
@@ -56,7 +56,7 @@ def upsample(anomaly_map: NDArray[np.float32], size_wh: tuple[int, int]) -> NDAr
         float32 `[H, W]`.
 
     Raises:
-        ValueError: if `W` or `H` is below 1.
+        ValueError: `W` or `H` is below 1.
 
     Example:
         >>> upsample(np.array([[0, 1]], np.float32), (4, 1))
@@ -68,7 +68,7 @@ def upsample(anomaly_map: NDArray[np.float32], size_wh: tuple[int, int]) -> NDAr
 
 
 def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None) -> float:
-    """Score an anomaly map: the percentile of its values inside the mask, as numpy's "linear" method defines it.
+    """Return the score of an anomaly map: the percentile of its values inside the mask (`np.percentile`, linear).
 
     Args:
         anomaly_map: float32 `[H, W]`, before the blur.
@@ -76,32 +76,25 @@ def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.
         mask: bool `[H, W]`, the pixels that count; all of them if `None`.
 
     Returns:
-        The score, in the map's unit, interpolated in float64.
+        The score, in the map's unit.
 
     Raises:
-        ValueError: if the percentile is out of range, the mask is empty or of another shape, or a value that counts
-            is NaN.
+        ValueError: the percentile is out of range, the mask is empty or of another shape, or a value that counts is
+            NaN.
 
     Example:
         >>> score(np.array([[1, 2], [3, 9]], np.float32), 50)
         2.5
     """
     values = _counted(anomaly_map, percentile, mask)
-    position = (values.size - 1) * (percentile / 100)
-    below = min(int(position), values.size - 1)
-    above = min(below + 1, values.size - 1)
-    # Two positions on purpose: numpy's selection of a single one is slower than that of a pair.
-    values.partition((below, above))
-    # NaN sorts last, so the tail shows any there is.
-    if np.isnan(values[below:]).any():
-        raise ValueError("the anomaly map holds NaN; there is no score")
-    low, high, fraction = float(values[below]), float(values[above]), position - below
-    # From the nearer end, as numpy does: the result is monotonic in the percentile and equal ends give their value.
-    return high - (high - low) * (1 - fraction) if fraction >= 0.5 else low + (high - low) * fraction
+    value = float(np.percentile(values, np.float64(percentile), overwrite_input=True))  # interpolated in float64
+    if math.isnan(value):
+        raise ValueError("the anomaly map holds NaN; it has no score")
+    return value
 
 
 def top_mean(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None) -> float:
-    """Score an anomaly map: the mean of its highest values inside the mask, those above the percentile.
+    """Return the score of an anomaly map: the mean of its values above the percentile, inside the mask.
 
     Args:
         anomaly_map: float32 `[H, W]`, before the blur.
@@ -109,7 +102,7 @@ def top_mean(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[
         mask: bool `[H, W]`, the pixels that count; all of them if `None`.
 
     Returns:
-        The score, in the map's unit, added up in float64.
+        The score, in the map's unit; the sum is float64.
 
     Raises:
         ValueError: as `score`.
@@ -123,14 +116,14 @@ def top_mean(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[
     values.partition(values.size - highest)
     top = values[values.size - highest :]
     if np.isnan(top).any():  # NaN sorts last
-        raise ValueError("the anomaly map holds NaN; there is no score")
+        raise ValueError("the anomaly map holds NaN; it has no score")
     return float(top.mean(dtype=np.float64))
 
 
 def score_by(
     rule: ScoreRule, anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None
 ) -> float:
-    """Score an anomaly map by a rule: see `score` and `top_mean`."""
+    """Return the score of an anomaly map by a rule: see `score` and `top_mean`."""
     return {"percentile": score, "top_mean": top_mean}[rule](anomaly_map, percentile, mask)
 
 
@@ -144,7 +137,7 @@ def scored_map(
     percentile: float,
     mask: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], float]:
-    """Turn the patch distances of an image into its anomaly map and its score: the one definition of both.
+    """Turn the patch distances of an image into its anomaly map and its score. Fit, calibration and `/infer` use it.
 
     Args:
         distances: float32 `[N]`, row by row of the token grid.
@@ -156,7 +149,7 @@ def scored_map(
         mask: bool `[H, W]`, the pixels that count; all of them if None.
 
     Returns:
-        The map, float32 `[H, W]`, before the blur and outside the mask too, and its score.
+        The map, float32 `[H, W]`, before the blur and also outside the mask, and its score.
 
     Raises:
         ValueError: as `anomaly_map`, `upsample` and `score`.
@@ -173,10 +166,10 @@ def scored_map(
 def _counted(
     anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:
-    """A copy of the values that count, float32 [n].
+    """Return a copy of the values that count, float32 [n].
 
     Raises:
-        ValueError: if the percentile is out of range, or the mask is empty or of another shape.
+        ValueError: the percentile is out of range, or the mask is empty or of another shape.
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile is {percentile}; expected 0 to 100")
@@ -189,17 +182,17 @@ def _counted(
 
 
 def blur(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Smooth a map with a Gaussian of four sigmas' reach, mirrored at the edges so that nothing leaks out.
+    """Smooth a map with a Gaussian that reaches four sigmas. The map is mirrored at its edges, so that sums stay.
 
     Args:
         anomaly_map: float32 `[H, W]`.
-        sigma: in pixels of the map; 0 leaves it alone.
+        sigma: in pixels of the map; 0 does not smooth.
 
     Returns:
-        float32 `[H, W]`; the very same array for sigma 0.
+        float32 `[H, W]`; for sigma 0 the argument itself.
 
     Raises:
-        ValueError: if sigma is negative or not finite.
+        ValueError: sigma is negative or not finite.
     """
     if not 0 <= sigma < math.inf:
         raise ValueError(f"blur sigma is {sigma}; expected a finite number of at least 0")
@@ -209,7 +202,7 @@ def blur(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def score_in_words(rule: ScoreRule, percentile: float) -> str:
-    """What `score_by` takes of a map, for people.
+    """Return the rule of a score in words.
 
     Example:
         >>> score_in_words("percentile", 99)

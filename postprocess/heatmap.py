@@ -1,4 +1,4 @@
-"""Heatmaps: an anomaly map as the grey PNG clients get, and as a colour overlay for people."""
+"""Heatmaps: the anomaly map as a grey PNG for clients and as a colour overlay for people."""
 
 import math
 from collections.abc import Iterable
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 def encode_heatmap(
     anomaly_map: NDArray[np.float32], heatmap_max: float, mask: NDArray[np.bool_] | None = None
 ) -> bytes:
-    """Encode an anomaly map as an 8-bit grey PNG: 0 is distance 0 or outside the mask, 255 is `heatmap_max` or more.
+    """Encode an anomaly map as an 8-bit grey PNG: 0 for distance 0 or outside the mask, 255 for `heatmap_max` or more.
 
     Args:
-        anomaly_map: float32 `[H, W]`, blurred and masked.
-        heatmap_max: the distance shown as 255, above 0.
+        anomaly_map: float32 `[H, W]`, blurred.
+        heatmap_max: the distance that 255 stands for, above 0.
         mask: bool `[H, W]`; pixels outside are 0.
 
     Returns:
         The bytes of the PNG.
 
     Raises:
-        ValueError: if `heatmap_max` is not finite and above 0, the map holds NaN, or the mask has another shape.
+        ValueError: `heatmap_max` is not finite and above 0, the map holds NaN, or the mask has another shape.
     """
     if not 0 < heatmap_max < math.inf:
         raise ValueError(f"heatmap_max is {heatmap_max}; expected a finite number above 0")
@@ -30,14 +30,14 @@ def encode_heatmap(
         raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
     if math.isnan(anomaly_map.max()):
         raise ValueError("the anomaly map holds NaN; it cannot be drawn")
-    # In place: a fresh array for each step would cost more than the arithmetic.
+    # In place: new arrays would cost more time than the arithmetic.
     levels = np.clip(anomaly_map, 0, heatmap_max)
     levels /= heatmap_max
     levels *= 255
     grey = np.rint(levels, out=levels).astype(np.uint8)
     if mask is not None:
         grey *= mask
-    # No parameters: OpenCV's own are the quickest that compress; naming a level would drop their run-length strategy.
+    # No parameters: OpenCV's defaults are the fastest that compress. A stated level would drop its run-length strategy.
     _, png = cv2.imencode(".png", grey)
     return png.tobytes()
 
@@ -47,7 +47,7 @@ def overlay(
     heatmap: NDArray[np.uint8],
     contours: Iterable[NDArray[np.int32]] = (),
 ) -> NDArray[np.uint8]:
-    """Lay a heatmap over its image in colour, the stronger the hotter, with the contours of regions in white.
+    """Draw a heatmap over its image in colour, more opaque where it is hotter, with the contours of regions in white.
 
     Args:
         image: uint8 RGB `[H, W, 3]`.
@@ -58,13 +58,13 @@ def overlay(
         uint8 RGB `[H, W, 3]`, a new array.
 
     Raises:
-        ValueError: if image and heatmap differ in size.
+        ValueError: image and heatmap differ in size.
     """
     if image.shape != (*heatmap.shape, 3):
         raise ValueError(f"image has shape {image.shape}; expected {(*heatmap.shape, 3)} for this heatmap")
     colours = cv2.cvtColor(cv2.applyColorMap(heatmap, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
     heat = heatmap[:, :, None].astype(np.float32) / 255
-    # Half of the image always shows; cold places keep all of it.
+    # At most half of a pixel is colour; where the heatmap is 0, the image is unchanged.
     opacity = np.minimum(heat, 0.5)
     blended: NDArray[np.uint8] = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
     cv2.polylines(blended, list(contours), isClosed=True, color=(255, 255, 255), thickness=1)

@@ -1,4 +1,4 @@
-"""Regions: the connected parts of an anomaly map at or above the threshold, and areas in pixels and mm²."""
+"""Regions: the connected parts of an anomaly map at or above the threshold, with areas in pixels and mm²."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Areas this near to the smallest allowed, relative, are equal to it: 1 mm² at 0.2 mm/px is 25 px, not 24.999….
+# Relative difference up to which an area equals the smallest allowed: 1 mm² at 0.2 mm/px is 25 px, not 24.999….
 _ROUNDING = 1e-9
 
 
@@ -18,9 +18,9 @@ class Region:
 
     Attributes:
         bbox: `(x, y, w, h)` of the upright bounding box.
-        area_px: number of pixels, holes not counted.
-        area_mm2: the same in mm².
-        contour: int32 `[P, 2]`, the `(x, y)` corners of the outer contour, the pixels on it belonging to the region.
+        area_px: number of pixels, without holes.
+        area_mm2: the same area in mm².
+        contour: int32 `[P, 2]`, the `(x, y)` corners of the outer contour; its pixels belong to the region.
     """
 
     bbox: tuple[int, int, int, int]
@@ -30,10 +30,10 @@ class Region:
 
 
 def mm2_to_px(area_mm2: float, mm_per_px: float) -> float:
-    """Convert an area from mm² to pixels, not rounded.
+    """Convert an area from mm² to pixels, without rounding.
 
     Raises:
-        ValueError: unless `mm_per_px` is finite and above 0 and `area_mm2` finite and at least 0.
+        ValueError: `mm_per_px` is not finite and above 0, or `area_mm2` is not finite and at least 0.
 
     Example:
         >>> mm2_to_px(2.0, 0.5)
@@ -49,7 +49,7 @@ def px_to_mm2(area_px: float, mm_per_px: float) -> float:
     """Convert an area from pixels to mm².
 
     Raises:
-        ValueError: unless `mm_per_px` is finite and above 0.
+        ValueError: `mm_per_px` is not finite and above 0.
 
     Example:
         >>> px_to_mm2(8, 0.5)
@@ -66,20 +66,20 @@ def find_regions(
     area_mm2_thr: float,
     mask: NDArray[np.bool_] | None = None,
 ) -> list[Region]:
-    """Find the 8-connected regions of pixels at or above the threshold that are not too small.
+    """Find the 8-connected regions of pixels at or above the threshold, without those that are too small.
 
     Args:
-        anomaly_map: float32 `[H, W]`, blurred and masked.
-        threshold: in the map's unit, compared in float32 as the map is.
+        anomaly_map: float32 `[H, W]`, blurred.
+        threshold: in the map's unit; it is compared in float32, as the map is.
         mm_per_px: side of a pixel in mm.
-        area_mm2_thr: smallest area kept, in mm²: a region is dropped if `area_px < area_mm2_thr / mm_per_px²`.
+        area_mm2_thr: smallest area in mm²: a region is dropped if `area_px < area_mm2_thr / mm_per_px²`.
         mask: bool `[H, W]`; pixels outside belong to no region.
 
     Returns:
-        The regions, largest first, equal ones from top to bottom, then from left to right.
+        The regions, largest first; regions of equal area from top to bottom, then from left to right.
 
     Raises:
-        ValueError: if a number is out of range, the mask has another shape, or the map or threshold is NaN.
+        ValueError: a number is out of range, the mask has another shape, or the map or the threshold is NaN.
 
     Example:
         >>> spots = np.array([[9, 9, 0, 0], [0, 0, 0, 9]], np.float32)
@@ -90,9 +90,9 @@ def find_regions(
     if mask is not None and mask.shape != anomaly_map.shape:
         raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
     peak = anomaly_map.max()
-    # NaN is neither above nor below: it must not pass for OK.
+    # NaN is neither above nor below the threshold; it must not count as OK.
     if math.isnan(peak) or math.isnan(threshold):
-        raise ValueError("the anomaly map or the threshold is NaN; no region can be told")
+        raise ValueError("the anomaly map or the threshold is NaN; regions cannot be found")
     with np.errstate(over="ignore"):
         level = np.float32(threshold)
     if peak < level:
@@ -101,9 +101,9 @@ def find_regions(
     above = anomaly_map >= level
     if mask is not None:
         above &= mask
-    # Labelling costs by the pixel, and what is anomalous is usually small: only the box around all of it is labelled.
+    # Labelling costs time per pixel, and anomalies are usually small: only the box around them is labelled.
     left, top, width, height = cv2.boundingRect(above.view(np.uint8))
-    # OpenCV crashes on labelling nothing.
+    # OpenCV crashes on an empty image.
     if width == 0:
         return []
     box = above[top : top + height, left : left + width]
@@ -123,29 +123,30 @@ def find_regions(
 
 
 def bounded(regions: Sequence[Region], max_regions: int, max_points: int) -> tuple[list[Region], list[str]]:
-    """Keep an answer's regions within bounds: the largest ones, their contours drawn more coarsely where need be.
+    """Limit the number of regions in an answer and the number of points in their contours.
 
-    Where the contours have too many points together, the longest are cut down to the same number each, by
-    Douglas-Peucker with the smallest tolerance, in powers of two, that does it. Boxes and areas stay what they are.
+    The largest regions are kept. If their contours have too many points together, the longest contours are simplified
+    to an equal number of points by the Douglas-Peucker algorithm, with the smallest sufficient tolerance of 0.5 px
+    times a power of two. Boxes and areas do not change.
 
     Args:
         regions: largest first.
-        max_regions: kept at most.
-        max_points: of all contours together; at least 4 for each region kept.
+        max_regions: largest number of regions.
+        max_points: largest number of points of all contours together; at least 4 for each region kept.
 
     Returns:
-        The regions, and what was left out, in words.
+        The regions, and warnings about what was left out.
 
     Example:
         >>> ring = np.array([[x, (x * x) // 9] for x in range(10)], np.int32)
         >>> kept, said = bounded([Region((0, 0, 10, 10), 60, 60.0, ring)] * 2, max_regions=1, max_points=4)
         >>> len(kept), len(kept[0].contour) <= 4, said[0]
-        (1, True, 'regions: 2 were found, the 1 largest are told')
+        (1, True, 'regions: 2 were found, the answer holds the 1 largest')
     """
     warnings = []
     kept = list(regions[:max_regions])
     if len(kept) < len(regions):
-        warnings.append(f"regions: {len(regions)} were found, the {len(kept)} largest are told")
+        warnings.append(f"regions: {len(regions)} were found, the answer holds the {len(kept)} largest")
     lengths = sorted(len(region.contour) for region in kept)
     total = sum(lengths)
     if total <= max_points:
@@ -158,13 +159,14 @@ def bounded(regions: Sequence[Region], max_regions: int, max_points: int) -> tup
             kept[i] = replace(region, contour=contour)
             coarsest = max(coarsest, tolerance)
     warnings.append(
-        f"contours: {total} points were more than {max_points}; the longest were drawn to within {coarsest:g} px"
+        f"contours: {total} points, at most {max_points} are sent: the longest were simplified to within "
+        f"{coarsest:g} px"
     )
     return kept, warnings
 
 
 def _equal_share(lengths: Sequence[int], total: int) -> int:
-    """The largest number of points that every contour may have, given the lengths of all in ascending order."""
+    """Return the largest number of points per contour that keeps the total; `lengths` ascending."""
     left = total
     for i, length in enumerate(lengths):
         share = left // (len(lengths) - i)

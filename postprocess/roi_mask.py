@@ -1,7 +1,7 @@
 """ROI masks: the shape a client sends, and the pixels inside it.
 
-Coordinates are continuous: a W×H image spans [0, W] × [0, H], pixel (x, y) covers [x, x+1) × [y, y+1), and it is inside
-a shape if its centre (x + 0.5, y + 0.5) is inside or on the edge.
+Coordinates are continuous: a W×H image spans [0, W] × [0, H], and pixel (x, y) covers [x, x+1) × [y, y+1). A pixel is
+inside a shape if its centre (x + 0.5, y + 0.5) is inside or on the edge.
 """
 
 import json
@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Far above any image, far below where float64 loses fractions of a pixel.
+# Far larger than any image, and far smaller than numbers at which float64 loses fractions of a pixel.
 _LARGEST = 1e6
-# A pixel centre this near to an edge, in pixels, is on it: rounding of sines and decimals must not decide.
+# A pixel centre this near to an edge, in pixels, is on it, so that rounding of sines and decimals does not decide.
 _ON_EDGE = 1e-6
 
 
 class ShapeError(ValueError):
-    """A shape that cannot be used; the message names the key, the value seen and what was expected."""
+    """A shape that cannot be used. The message names the key, the value and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """A disc of radius `r` around (`cx`, `cy`), in pixels; `None` is the centre of the image.
+    """A disc of radius `r` around (`cx`, `cy`), in pixels; `None` means the centre of the image.
 
     Raises:
-        ShapeError: unless `r > 0`.
+        ShapeError: `r` is not above 0.
     """
 
     cx: float | None
@@ -35,16 +35,16 @@ class Circle:
     r: float
 
     def __post_init__(self) -> None:
-        """Refuse a disc of no size."""
+        """Refuse a disc without area."""
         _require_positive("r", self.r)
 
 
 @dataclass(frozen=True, slots=True)
 class Annulus:
-    """A ring around (`cx`, `cy`) from radius `r_inner` to radius `r`, in pixels; `None` is the centre of the image.
+    """A ring around (`cx`, `cy`) from radius `r_inner` to radius `r`, in pixels; `None` means the centre of the image.
 
     Raises:
-        ShapeError: unless `0 <= r_inner < r`.
+        ShapeError: `0 <= r_inner < r` does not hold.
     """
 
     cx: float | None
@@ -53,7 +53,7 @@ class Annulus:
     r_inner: float
 
     def __post_init__(self) -> None:
-        """Refuse a ring of no size or with a hole that leaves none of it."""
+        """Refuse a ring without area."""
         _require_positive("r", self.r)
         if not 0 <= self.r_inner < self.r:
             raise ShapeError(f"shape.r_inner is {self.r_inner:g}; expected at least 0 and less than r, {self.r:g}")
@@ -61,13 +61,13 @@ class Annulus:
 
 @dataclass(frozen=True, slots=True)
 class Rect:
-    """A `w`×`h` rectangle around (`cx`, `cy`), in pixels; `None` is the centre of the image.
+    """A `w`×`h` rectangle around (`cx`, `cy`), in pixels; `None` means the centre of the image.
 
-    `angle` turns it about its centre, in degrees, clockwise on the screen, as WPF's RotateTransform and OpenCV's
-    RotatedRect do.
+    `angle` rotates it about its centre, in degrees, clockwise on the screen, as in WPF's RotateTransform and OpenCV's
+    RotatedRect.
 
     Raises:
-        ShapeError: unless `w > 0` and `h > 0`.
+        ShapeError: `w` or `h` is not above 0.
     """
 
     cx: float | None
@@ -77,7 +77,7 @@ class Rect:
     angle: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a rectangle of no size."""
+        """Refuse a rectangle without area."""
         _require_positive("w", self.w)
         _require_positive("h", self.h)
 
@@ -91,7 +91,7 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
     """Read a shape from its JSON text.
 
     `cx`, `cy` and `angle` may be missing or null. Keys of the other kinds are ignored, since a client may serialise one
-    class for all of them; keys of no kind are ignored with a warning.
+    class for all kinds. Keys of no kind are ignored with a warning.
 
     Args:
         text: `{"kind": "circle" | "annulus" | "rect", "cx", "cy", "r", "r_inner", "w", "h", "angle"}`, in pixels and
@@ -101,14 +101,14 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
         The shape, and the warnings.
 
     Raises:
-        ShapeError: if the text is anything else.
+        ShapeError: the text is anything else.
 
     Example:
         >>> parse_shape('{"kind": "circle", "cx": 10, "cy": null, "r": 5, "w": null, "colour": "red"}')
         (Circle(cx=10.0, cy=None, r=5.0), ['shape: unknown key "colour" ignored'])
     """
     try:
-        # Every number as a float: an int may have any number of digits, and true is one.
+        # Every number becomes a float: an int may have any number of digits, and `true` counts as an int.
         given = json.loads(text, parse_int=float)
     except RecursionError:
         raise ShapeError("shape is nested too deeply; expected one JSON object of numbers") from None
@@ -129,7 +129,7 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
             return None
         if not isinstance(value, float):
             raise ShapeError(f"shape.{key} is {_seen(value)}; expected a number, with a point as decimal separator")
-        # Not `>`: Python reads NaN too, which no JSON has.
+        # Not `>`: Python also reads NaN, which is not JSON.
         if not abs(value) <= _LARGEST:
             raise ShapeError(f"shape.{key} is {_seen(value)}; expected a number from -{_LARGEST:g} to {_LARGEST:g}")
         return value
@@ -151,17 +151,17 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
 
 
 def rasterise(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
-    """Draw the mask of a shape: the pixels whose centre it covers.
+    """Return the mask of a shape: the pixels whose centre it covers.
 
     Args:
-        shape: in pixels of the image; parts outside the image are cut off.
+        shape: in pixels of the image; parts outside the image are ignored.
         size_wh: `(W, H)` of the image.
 
     Returns:
         bool `[H, W]`, true inside.
 
     Raises:
-        ShapeError: if the shape covers no pixel of the image.
+        ShapeError: the shape covers no pixel of the image.
 
     Example:
         >>> rasterise(Circle(None, None, 1.6), (4, 4)).astype(int)
@@ -175,7 +175,7 @@ def rasterise(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
     cy = height / 2 if shape.cy is None else shape.cy
     reach_x, reach_y = _reach(shape)
     columns, rows = _span(cx, reach_x, width), _span(cy, reach_y, height)
-    # Pixel centres relative to the shape's: a row and a column, so that only comparisons run over all pixels.
+    # Pixel centres relative to the shape's centre: a row and a column, so that only comparisons visit all pixels.
     dx = np.arange(columns.start, columns.stop)[None, :] + (0.5 - cx)
     dy = np.arange(rows.start, rows.stop)[:, None] + (0.5 - cy)
 
@@ -202,7 +202,7 @@ def rasterise(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _reach(shape: Shape) -> tuple[float, float]:
-    """Half the width and height of a shape's upright bounding box."""
+    """Return half the width and half the height of a shape's upright bounding box."""
     if isinstance(shape, Rect):
         cos, sin = map(abs, _cos_sin(shape.angle))
         return (shape.w * cos + shape.h * sin) / 2, (shape.w * sin + shape.h * cos) / 2
@@ -215,7 +215,7 @@ def _cos_sin(degrees: float) -> tuple[float, float]:
 
 
 def _span(centre: float, reach: float, size: int) -> slice:
-    """The pixels of one axis that a shape may touch, one more at each end for the rounding; possibly none."""
+    """Return the pixels of one axis that a shape may touch, with one more at each end for rounding; may be empty."""
     first, last = math.floor(centre - reach) - 1, math.ceil(centre + reach) + 1
     start = min(max(first, 0), size)
     return slice(start, max(min(last, size), start))
@@ -227,7 +227,7 @@ def _require_positive(key: str, value: float) -> None:
 
 
 def _seen(value: Any) -> str:
-    """A JSON value for a message: short whatever was sent, and without walking into what is nested."""
+    """Return a JSON value for a message: shortened, and without the contents of objects and arrays."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "an array"
     text = json.dumps(value)

@@ -1,4 +1,4 @@
-"""Spatial weights: how much each token of an ROI counts, from a box drawn by hand or from how OK images vary."""
+"""Spatial weights: how much each token of an ROI counts, from a manual box or from the variance of OK images."""
 
 import math
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
-"""`(y1, y2, x1, x2)`: rows from `y1` up to `y2`, columns from `x1` up to `x2`, in a square image space."""
+"""`(y1, y2, x1, x2)`: rows from `y1` to `y2` and columns from `x1` to `x2` of a square image space."""
 
 
 class EmptyBoxError(ValueError):
-    """A box that covers nothing of its image; the message shows it."""
+    """A box that covers no part of its image. The message shows the box."""
 
 
 def clamp_box(box: Box, size: int) -> Box:
@@ -21,7 +21,7 @@ def clamp_box(box: Box, size: int) -> Box:
         size: side of the space, in the box's unit.
 
     Raises:
-        EmptyBoxError: if nothing is left.
+        EmptyBoxError: the box lies outside the space or has no area.
 
     Example:
         >>> clamp_box((-10, 64, 32, 500), 128)
@@ -35,23 +35,23 @@ def clamp_box(box: Box, size: int) -> Box:
 
 
 def box_weights(box: Box, size: int, token_hw: tuple[int, int], outside: float, inside: float) -> NDArray[np.float32]:
-    """Weights of a box on the token grid: a token's is the mean of the box's over the token's own area.
+    """Return the weights of a box on the token grid.
 
-    A token that the edge cuts gets a weight between the two, by the share of it inside, so that a box smaller than a
-    token still counts and moving an edge by a little changes the weights by a little.
+    A token at the edge gets a weight between the two, in proportion to its area inside. A box smaller than a token
+    therefore still counts, and a small change of an edge changes the weights a little.
 
     Args:
         box: `(y1, y2, x1, x2)`, clamped.
-        size: side of the box's image space; the whole of it is the whole token grid, whatever the image's aspect.
+        size: side of the box's image space, which covers the whole token grid whatever the image's aspect ratio is.
         token_hw: `(h, w)` of the token grid.
         outside: weight outside the box.
-        inside: weight inside.
+        inside: weight inside the box.
 
     Returns:
         float32 `[h, w]`.
 
     Raises:
-        EmptyBoxError: if the box covers nothing.
+        EmptyBoxError: the box lies outside the space or has no area.
 
     Example:
         >>> box_weights((0, 64, 0, 96), 128, (2, 2), outside=0, inside=1)
@@ -66,17 +66,17 @@ def box_weights(box: Box, size: int, token_hw: tuple[int, int], outside: float, 
 
 
 def _covered(start: float, stop: float, n: int) -> NDArray[np.float64]:
-    """Share of each of n equal parts of [0, 1] that lies in [start, stop]."""
+    """Return the share of each of n equal parts of [0, 1] that lies in [start, stop]."""
     edges = np.arange(n + 1)
     overlap = np.minimum(edges[1:], stop * n) - np.maximum(edges[:-1], start * n)
     return np.asarray(np.clip(overlap, 0, 1), np.float64)
 
 
 def variance_weights(spread: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
-    """Weights from how much the OK maps vary: the steadiest token gets `high`, the most restless `low`.
+    """Return weights from the spread of the OK maps: the smallest spread gets `high`, the largest gets `low`.
 
-    The spread is normalised to [0, 1], inverted, and scaled between the two. Where it is the same everywhere, every
-    token gets `high`.
+    The spread is normalised to [0, 1], inverted and scaled to [`low`, `high`]. If all tokens have the same spread, all
+    get `high`.
 
     Args:
         spread: float32 `[h, w]`, the standard deviation of each token's distance over the OK images.
@@ -87,7 +87,7 @@ def variance_weights(spread: NDArray[np.float32], low: float, high: float) -> ND
         float32 `[h, w]`.
 
     Raises:
-        ValueError: if a spread is not finite.
+        ValueError: a spread is not finite.
 
     Example:
         >>> variance_weights(np.array([[0.1, 0.2, 0.3]], np.float32), 0, 2)

@@ -7,12 +7,12 @@ VerdictReason = Literal["score", "region", "both"]
 
 
 def judge(score: float, threshold: float | None, n_regions: int) -> tuple[Verdict, VerdictReason | None]:
-    """Reject an image by its score, by a region, or by both.
+    """Return the verdict on an image, and the reason where it is NG.
 
     Args:
         score: score of the image.
-        threshold: an image is NG when its score is above it; None before calibration.
-        n_regions: number of regions that are large enough to count.
+        threshold: the image is NG if its score is above the threshold; None before calibration.
+        n_regions: number of regions that are large enough to count; the image is NG if there is one.
 
     Example:
         >>> judge(0.5, 0.5, 0), judge(0.5, 0.5, 1)

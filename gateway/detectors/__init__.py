@@ -1,4 +1,4 @@
-"""What inspects: the kinds of detectors that a version may hold, behind one protocol."""
+"""Detectors: the memory bank and the student-teacher network, behind one protocol."""
 
 from gateway.detectors.base import Detector
 from gateway.detectors.kinds import load_detector, require_taught

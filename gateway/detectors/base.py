@@ -1,4 +1,4 @@
-"""The protocol by which the rest of the gateway inspects, so that it does not know what a version holds."""
+"""The protocol of a detector: the rest of the gateway inspects without knowing what a version holds."""
 
 from typing import ClassVar, Protocol
 
@@ -11,41 +11,45 @@ from gateway.store.manifest import FileName
 
 
 class Detector(Protocol):
-    """One version of an ROI, ready to tell of each place of an image how far it is from what is OK."""
+    """The detector of one version of an ROI: it measures how far each place of an image is from OK images."""
 
     mismatch_hint: ClassVar[str | None]
-    """What to do where the engine serves another model than this version was made with; None for the usual."""
+    """The hint for a version that was made with another model than the one served; None takes the error's default."""
 
     @property
     def n_bytes(self) -> int:
-        """Memory held."""
+        """Memory that the detector holds, in bytes."""
 
     def files(self) -> dict[FileName, bytes]:
-        """What a version's folder keeps of it."""
+        """Return the files that the version's folder keeps."""
 
     def check(self) -> None:
-        """Hold all of it to what its manifest says: for what comes from elsewhere.
+        """Compare the whole detector with its manifest. An import does this for files from another gateway.
 
         Raises:
-            ValueError: says what is not as it should be.
+            ValueError: the detector differs from its manifest.
         """
 
     async def engine(self, engines: Engines) -> TokenEngine:
-        """The engine whose model images go through first."""
+        """Return the engine of the network that images go through first."""
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
-        """How many neighbours are averaged where a client asked for so many, and what to warn of."""
-
-    def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-        """How far each place is from what is OK, before the spatial weights.
+        """Return how many neighbours are averaged, and the warnings.
 
         Args:
-            tokens: float32 [N, D], of the engine, of one image.
-            k: as `neighbours` says.
+            asked: the `k` of the request; None takes the fit's.
+        """
+
+    def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """Return the distance of each place to OK images, before the spatial weights.
+
+        Args:
+            tokens: float32 [N, D], the engine's output for one image.
+            k: number of neighbours, from `neighbours`.
 
         Returns:
-            float32 [h · w], row by row, of the grid that the manifest calls `token_hw`.
+            float32 [h · w], row by row of the manifest's `token_hw`.
         """
 
     def has_learned(self, sha256: str) -> bool:
-        """Whether it knows this very image, by the SHA-256 of its bytes."""
+        """Return whether the detector has learned the image with this SHA-256 of its bytes."""

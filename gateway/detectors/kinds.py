@@ -1,10 +1,10 @@
-"""The one place that knows which kinds of detectors there are."""
+"""The kinds of detectors: the only module that lists them."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.detectors.base import Detector
 from gateway.detectors.memory_bank.detector import MemoryBankDetector
-from gateway.detectors.memory_bank.search.neighbours import SearchBackend
+from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.detectors.student_teacher.detector import StudentTeacherDetector
 from gateway.errors import TrainedOfflineError
 from gateway.store.checksummed import DamagedError
@@ -17,10 +17,10 @@ _KINDS: Mapping[DetectorKind, type[MemoryBankDetector] | type[StudentTeacherDete
 
 
 def load_detector(files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend = "auto") -> Detector:
-    """The detector in the verified files of a version.
+    """Return the detector in the verified files of a version.
 
     Raises:
-        DamagedError: they do not hold what they should.
+        DamagedError: the files do not hold what their manifest says.
     """
     try:
         return _KINDS[manifest.detector].load(files, manifest, search)
@@ -29,14 +29,14 @@ def load_detector(files: Mapping[FileName, bytes], manifest: Manifest, search: S
 
 
 def require_taught(manifest: Manifest, kept: Callable[[], Sequence[Manifest]]) -> None:
-    """Refuse to change the OK images of a version that does not learn from them here.
+    """Refuse to change the OK images of a version that is trained offline.
 
     Args:
-        manifest: of the version in use.
-        kept: gives those of the versions to which the ROI may be rolled back, newest first.
+        manifest: manifest of the version in use.
+        kept: returns the manifests of the versions to which the ROI can be rolled back, newest first.
 
     Raises:
-        TrainedOfflineError: says how it learns, and how to come back to one that does learn here.
+        TrainedOfflineError: the hint says how to train it again and how to return to a memory bank.
     """
     if manifest.is_taught:
         return
@@ -44,7 +44,7 @@ def require_taught(manifest: Manifest, kept: Callable[[], Sequence[Manifest]]) -
     taught = next((each.version for each in kept() if each.is_taught), None)
     back = f"roll back to version {taught}, its last memory bank, or " if taught is not None else ""
     raise TrainedOfflineError(
-        f"{key} is served by a {manifest.extractor} model, which learns from OK images offline alone",
+        f"{key} is served by a {manifest.extractor} model, which is trained offline; /fit_ok cannot change it",
         f"Train it again with `python -m export student-teacher … --publish {key} --mm-per-px "
         f"{manifest.mm_per_px:g}`; {back}DELETE /rois/{key} to fit a memory bank.",
     )

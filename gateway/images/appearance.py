@@ -1,4 +1,4 @@
-"""How an image looks, in two numbers that a camera, a lamp or a lens changes: for drift, not for the verdict."""
+"""Brightness and sharpness of an image, which a camera, a lamp or a lens changes: for drift, not for the verdict."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Of an image as the network sees it."""
+    """Brightness and sharpness of the network's input."""
 
     brightness: float
     """Mean of the green channel, 0 to 255."""
     sharpness: float
-    """Root mean square of the differences between neighbouring pixels, over the brightness: light alone does not
-    change it."""
+    """Root mean square of the differences between neighbouring pixels, divided by the brightness, so that light alone
+    does not change it."""
 
 
 def look(image: NDArray[np.uint8]) -> Look:
-    """Measure an image.
+    """Measure the brightness and the sharpness of an image.
 
     Args:
         image: uint8 [H, W, 3] RGB.

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from gateway.errors import TooLargeError, UnsupportedImageError
+from gateway.images.picture import Picture, Samples
 from gateway.images.structure import excess_of, inflates_beyond_its_pixels
 
 # Pillow reads headers only; its own limit would warn before ours speaks.
@@ -108,18 +109,25 @@ def _tile_pixels(image: Image.Image) -> int:
 
 
 def decode(data: bytes, name: str, header: ImageHeader) -> NDArray[np.uint8]:
+    """Return the pixels of `decode_picture`, uint8 [H, W] or [H, W, 3] RGB."""
+    return decode_picture(data, name, header).pixels
+
+
+def decode_picture(data: bytes, name: str, header: ImageHeader, bit_depth: int | None = None) -> Picture:
     """Decode a file to 8 bits, upright.
 
-    16-bit samples are divided by 257 (so that 65535 becomes 255, the same for every image); a transparent pixel is
-    blended over black; a palette is looked up; EXIF orientation is applied, as every viewer does.
+    16-bit samples are divided by 65535 and multiplied by 255, whatever the image holds; where the camera's bit depth
+    is stated, by 2^bit_depth - 1, and larger values become 255. A transparent pixel is blended over black; a palette
+    is looked up; EXIF orientation is applied, as every viewer does.
 
     Args:
         data: the file.
         name: what to call it in an error.
         header: from `read_header` of the same bytes.
+        bit_depth: bits a sample of the camera, 8 to 16, for files of more than 8 bits; None takes the file's.
 
     Returns:
-        uint8 [H, W] for a grey image, [H, W, 3] RGB for any other.
+        The pixels, uint8 [H, W] for a grey image and [H, W, 3] RGB for any other, and what the file held.
 
     Raises:
         UnsupportedImageError: truncated or damaged, or samples that are neither 8 nor 16 bits.
@@ -131,38 +139,59 @@ def decode(data: bytes, name: str, header: ImageHeader) -> NDArray[np.uint8]:
         raise UnsupportedImageError(f"{name}: cannot be decoded ({error.err})") from error
     if raw is None:
         raise UnsupportedImageError(f"{name}: truncated or damaged, it cannot be decoded")
-    if raw.dtype == np.uint16:
-        raw = cv2.convertScaleAbs(raw, alpha=1 / 257)
-    elif raw.dtype != np.uint8:
-        raise UnsupportedImageError(f"{name}: samples are {raw.dtype}; 8 and 16 bits unsigned are served")
     if raw.shape[:2] != (header.height, header.width):
         height, width = raw.shape[:2]
         said = f"{header.width} × {header.height}"
         raise UnsupportedImageError(f"{name}: its header says {said} pixels, but {width} × {height} were decoded")
-    image = np.asarray(raw, np.uint8)
-    if image.ndim == 3:
-        image = _to_rgb_or_grey(image, name)
-    return _upright(image, header.orientation)
+    if raw.dtype == np.uint8:
+        colour, alpha = _to_rgb_or_grey(np.asarray(raw, np.uint8), name)
+        bits = 8
+    elif raw.dtype == np.uint16:
+        colour, alpha = _to_rgb_or_grey(np.asarray(raw, np.uint16), name)
+        bits = 16
+    else:
+        raise UnsupportedImageError(f"{name}: samples are {raw.dtype}; 8 and 16 bits unsigned are served")
+    samples = Samples.of(colour, bits, is_transparent=alpha is not None and not alpha.any())
+    pixels = _to_8_bits(colour, bits if bit_depth is None else bit_depth)
+    if alpha is not None:
+        pixels = _over_black(pixels, _to_8_bits(alpha, bits))
+    return Picture(_upright(pixels, header.orientation), samples, bit_depth)
 
 
-def _to_rgb_or_grey(image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    channels = image.shape[2]
+_Stored = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+def _to_rgb_or_grey(image: _Stored, name: str) -> tuple[_Stored, _Stored | None]:
+    """Split what OpenCV decodes into grey [H, W] or RGB [H, W, 3], and alpha [H, W] where there is any."""
+    channels = 1 if image.ndim == 2 else image.shape[2]
     if channels == 1:
-        return image[..., 0]
+        return _as_stored(image.reshape(image.shape[:2])), None
     if channels == 2:
-        return _over_black(image[..., :1], image[..., 1:])[..., 0]
+        return _as_stored(image[..., 0].copy()), _as_stored(image[..., 1])
     if channels == 3:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        return _as_stored(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), None
     if channels == 4:
-        rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGB), np.uint8)
-        return _over_black(rgb, image[..., 3:])
+        return _as_stored(cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)), _as_stored(image[..., 3])
     raise UnsupportedImageError(f"{name}: {channels} channels; 1 to 4 are served")
+
+
+def _as_stored(image: object) -> _Stored:
+    array = np.asarray(image)
+    return np.asarray(array, np.uint16) if array.dtype == np.uint16 else np.asarray(array, np.uint8)
+
+
+def _to_8_bits(samples: _Stored, depth: int) -> NDArray[np.uint8]:
+    """Scale samples of 9 to 16 bits from 0 to 2^depth - 1 to 0 to 255; those of 8 bits stay."""
+    if samples.dtype == np.uint8:
+        return np.asarray(samples, np.uint8)
+    return np.asarray(cv2.convertScaleAbs(samples, alpha=255 / (2**depth - 1)), np.uint8)
 
 
 def _over_black(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if alpha.min() == 255:
         return colour
-    return ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+    shares = alpha if colour.ndim == 2 else alpha[..., None]
+    return ((colour.astype(np.uint16) * shares + 127) // 255).astype(np.uint8)
 
 
 def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The mask of an ROI shape, with a client's error for a shape that covers nothing."""
+"""The mask of an ROI shape, with an error for clients."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,40 +1,40 @@
-"""Files that cost more than their pixels: found by a look at their outline, before a library works through them.
+"""Image files that cost more than their pixels, found from their structure before a library decodes them.
 
-A size limit on the header's pixels says nothing of a JPEG whose scans go over the same pixels a hundred thousand times,
-or of a million empty segments that a parser visits one by one.
+A limit on the pixels of the header does not catch a JPEG whose scans visit the same pixels a hundred thousand times, or
+a million empty segments that a parser visits one by one.
 """
 
 import zlib
 
 _MAX_SEGMENTS = 1000  # before the pixels; cameras write a few dozen
-_MAX_SCANS = 100  # an encoder writes 1, or about 10 progressive ones
+_MAX_SCANS = 100  # encoders write 1 scan, or about 10 progressive scans
 
-_MAX_CHUNKS = 50_000  # of a PNG, all together; encoders write one for each 8 KB or more
+_MAX_CHUNKS = 50_000  # in a PNG; encoders write one for every 8 KB or more
 _QUICKLY_INFLATED = 2**19
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
-_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}  # JPEG bytes after 0xFF that no length follows, fill bytes too
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples a pixel, by colour type
+_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}  # JPEG bytes after 0xFF without a length, and fill bytes
 _SOS = 0xDA
 
 
 def excess_of(data: bytes) -> str | None:
-    """What a PNG or JPEG file has too much of, or None; says nothing of whether it is whole."""
+    """Return what a PNG or JPEG file has too much of, or None. A truncated file may pass."""
     if data.startswith(_PNG):
         return None if _few_chunks(data) else f"more than {_MAX_SEGMENTS} chunks before its pixels"
     if data.startswith(b"\xff\xd8"):
         if not _few_segments(data):
             return f"more than {_MAX_SEGMENTS} segments before its pixels"
-        # Compressed pixels never hold this pair of bytes; a thumbnail may.
+        # Compressed pixels never hold these two bytes; an embedded thumbnail may.
         if data.count(bytes((0xFF, _SOS))) > _MAX_SCANS:
             return f"more than {_MAX_SCANS} scans"
     return None
 
 
 def inflates_beyond_its_pixels(data: bytes, width: int, height: int) -> bool:
-    """Whether a PNG's compressed data goes on long after its last row; a decoder inflates all of it.
+    """Return whether a PNG's compressed data goes on long after its last row. A decoder inflates all of it.
 
-    Tried only where there is so much of it that it could take a second or more: at most 1 to 1032, by deflate's format.
+    Small files are not checked: deflate expands by at most 1032, so that they cannot take a second.
     """
     if not data.startswith(_PNG):
         return False
@@ -53,7 +53,7 @@ def inflates_beyond_its_pixels(data: bytes, width: int, height: int) -> bool:
         return False
     depth, colour_type = data[24], data[25]
     row = 1 + width * _PNG_SAMPLES.get(colour_type, 4) * depth // 8
-    left = 2 * row * height + 2**20  # interlaced rows are more, but not twice as much
+    left = 2 * row * height + 2**20  # interlaced rows take more, but less than twice as much
     inflate = zlib.decompressobj()
     try:
         for part in parts:
@@ -61,7 +61,7 @@ def inflates_beyond_its_pixels(data: bytes, width: int, height: int) -> bool:
                 left -= len(inflate.decompress(part, 2**20))
                 part = inflate.unconsumed_tail
     except zlib.error:
-        return False  # the decoder will say so
+        return False  # the decoder reports the damage
     return left < 0
 
 
@@ -79,7 +79,7 @@ def _few_segments(data: bytes) -> bool:
     for _ in range(_MAX_SEGMENTS):
         marker = data[at : at + 2]
         if len(marker) < 2 or marker[0] != 0xFF or marker[1] == _SOS:
-            return True  # pixels, or what no parser takes for a segment
+            return True  # the pixels, or bytes that are not a segment
         at += (1 if marker[1] == 0xFF else 2) if marker[1] in _STANDALONE else 2 + _length(data, at + 2)
     return False
 

@@ -1,6 +1,6 @@
-"""Loaded memory banks: read once, kept until ``current`` changes, bounded in number and bytes.
+"""Loaded versions of ROIs: read once, kept until ``current`` changes, bounded in number and bytes.
 
-Which ROIs were used last is noted in a file, so that a gateway that starts again has their banks before it is asked.
+A file notes which ROIs were used last, so that a gateway that starts again loads their versions before requests come.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from numpy.typing import NDArray
 
 from gateway.detectors import Detector, load_detector
-from gateway.detectors.memory_bank.search.neighbours import SearchBackend
+from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.monitoring import metrics
 from gateway.store.artifact_store import ArtifactStore, VerifiedVersion
@@ -31,32 +31,32 @@ from gateway.worker_threads import in_thread
 log = logging.getLogger(__name__)
 
 _READ_S = 10.0
-"""How long an inspection goes after versions that are replaced faster than it can read them."""
+"""How long an inspection retries while versions are replaced faster than it can read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A verified version, ready to inspect."""
+    """A verified version that is ready to inspect."""
 
     ref: VersionRef
     manifest: Manifest
     detector: Detector
     weights: NDArray[np.float32] | None = None
-    """[h, w], the spatial weights of the ROI."""
+    """[h, w], the spatial weights of the ROI; None where it has none."""
     damaged: tuple[str, ...] = ()
-    """What was found damaged on the way to this version, when it is not the current one."""
+    """The damage that was found before this version, where it answers in place of the current one."""
 
     @property
     def n_bytes(self) -> int:
-        """Memory held by the detector."""
+        """Memory that the detector holds, in bytes."""
         return self.detector.n_bytes
 
 
 def load_version(store: ArtifactStore, key: RoiKey, ref: VersionRef, search: SearchBackend = "auto") -> LoadedVersion:
-    """Load and verify a version; where it is damaged, the last whole one before it. Blocks.
+    """Load and verify a version, or the last undamaged one before it. Blocks.
 
     Raises:
-        ArtifactCorruptError: none is whole.
+        ArtifactCorruptError: every version is damaged.
         NewerFormatError: a newer gateway wrote it.
     """
 
@@ -69,21 +69,24 @@ def load_version(store: ArtifactStore, key: RoiKey, ref: VersionRef, search: Sea
 
 @dataclass(frozen=True, slots=True)
 class FittedRoi:
-    """What an inspection needs of an ROI: its version in use and, once it is calibrated, its thresholds."""
+    """What an inspection needs of an ROI: the version in use and, once it is calibrated, the thresholds."""
 
     loaded: LoadedVersion
     calibration: Calibration | None
     calibration_damaged: str | None = None
-    """What of the calibration is damaged, where its copy answers."""
+    """The damage of the calibration, where its copy answers."""
 
     @property
     def is_degraded(self) -> bool:
-        """Whether something answers in the place of what is damaged."""
+        """Whether an older version or a copy answers because the data in use is damaged."""
         return bool(self.loaded.damaged or self.calibration_damaged)
 
 
-class BankCache:
-    """Least recently used banks go first. All methods run on the event loop; files are read in worker threads."""
+class VersionCache:
+    """A cache that drops the least recently used version first.
+
+    All methods run on the event loop; worker threads read the files.
+    """
 
     def __init__(
         self,
@@ -97,16 +100,16 @@ class BankCache:
         """Start empty.
 
         Args:
-            store: where banks are.
-            max_entries: kept at most.
-            max_bytes: kept at most, all together; a single bank may exceed it.
-            search: how nearest neighbours are found.
-            notes: file in which the ROIs used last are noted.
+            store: the stored versions.
+            max_entries: largest number of loaded versions.
+            max_bytes: largest memory of all loaded versions together; a single version may exceed it.
+            search: backend of the nearest-neighbour search.
+            notes: file that notes the ROIs used last; None notes nothing.
         """
         self._store = store
         self._search = search
         self._notes = notes
-        # Threads of their own: an inspection does not wait behind whatever else blocks.
+        # These threads are for loading alone, so that an inspection does not wait for other blocking work.
         self._threads = CapacityLimiter(8)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
@@ -114,16 +117,17 @@ class BankCache:
         self._loading: dict[RoiKey, asyncio.Lock] = {}
 
     async def get(self, key: RoiKey) -> FittedRoi:
-        """The ROI as it is on disk now.
+        """Return the ROI as it is on disk now.
 
         Raises:
-            UnknownRoiError: never fitted.
-            ArtifactCorruptError: nothing whole is stored.
+            UnknownRoiError: the ROI was never fitted.
+            ArtifactCorruptError: every stored version is damaged.
         """
         bank = self._banks.get(key)
         ends = time.monotonic() + _READ_S
         for attempt in itertools.count(1):
-            # A bank loaded for this very request may answer though a fit came since: else it would wait for the fits.
+            # A version that this call has loaded may answer even after a newer fit; otherwise frequent fits would keep
+            # the request waiting.
             ref, stored = await in_thread(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
             if bank is not None and stored is not None:
                 if attempt == 1:
@@ -134,7 +138,7 @@ class BankCache:
             try:
                 bank = await self._bank(key, ref)
             except ArtifactCorruptError as error:
-                # A fit or a deletion may have come between two reads: then there is another version, or none.
+                # A fit or a deletion between two reads looks like damage; then the version on disk is another one.
                 now, _ = await in_thread(self._on_disk, key, None, False, limiter=self._threads)
                 if now == ref or time.monotonic() > ends:
                     self._store.faults.serving(key, {"version": error.message})
@@ -173,7 +177,7 @@ class BankCache:
         return bank
 
     async def warm(self) -> list[FittedRoi]:
-        """Load the ROIs that were used last before the process ended, the latest last; quietly skips what is gone."""
+        """Load the ROIs that were used last before the process ended, the latest last. Deleted ROIs are skipped."""
         loaded = []
         for key in await to_thread.run_sync(self._noted):
             try:
@@ -193,7 +197,7 @@ class BankCache:
             pairs = json.loads(self._notes.read_bytes())
             return [RoiKey(role_id, roi_id) for role_id, roi_id in pairs][-self._max_entries :]
         except (OSError, ValueError, TypeError, GatewayError):
-            return []  # none yet, or not ours: the cache fills as it is used
+            return []  # no notes, or unreadable ones: the cache fills as it is used
 
     def _note(self, keys: list[RoiKey]) -> None:
         if self._notes is None:
@@ -207,7 +211,7 @@ class BankCache:
     def _on_disk(
         self, key: RoiKey, bank: LoadedVersion | None, is_fresh: bool
     ) -> tuple[VersionRef, StoredCalibration | None]:
-        """The version in use and, where the bank at hand may answer, the calibration that goes with it."""
+        """Return the version in use and, where the given version may answer, its calibration."""
         kind: ServingKind = "pointer"
         try:
             ref = self._store.current(key)
@@ -223,7 +227,7 @@ class BankCache:
                 return now, None
             self._store.faults.serving(key, {kind: error.message})
             raise
-        # Were the ROI deleted and fitted anew in between, the number might be another version's.
+        # If the ROI was deleted and fitted again meanwhile, the number may belong to another version.
         now = self._store.current(key)
         return now, stored if now == ref or now.keeps(bank.ref) else None
 

@@ -9,10 +9,11 @@ import cv2
 from anyio import CapacityLimiter
 
 from gateway.detectors.memory_bank import threads as patchcore_threads
-from gateway.detectors.memory_bank.search.neighbours import faiss_available, search_name
+from gateway.detectors.memory_bank.search.backend import search_name
+from gateway.detectors.memory_bank.search.faiss_search import faiss_available
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.pipeline import InspectionPipeline
-from gateway.inspection.version_cache import BankCache
+from gateway.inspection.version_cache import VersionCache
 from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift import DriftLog
@@ -39,7 +40,7 @@ class Services:
     engines: Engines
     store: ArtifactStore
     weighting: SpatialWeighting
-    banks: BankCache
+    banks: VersionCache
     pipeline: InspectionPipeline
     fitting: FitService
     inspections: Admission
@@ -69,7 +70,7 @@ def create_services(settings: Settings) -> Services:
     engines = create_engines(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)
-    banks = BankCache(
+    banks = VersionCache(
         store,
         max_entries=settings.bank_cache_entries,
         max_bytes=settings.bank_cache_bytes,

@@ -411,7 +411,7 @@ def test_only_images_that_the_student_trained_on_are_said_to_be_learned(trained,
     }
     for part, is_told in (("train", True), ("validation", False)):
         warnings = infer(gateway, (trained.images / names[part][0]).read_bytes())["warnings"]
-        assert any("one of the OK images learned" in warning for warning in warnings) is is_told, part
+        assert any("one of the learned OK images" in warning for warning in warnings) is is_told, part
 
 
 def test_no_more_networks_are_kept_than_are_allowed(trained, launch, small_model_repository):

@@ -62,10 +62,15 @@ def distance(a: float, b: float) -> float:
 
 
 def image(grey: int, spots: dict[tuple[int, int], int] | None = None) -> bytes:
-    """PNG of one grey, but for whole patches (row, column) of another; never the same bytes for two pictures."""
+    """PNG of one grey, but for whole patches (row, column) of another; never the same bytes for two pictures.
+
+    Two pixels of each patch are brighter and darker than its grey by 1, as far as 8 bits go: no picture is constant.
+    """
     pixels = np.full((SIDE, SIDE), grey, np.uint8)
     for (row, column), other in (spots or {}).items():
         pixels[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = other
+    pixels[::PATCH, ::PATCH] += pixels[::PATCH, ::PATCH] < 255
+    pixels[::PATCH, 1::PATCH] -= pixels[::PATCH, 1::PATCH] > 0
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 

@@ -252,13 +252,13 @@ def test_the_longest_contours_share_the_points_and_short_ones_stay_whole():
     assert 0 < len(kept[2].contour) <= 50
     assert [region.bbox for region in kept] == [region.bbox for region in regions]
     (only,) = said
-    assert only.startswith("contours: 1311 points were more than 111")
+    assert only.startswith("contours: 1311 points, at most 111 are sent")
 
 
 def test_the_smallest_regions_are_left_out_and_counted():
     kept, said = bounded([_saw(4, area) for area in (9, 5, 5, 1)], 2, 8)
     assert [region.area_px for region in kept] == [9, 5]
-    assert said == ["regions: 4 were found, the 2 largest are told"]
+    assert said == ["regions: 4 were found, the answer holds the 2 largest"]
 
 
 @pytest.mark.parametrize("seed", range(20))

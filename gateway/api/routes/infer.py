@@ -31,7 +31,8 @@ from gateway.errors import (
     UnknownRoiError,
     UnsupportedImageError,
 )
-from gateway.inspection.pipeline import HeatmapMode, InferRequest, Inspection
+from gateway.inspection.answer import Inspection
+from gateway.inspection.request import HeatmapMode, InferRequest
 from gateway.monitoring.timing import StageTimes
 from gateway.settings import Settings
 

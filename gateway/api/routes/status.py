@@ -23,9 +23,9 @@ from gateway.api.schemas.status import (
 )
 from gateway.api.security.keys import Caller
 from gateway.calibration.calibrate import blind_area, blind_area_warning
-from gateway.detectors.memory_bank.search.neighbours import search_name
+from gateway.detectors.memory_bank.search.backend import search_name
 from gateway.errors import ArtifactCorruptError, GatewayError, InvalidRequestError, NewerFormatError, UnknownRoiError
-from gateway.inspection.pipeline import WEIGHTS_STALE
+from gateway.inspection.answer_warnings import WEIGHTS_STALE
 from gateway.learning.suspects import find_suspects, robust_z
 from gateway.networks.model_description import EXTRACTOR
 from gateway.process.services import Services

@@ -1,4 +1,4 @@
-"""The memory bank of one ROI: coreset tokens, where each came from, and distances to them."""
+"""The memory bank of one ROI: its coreset of OK tokens, the source of each, and the distances to them."""
 
 from dataclasses import dataclass
 
@@ -6,40 +6,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.coreset import coreset_size, k_center_greedy
-from gateway.detectors.memory_bank.search.neighbours import NeighbourSearch
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
+from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.detectors.memory_bank.threads import split_rows
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBank:
-    """Coreset of the OK tokens of one ROI."""
+    """The coreset of the OK tokens of one ROI."""
 
     tokens: NDArray[np.float16]
-    """[M, D], in the order of choice."""
+    """[M, D], in the order in which the coreset chose them."""
     image_index: NDArray[np.int32]
-    """[M]: which OK image, in the order of the manifest, each centre came from."""
+    """[M]: the OK image of each centre, counted in the order of the manifest."""
     token_index: NDArray[np.int32]
-    """[M]: which token of that image, counted along rows."""
+    """[M]: the position of each centre in its image's token grid, counted along rows."""
     covering_radius: float
+    """Distance of the farthest OK token to its nearest centre, 0–2."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
     def n_bytes(self) -> int:
-        """Memory held."""
+        """Memory that the bank holds, in bytes."""
         return self.tokens.nbytes + self.image_index.nbytes + self.token_index.nbytes
 
 
 def build_memory_bank(tokens: NDArray[np.float16], rate: float, seed: int) -> MemoryBank:
-    """Thin the tokens of all OK images to a coreset.
+    """Reduce the tokens of all OK images to a coreset.
 
     Args:
-        tokens: float16 [I, N, D] of I images. The bank is built from the stored precision, so that it comes out the
-            same whether an image was sent just now or learned from before.
-        rate: share of tokens to keep, 0 < rate ≤ 1.
-        seed: of the first centre.
+        tokens: float16 [I, N, D] of I images. This is the stored precision: new images and images of earlier fits give
+            the same bank.
+        rate: share of the tokens to keep, 0 < rate ≤ 1.
+        seed: seed that draws the first centre.
     """
     n_images, n_tokens, dim = tokens.shape
     flat = tokens.reshape(n_images * n_tokens, dim)
@@ -53,12 +54,12 @@ def build_memory_bank(tokens: NDArray[np.float16], rate: float, seed: int) -> Me
 
 
 def patch_distances(search: NeighbourSearch, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Distance of each token to the bank: the mean of its k nearest.
+    """Return the distance of each token to the bank: the mean distance to its k nearest centres.
 
     Args:
-        search: over a bank of at least k tokens.
+        search: the search in a bank of at least k tokens.
         tokens: float32 [N, D].
-        k: neighbours.
+        k: number of neighbours.
 
     Returns:
         float32 [N], 0–2.
@@ -67,18 +68,17 @@ def patch_distances(search: NeighbourSearch, tokens: NDArray[np.float32], k: int
 
 
 def leave_one_out_distances(bank: MemoryBank, tokens: NDArray[np.float16], k: int) -> NDArray[np.float32] | None:
-    """Distances of each OK image's tokens to the bank without its own centres.
+    """Return the distances of each OK image's tokens to the bank without the centres of that image.
 
-    What an unseen OK image would be measured against: the centres that the image itself gave are not there, and where
-    that leaves a hole, the distance is the one to what is left.
+    They estimate the distances of an unseen OK image, which has no centres of its own in the bank.
 
     Args:
-        bank: built from `tokens`.
+        bank: the bank built from `tokens`.
         tokens: float16 [I, N, D].
-        k: neighbours.
+        k: number of neighbours.
 
     Returns:
-        float32 [I, N], or None where some image is alone in the bank, so that nothing is left to measure against.
+        float32 [I, N], or None where all centres come from one image, so that no centre is left for it.
     """
     distances = np.empty(tokens.shape[:2], np.float32)
     own = [np.flatnonzero(bank.image_index == image) for image in range(len(tokens))]
@@ -96,5 +96,5 @@ def leave_one_out_distances(bank: MemoryBank, tokens: NDArray[np.float16], k: in
 
 
 def _mean(distances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of the neighbours, float32 [N, k] -> [N]."""
+    """Return the mean over the neighbours, float32 [N, k] -> [N]."""
     return distances[:, 0] if distances.shape[1] == 1 else distances.mean(axis=1)

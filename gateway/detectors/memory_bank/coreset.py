@@ -1,4 +1,4 @@
-"""k-center greedy: the coreset whose farthest token is as near as a greedy choice can make it."""
+"""The coreset of a memory bank, chosen by the k-center greedy algorithm."""
 
 import logging
 import time
@@ -12,45 +12,52 @@ from gateway.detectors.memory_bank.threads import split_rows
 log = logging.getLogger(__name__)
 
 _SAME = 1e-6
-"""Squared distance under which two tokens are one."""
+"""Two tokens at a smaller squared distance count as equal."""
 _ROUNDING = 2.0**-24
 _POOL = (1024, 32)
-"""Tokens compared with the centres at a time: at least so many, and one of so many."""
+"""Tokens compared with the centres at a time: at least the first number, and one in the second number of all."""
 _KEPT = 1 << 14
-"""Contenders held in float64 at once: 100 MB of 768 dimensions."""
+"""Contenders held in float64 at once: 100 MB for 768 dimensions."""
 _BLOCK = 1 << 20
-"""Distances held at once by one thread."""
+"""Distances that one thread holds at once."""
 _LOG_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Coreset:
-    """Which tokens were chosen, in the order of choice, and how far the farthest token is from them (0–2)."""
+    """The chosen tokens."""
 
     indices: NDArray[np.int64]
+    """[M], in the order of choice."""
     covering_radius: float
+    """Distance of the farthest token to its nearest centre, 0–2."""
 
 
 def coreset_size(n_tokens: int, rate: float) -> int:
-    """Centres for a rate: the nearest whole number, and at least one."""
+    """Return the number of centres for a rate: the nearest whole number, at least one.
+
+    >>> coreset_size(100, 0.02)
+    2
+    """
     return min(n_tokens, max(1, round(n_tokens * rate)))
 
 
 def k_center_greedy(tokens: NDArray[np.floating], n_centres: int, seed: int) -> Coreset:
-    """Choose centres greedily, each the token farthest from those before it.
+    """Choose centres greedily: each is the token farthest from the centres before it.
 
-    Exact, as in Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach" (2018),
-    which PatchCore uses; no random projection. The first centre is drawn by the seed and belongs to the coreset. Ties
-    go to the lowest index. Where fewer than `n_centres` tokens differ, there are no more centres than that.
+    The choice is exact, as in Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
+    Approach" (2018), which PatchCore uses; there is no random projection. The seed draws the first centre, which is
+    part of the coreset. Of equally far tokens, the one with the lowest index is chosen. If fewer than `n_centres`
+    tokens differ, the coreset has that many centres.
 
-    Distances that decide are float64, which is exact for half-precision tokens of unit norm: the centres do not depend
-    on how a matrix product rounds. Besides the tokens, which may be a memory map, it takes 40 bytes a token, 8·D bytes
-    a centre, and blocks of 20 MB a thread; 200 MB more where very many tokens are equally far.
+    The distances that decide are float64, which is exact for half-precision tokens of unit norm: the centres do not
+    depend on the rounding of a matrix product. Memory besides the tokens, which may be a memory map: 40 bytes per
+    token, 8·D bytes per centre, blocks of 20 MB per thread, and 200 MB more where very many tokens are equally far.
 
     Args:
         tokens: float16 or float32 [N, D], near unit norm.
         n_centres: at most N.
-        seed: of the first centre.
+        seed: seed that draws the first centre.
 
     Returns:
         Indices int64 [M], M ≤ n_centres, and the covering radius (Euclidean).
@@ -69,26 +76,26 @@ def k_center_greedy(tokens: NDArray[np.floating], n_centres: int, seed: int) -> 
 
 
 class _LazyGreedy:
-    """Distances to the nearest centre, brought up to date only where they could decide.
+    """Distances to the nearest centre, updated only where they can decide.
 
-    Distances only shrink as centres are added, so one that was compared with the first few centres only is an upper
-    bound. The tokens of the largest bounds are compared with all centres by a matrix product; those that still exceed
-    every bound outside are the contenders, and the farthest of them is the farthest of all. They are measured in
-    float64 and chosen from until none exceeds the bounds outside.
+    Distances shrink as centres are added. A distance to the first few centres is therefore an upper bound. The tokens
+    with the largest bounds (the pool) are compared with all centres by a matrix product. Those that then exceed every
+    bound outside the pool are the contenders, and the farthest contender is the farthest token of all. Contenders are
+    measured in float64, and centres are chosen among them until no contender exceeds the bounds outside.
     """
 
     def __init__(self, tokens: NDArray[np.floating], n_centres: int) -> None:
         n, dim = tokens.shape
         self._tokens = tokens
         self._wanted = n_centres
-        # Products round in proportion to the norms, and those are smallest about the mean.
+        # A product rounds in proportion to the norms, and norms are smallest about the mean.
         self._mean = np.asarray(tokens[:: max(1, n // 4096)], np.float32).mean(axis=0)
         self._error = 0.0
         self._squared = np.full(n, np.inf, np.float32)
-        """To the nearest of the centres seen, within `_error`."""
+        """[N], squared distance to the nearest centre seen, within `_error`."""
         self._nearest = np.zeros(n, np.int32)
         self._sure = np.ones(n, np.bool_)
-        """Whether `_nearest` is it: no other of the centres seen comes within the error."""
+        """[N], whether `_nearest` is certain: no other centre seen comes within the error."""
         self._seen = np.zeros(n, np.int32)
         self._centres = np.empty((n_centres, dim), np.float32)
         self._centred = np.empty((n_centres, dim), np.float32)
@@ -97,7 +104,7 @@ class _LazyGreedy:
         self.n = 0
         self.covered = False
         self.farthest = np.inf
-        """Squared distance of the farthest token, once `covered`."""
+        """Squared distance of the farthest token; valid once `covered`."""
 
     def add(self, index: int) -> None:
         """Make a token a centre."""
@@ -109,7 +116,7 @@ class _LazyGreedy:
         self.n += 1
 
     def compare(self, rows: NDArray[np.intp]) -> None:
-        """Compare tokens with the centres that they have not seen."""
+        """Compare tokens with the centres that they have not been compared with."""
         rows = rows[np.argsort(self._seen[rows], kind="stable")]
         unseen = self.n - int(self._seen[rows].min())
         reach = []
@@ -123,7 +130,7 @@ class _LazyGreedy:
             self._error = 4 * (dim + 8) * _ROUNDING * max(reach)
 
     def _compare(self, rows: NDArray[np.intp]) -> float:
-        """The same for a block; returns the largest squared norm."""
+        """Do the same for a block of rows and return the largest squared norm."""
         first = int(self._seen[rows].min())
         tokens = self._tokens[rows].astype(np.float32)
         tokens -= self._mean
@@ -144,10 +151,10 @@ class _LazyGreedy:
         return float(squares.max())
 
     def advance(self, pool: int) -> bool:
-        """Choose what can be chosen by looking at the `pool` tokens of the largest bounds.
+        """Choose as many centres as the `pool` tokens with the largest bounds allow.
 
         Returns:
-            Whether it came any further; if not, too many tokens are equally far, and the pool must be larger.
+            Whether there was progress. If not, too many tokens are equally far, and the pool must be larger.
         """
         n = len(self._tokens)
         if pool < n:
@@ -164,7 +171,7 @@ class _LazyGreedy:
         return chosen or len(stale) > 0
 
     def _choose(self, rows: NDArray[np.intp], outside: float) -> bool:
-        """Choose among contenders, ascending, as long as the farthest exceeds what may be outside."""
+        """Choose centres among contenders, `rows` ascending, while the farthest exceeds the bound `outside`."""
         squared = np.empty(len(rows))
         for start in range(0, len(rows), _KEPT):
             squared[start : start + _KEPT] = self._measure(rows[start : start + _KEPT])
@@ -195,7 +202,7 @@ class _LazyGreedy:
         return self.n > before
 
     def _measure(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Squared distances to the nearest centre in float64, of tokens that have seen every centre."""
+        """Return squared distances to the nearest centre in float64; every centre must have been compared."""
         tokens = self._tokens[rows].astype(np.float64)
         difference = tokens - self._centres[self._nearest[rows]]
         squared: NDArray[np.float64] = np.einsum("rd,rd->r", difference, difference)

@@ -1,4 +1,4 @@
-"""A memory bank as a detector: the distance of each token to its nearest OK tokens."""
+"""The memory bank as a detector: the distance of each token to its nearest OK tokens."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -7,13 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.bank import MemoryBank, patch_distances
-from gateway.detectors.memory_bank.search.neighbours import (
-    FaissSearch,
-    NeighbourSearch,
-    SearchBackend,
-    build_search,
-    faiss_available,
-)
+from gateway.detectors.memory_bank.search.backend import SearchBackend, build_search
+from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, faiss_available
+from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.networks import TokenEngine
 from gateway.networks.registry import Engines
 from gateway.store.arrays import npz_bytes, read_npz
@@ -21,7 +17,7 @@ from gateway.store.manifest import INDEX, MEMORY, FileName, Manifest
 
 
 class MemoryBankDetector:
-    """See `Detector`."""
+    """PatchCore: see `Detector`."""
 
     mismatch_hint: ClassVar[str | None] = None
 
@@ -33,11 +29,11 @@ class MemoryBankDetector:
 
     @classmethod
     def load(cls, files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend) -> Self:
-        """Read the bank.
+        """Read the bank and build its search.
 
         Raises:
             KeyError: a file or an array is missing.
-            ValueError: not what a fit writes.
+            ValueError: a file does not hold what a fit writes.
         """
         arrays = read_npz(files[MEMORY])
         bank = MemoryBank(
@@ -82,9 +78,9 @@ class MemoryBankDetector:
         used, fitted = min(wanted, len(self.bank)), min(self._manifest.k, len(self.bank))
         warnings = []
         if used != fitted:
-            warnings.append(f"k: {used} here, {self._manifest.k} at the fit, whose scores and thresholds are of those")
+            warnings.append(f"k: {used} here, {self._manifest.k} at the fit: scores and thresholds rest on that k")
         if wanted > used:
-            warnings.append(f"k: {wanted} neighbours were asked for, the memory bank has {used}; all were used")
+            warnings.append(f"k: {wanted} neighbours were asked for, but the memory bank has {used}: all were used")
         return used, warnings
 
     def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
@@ -97,7 +93,7 @@ class MemoryBankDetector:
 
 
 def bank_files(bank: MemoryBank, manifest: Manifest) -> dict[FileName, bytes]:
-    """What a version's folder keeps of a memory bank; an index is always made anew from the tokens."""
+    """Return the files of a version with a memory bank. The FAISS index is always built from the tokens."""
     files: dict[FileName, bytes] = {
         MEMORY: npz_bytes(
             tokens=bank.tokens,

@@ -1,7 +1,7 @@
-"""Threads for the arithmetic of this package: rows are shared out, and BLAS itself stays on one thread.
+"""Threads for searches and coresets: plain threads share the rows, and BLAS runs on one thread.
 
-A BLAS or OpenMP pool spins between two products, which takes the processor from the network that runs beside it. Rows
-are independent here, so that plain threads do: NumPy lets go of the interpreter in every call that matters.
+The threads of a BLAS or OpenMP pool spin between two products and so slow down the network beside them. Plain threads
+do not, and suffice: the rows are independent, and NumPy releases the interpreter lock in the costly calls.
 """
 
 import os
@@ -15,27 +15,27 @@ _threads = 1
 
 
 def set_threads(threads: int) -> None:
-    """Take this many threads for each search and coreset from now on (0: one a core), and one for NumPy's BLAS.
+    """Set the number of threads of each search and coreset (0: one per core), and one thread for NumPy's BLAS.
 
-    Until it is called everything runs in the calling thread, and BLAS as it likes.
+    Before the first call, all work runs in the calling thread and BLAS uses its own default.
     """
     global _helpers, _threads
     _threads = threads or os.cpu_count() or 1
     _helpers = ThreadPoolExecutor(_threads - 1, thread_name_prefix="patchcore") if _threads > 1 else None
     for library in ThreadpoolController().lib_controllers:
-        # FAISS brings a BLAS of its own; how many threads that takes is said elsewhere.
+        # FAISS has a BLAS of its own; `gateway.process.services` sets its threads.
         if library.user_api == "blas" and "faiss" not in library.filepath:
             library.set_num_threads(1)
 
 
 def split_rows(function: Callable[[int, int], object], rows: int, *, at_most: int, at_least: int = 64) -> None:
-    """Call ``function(start, stop)`` for ranges that make up ``range(rows)``, on all threads.
+    """Call ``function(start, stop)`` for ranges that together make up ``range(rows)``, on all threads.
 
     Args:
-        function: safe to run for two ranges at once; what it raises is raised here.
-        rows: may be 0.
-        at_most: rows of one range, which bounds the memory that a call takes.
-        at_least: rows worth a thread.
+        function: must be safe to run for two ranges at once. Its exceptions are raised here.
+        rows: number of rows; may be 0.
+        at_most: largest number of rows of one range; it bounds the memory that one call takes.
+        at_least: smallest number of rows that justifies another thread.
     """
     threads = max(1, min(_threads, rows // at_least))
     step = max(1, min(at_most, -(-rows // threads)))
@@ -44,7 +44,7 @@ def split_rows(function: Callable[[int, int], object], rows: int, *, at_most: in
         for start, stop in ranges:
             function(start, stop)
         return
-    # Helpers take ranges from the end while this thread takes them from the start: none waits for a busy helper.
+    # The helpers take ranges from the end, this thread takes them from the start: it never waits for a busy helper.
     futures = [_helpers.submit(function, start, stop) for start, stop in reversed(ranges)]
     for (start, stop), future in zip(ranges, reversed(futures), strict=True):
         if future.cancel():

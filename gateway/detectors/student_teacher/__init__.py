@@ -1,1 +1,1 @@
-"""The second detector: a student network that was trained to follow its teacher on OK images."""
+"""The second detector: a student network that was trained to imitate its teacher on OK images."""

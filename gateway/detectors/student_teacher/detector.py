@@ -1,4 +1,4 @@
-"""A trained student as a detector: its network gives the map itself."""
+"""A trained student as a detector: its network computes the anomaly map itself."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gateway.detectors.memory_bank.search.neighbours import SearchBackend
+from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.networks import TokenEngine
 from gateway.networks.registry import Engines
 from gateway.networks.student_description import StudentDescription
@@ -15,10 +15,10 @@ from gateway.store.manifest import NETWORK, NETWORK_DESCRIPTION, FileName, Manif
 
 
 class StudentTeacherDetector:
-    """See `Detector`. The engine's "tokens" are the rows of the map."""
+    """See `Detector`. The "tokens" of its engine are the rows of the anomaly map."""
 
     mismatch_hint: ClassVar[str | None] = (
-        "Serve the version of this model that the ROI was published with, or publish the one that is served: "
+        "Serve the version of this model that the ROI was published with, or publish the version that is served: "
         "scripts/artifacts publish-model."
     )
 
@@ -30,11 +30,11 @@ class StudentTeacherDetector:
 
     @classmethod
     def load(cls, files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend) -> Self:
-        """Read the description; the network is compiled when an image comes.
+        """Read the description. The network is compiled with the first image.
 
         Raises:
             KeyError: a file is missing.
-            ValueError: not what a publication writes.
+            ValueError: a file does not hold what a publication writes.
         """
         try:
             description = StudentDescription.model_validate_json(files[NETWORK_DESCRIPTION])
@@ -72,7 +72,7 @@ class StudentTeacherDetector:
         """See `Detector.neighbours`."""
         if asked is None:
             return 0, []
-        return 0, [f"k: {asked} neighbours were asked for; a student-teacher model has none, so it was not used"]
+        return 0, [f"k: {asked} was ignored: a student-teacher model has no neighbours"]
 
     def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """See `Detector.distances`."""

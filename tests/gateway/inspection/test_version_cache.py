@@ -7,7 +7,7 @@ import pytest
 
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.errors import UnknownRoiError
-from gateway.inspection.version_cache import BankCache, LoadedVersion, load_version
+from gateway.inspection.version_cache import LoadedVersion, VersionCache, load_version
 from gateway.store.artifact_store import ArtifactStore, VerifiedVersion
 from gateway.store.manifest import VersionRef
 from gateway.store.roi_key import RoiKey
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> CountingStore:
 
 def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> None:
     publish(store, 1)
-    banks = BankCache(store, max_entries=4, max_bytes=1 << 30)
+    banks = VersionCache(store, max_entries=4, max_bytes=1 << 30)
 
     async def run() -> None:
         rois = await asyncio.gather(*(banks.get(KEY) for _ in range(16)))
@@ -45,7 +45,7 @@ def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> N
 
 def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> None:
     publish(store, 1)
-    banks = BankCache(store, max_entries=4, max_bytes=1 << 30)
+    banks = VersionCache(store, max_entries=4, max_bytes=1 << 30)
     another_gateway = ArtifactStore(store.root, keep_versions=3)
 
     async def run() -> None:
@@ -76,7 +76,7 @@ def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: st
     one = load_version(store, keys[0], store.current(keys[0])).n_bytes
     store.loads.clear()
     entries, n_bytes = (2, 1 << 30) if limit == "entries" else (9, 2 * one)
-    banks = BankCache(store, max_entries=entries, max_bytes=n_bytes)
+    banks = VersionCache(store, max_entries=entries, max_bytes=n_bytes)
 
     async def run() -> None:
         for key in (keys[0], keys[1], keys[0], keys[2], keys[0], keys[1]):
@@ -95,13 +95,13 @@ def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingS
     notes = tmp_path / "cache" / "recent.json"
 
     async def use() -> None:
-        banks = BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
+        banks = VersionCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
         for key in (keys[0], keys[1], keys[2], keys[1]):
             await banks.get(key)
         await banks.close()
 
     async def start_again() -> None:
-        banks = BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
+        banks = VersionCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
         await banks.warm()
         assert store.loads == [keys[2], keys[1]]
         await banks.get(keys[1])
@@ -116,7 +116,7 @@ def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingS
 def test_notes_that_are_gone_or_damaged_stop_no_start(store: CountingStore, tmp_path: Path, text: str) -> None:
     notes = tmp_path / "recent.json"
     notes.write_text(text)
-    asyncio.run(BankCache(store, max_entries=2, max_bytes=1 << 30, notes=notes).warm())
+    asyncio.run(VersionCache(store, max_entries=2, max_bytes=1 << 30, notes=notes).warm())
     assert store.loads == []
 
 
@@ -125,7 +125,7 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
     store: CountingStore, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     publish(store, 1)
-    banks = BankCache(store, max_entries=2, max_bytes=1 << 30)
+    banks = VersionCache(store, max_entries=2, max_bytes=1 << 30)
     load = store.load
 
     def load_too_late(key: RoiKey, ref: VersionRef, build: Callable[[VerifiedVersion], LoadedVersion]):
@@ -146,7 +146,7 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
 
 def test_a_reader_that_versions_outrun_goes_after_them(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(store, 1)
-    banks = BankCache(store, max_entries=2, max_bytes=1 << 30)
+    banks = VersionCache(store, max_entries=2, max_bytes=1 << 30)
     load, numbers = store.load, itertools.count(2)
 
     def load_too_late(key: RoiKey, ref: VersionRef, build: Callable[[VerifiedVersion], LoadedVersion]):

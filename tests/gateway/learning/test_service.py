@@ -16,8 +16,10 @@ import pytest
 from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import InvalidRequestError, UnknownImageError, UnknownRoiError
-from gateway.inspection.pipeline import InferRequest, Inspection, InspectionPipeline
-from gateway.inspection.version_cache import BankCache
+from gateway.inspection.answer import Inspection
+from gateway.inspection.pipeline import InspectionPipeline
+from gateway.inspection.request import InferRequest
+from gateway.inspection.version_cache import VersionCache
 from gateway.learning.request import FitRequest, FitResult
 from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
@@ -47,7 +49,7 @@ class Bench:
         self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
-        banks = BankCache(self.store, max_entries=4, max_bytes=1 << 30)
+        banks = VersionCache(self.store, max_entries=4, max_bytes=1 << 30)
         self.pipeline = InspectionPipeline(Engines(self.engine, self.settings), banks, self.weighting, self.settings)
 
     def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:

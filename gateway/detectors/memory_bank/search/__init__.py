@@ -1,1 +1,1 @@
-"""Exact nearest neighbours: the projected search, FAISS, scikit-learn."""
+"""Exact nearest neighbours in a memory bank: the projected search, FAISS, scikit-learn."""

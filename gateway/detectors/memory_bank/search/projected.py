@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by a lower bound that a short matrix product gives."""
+"""Exact nearest neighbours by a lower bound from a short matrix product."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,41 +7,41 @@ from gateway.detectors.memory_bank.threads import split_rows
 
 _ROUNDING = 2.0**-24
 _SAMPLE = 2048
-"""Rows of the bank whose principal directions are computed."""
+"""Rows of the bank that the principal directions are computed from."""
 _DIRECTIONS = (32, 64, 96, 128, 192, 256)
 _RESIDUAL = 0.09
-"""Share of the variance that the directions may leave out: the quickest for banks of 700 to 50 000 tokens of tiles,
-where half and twice as many directions cost a fifth more."""
+"""Share of the variance that the directions may leave out. This share is the fastest for banks of 700 to 50 000 tokens
+of tiles; half or twice as many directions cost a fifth more."""
 _GROUP = 16
 _PADDING = np.float32(1e38)
 _TOO_MANY = 16
-"""A row of which more than 1/16 of the bank are candidates is quicker searched whole."""
+"""A query with more than 1/16 of the bank as candidates is faster to compare with the whole bank."""
 _TOO_FEW = 64
-"""So is every row of a bank of fewer tokens than this for each neighbour."""
+"""So is every query of a bank with fewer tokens per neighbour than this."""
 _BLOCK = 8 << 20
-"""Bounds held at once by one thread: 32 MiB."""
+"""Bounds that one thread holds at once: 32 MiB."""
 
 
 class ProjectedSearch:
-    """Filter by distances in the bank's principal directions, then measure what is left.
+    """Filter by distances in the bank's principal directions, then measure the remaining candidates.
 
-    A projection on orthonormal directions never lengthens: ‖P(q − c)‖ ≤ ‖q − c‖. Tokens of one ROI lie so near to a
-    low-dimensional plane that this bound, from 64 of 768 dimensions, leaves about ten candidates of 10 000. They are
-    found as follows, per query:
+    A projection on orthonormal directions never lengthens a vector: ‖P(q − c)‖ ≤ ‖q − c‖. Tokens of one ROI lie so
+    near to a low-dimensional plane that this bound, from 64 of 768 dimensions, leaves about 10 of 10 000 candidates.
+    For each query:
 
-    1. bounds to the whole bank by one matrix product, and their minima over groups of 16;
-    2. the k groups of the smallest minima give k rows of the bank, and those an upper limit of the k-th distance;
-    3. every row whose bound is within that limit is measured as the norm of the difference in float32.
+    1. One matrix product gives the bounds to the whole bank; their minima are taken over groups of 16 rows.
+    2. The k groups with the smallest minima give k rows of the bank; the distances to these limit the k-th distance.
+    3. Every row whose bound is within that limit is measured as the norm of the difference in float32.
 
-    So nothing that could be among the k nearest is left out. The limit is widened by the worst case of rounding
-    (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, §3.1). Rows that keep too many candidates, or whose
-    bounds overflow, are searched whole in float64, as small banks are.
+    No row that could be among the k nearest is left out. The limit is widened by the worst case of rounding (Higham,
+    "Accuracy and Stability of Numerical Algorithms", 2002, §3.1). Queries that keep too many candidates, or whose
+    bounds overflow, are compared with the whole bank in float64, and so are all queries of a small bank.
     """
 
     name = "numpy-projected"
 
     def __init__(self, bank: NDArray[np.floating]) -> None:
-        """Prepare a bank, float [M, D], M ≥ 1. The float32 copy kept is the argument itself where that is one."""
+        """Prepare a bank, float [M, D], M ≥ 1. A float32 bank is kept as it is, any other as a float32 copy."""
         self._bank = np.ascontiguousarray(bank, np.float32)
         size, dim = self._bank.shape
         self._directions = _principal_directions(self._bank)
@@ -50,7 +50,7 @@ class ProjectedSearch:
         projected -= self._shift
         squares = np.einsum("md,md->m", projected, projected)
         padded = -(-size // _GROUP) * _GROUP
-        # Columns of the product: the projected bank, and in the last row half its squared norms.
+        # Columns of the product: the projected bank, with half its squared norms in the last row.
         self._columns = np.zeros((projected.shape[1] + 1, padded), np.float32)
         self._columns[:-1, :size] = projected.T
         self._columns[-1, :size] = squares / 2
@@ -63,7 +63,7 @@ class ProjectedSearch:
 
     @property
     def n_bytes(self) -> int:
-        """Memory held."""
+        """See `NeighbourSearch.n_bytes`."""
         return self._bank.nbytes + self._columns.nbytes + self._directions.nbytes
 
     def search(
@@ -73,8 +73,8 @@ class ProjectedSearch:
 
         Args:
             queries: float32 [Q, D].
-            k: at most the size of the bank without those excluded.
-            excluded: int [E], rows of the bank that do not count.
+            k: at most the size of the bank without the excluded rows.
+            excluded: int [E], rows of the bank to leave out.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         distances = np.empty((len(queries), k), np.float32)
@@ -91,20 +91,20 @@ class ProjectedSearch:
             return self._search_whole(queries, k, excluded)
         groups = padded // _GROUP
         with np.errstate(over="ignore", invalid="ignore"):
-            # Half the squared bound, less what is the same for a whole row.
+            # Half the squared bound, without the term that is constant for a query.
             factors = np.ones((n, len(self._columns)), np.float32)
             np.subtract(self._shift, queries @ self._directions, out=factors[:, :-1])
             bounds = factors @ self._columns
             if excluded is not None:
                 bounds[:, excluded] = _PADDING
-            # A group is a column of this view, whose rows lie one after another: quick to reduce.
+            # A group is a column of this view. Its rows are contiguous, which makes the reduction fast.
             minima = bounds.reshape(n, _GROUP, groups).min(axis=1)
             best = minima.argmin(axis=1)[:, None] if k == 1 else np.argpartition(minima, k - 1, axis=1)[:, :k]
             flat = bounds.reshape(-1)
             members = np.arange(_GROUP) * groups
             first = (np.arange(n)[:, None] * padded + best)[..., None] + members
             near = best + groups * flat[first].argmin(axis=2)
-            np.minimum(near, len(self._bank) - 1, out=near)  # of a row that overflowed, which is searched whole
+            np.minimum(near, len(self._bank) - 1, out=near)  # a query that overflowed is compared with the whole bank
             limit = self._limit(queries, near, factors[:, :-1])
 
             whole = ~(limit < _PADDING / 10)
@@ -137,7 +137,7 @@ class ProjectedSearch:
     def _limit(
         self, queries: NDArray[np.float32], near: NDArray[np.intp], projected: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The bound that none of the k nearest exceeds, float32 [Q], from k rows of the bank for each query."""
+        """Return the limit that no bound of the k nearest exceeds, float32 [Q], from k rows of the bank per query."""
         n, k = near.shape
         squared = self._squared(queries, np.repeat(np.arange(n), k), near.ravel())
         farthest = np.sqrt(squared.reshape(n, k).max(axis=1).astype(np.float64)) * 1.0001
@@ -151,9 +151,9 @@ class ProjectedSearch:
     def _squared(
         self, queries: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        """Squared distances of pairs, float32 [P]."""
+        """Return the squared distances of pairs of a query and a row of the bank, float32 [P]."""
         squared = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), 256):  # as many as the second-level cache holds
+        for start in range(0, len(rows), 256):  # as many as fit the second-level cache
             part = slice(start, start + 256)
             difference = queries[rows[part]]
             difference -= self._bank[columns[part]]
@@ -163,7 +163,7 @@ class ProjectedSearch:
     def _search_whole(
         self, queries: NDArray[np.float32], k: int, excluded: NDArray[np.intp] | None
     ) -> NDArray[np.float32]:
-        """The same in float64 by the whole bank, where the bound does not help."""
+        """Search in float64 by comparing with the whole bank, where the bound does not help."""
         size, dim = self._bank.shape
         distances = np.empty((len(queries), k), np.float32)
         step = max(1, (_BLOCK // 2) // size)
@@ -179,13 +179,13 @@ class ProjectedSearch:
                 squared[:, excluded] = np.inf
             squared.partition(k - 1, axis=1)
             nearest = squared[:, :k]
-            nearest[nearest <= 8 * (dim + 4) * 2.0**-53 * norms] = 0  # equal but for rounding
+            nearest[nearest <= 8 * (dim + 4) * 2.0**-53 * norms] = 0  # equal, apart from rounding
             distances[start : start + step] = np.sqrt(np.sort(nearest, axis=1))
         return distances
 
 
 def _principal_directions(bank: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Orthonormal columns, float32 [D, d], that hold most of the bank's variance; all of them where none do."""
+    """Return orthonormal columns, float32 [D, d], that hold most of the bank's variance; d is D where fewer do not."""
     size, dim = bank.shape
     sample = bank[np.linspace(0, size - 1, min(size, _SAMPLE)).astype(np.intp)].astype(np.float64)
     sample -= sample.mean(axis=0)

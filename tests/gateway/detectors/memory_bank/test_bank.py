@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.detectors.memory_bank.bank import build_memory_bank, leave_one_out_distances, patch_distances
-from gateway.detectors.memory_bank.search.neighbours import build_search
+from gateway.detectors.memory_bank.search.backend import build_search
 
 
 def tokens_of(n_images, n_tokens, dim, seed=0):

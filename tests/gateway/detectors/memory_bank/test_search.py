@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.detectors.memory_bank import threads
-from gateway.detectors.memory_bank.search.neighbours import (
-    FaissSearch,
-    build_search,
-    choose_backend,
-    gpu_available,
-    search_name,
-)
+from gateway.detectors.memory_bank.search.backend import build_search, choose_backend, search_name
+from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, gpu_available
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
 
 BACKENDS = [
@@ -198,10 +193,10 @@ def test_index_of_record_comes_back_from_its_bytes():
 def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
     assert search_name("numpy") == "numpy-projected"
     assert choose_backend("auto") in ("numpy", "faiss-gpu")
-    monkeypatch.setattr("gateway.detectors.memory_bank.search.neighbours.gpu_available", lambda: False)
+    monkeypatch.setattr("gateway.detectors.memory_bank.search.backend.gpu_available", lambda: False)
     assert choose_backend("auto") == "numpy"
     with pytest.raises(RuntimeError, match="GPU"):
         build_search(np.eye(3, dtype=np.float16), "faiss-gpu")
-    monkeypatch.setattr("gateway.detectors.memory_bank.search.neighbours.faiss_available", lambda: False)
+    monkeypatch.setattr("gateway.detectors.memory_bank.search.backend.faiss_available", lambda: False)
     with pytest.raises(RuntimeError, match="not installed"):
         choose_backend("faiss")

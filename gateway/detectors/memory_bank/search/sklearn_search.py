@@ -1,0 +1,29 @@
+"""Nearest neighbours by scikit-learn."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.detectors.memory_bank.search.measured import SPARE, distances_to
+
+
+class SklearnSearch:
+    """``sklearn.neighbors.NearestNeighbors``, brute force. The distances to the rows it finds are measured again."""
+
+    name = "sklearn-brute"
+
+    def __init__(self, bank: NDArray[np.floating]) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
+        self._bank = np.ascontiguousarray(bank, np.float32)
+        self._neighbours = NearestNeighbors(algorithm="brute", metric="euclidean").fit(self._bank)
+
+    @property
+    def n_bytes(self) -> int:
+        """See `NeighbourSearch.n_bytes`."""
+        return self._bank.nbytes
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """See `NeighbourSearch.search`."""
+        wanted = min(k + SPARE, len(self._bank))
+        found = self._neighbours.kneighbors(queries, n_neighbors=wanted, return_distance=False)
+        return distances_to(self._bank, queries, found, k)

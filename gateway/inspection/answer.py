@@ -1,0 +1,121 @@
+"""From the tokens of one image to its answer: distances, anomaly map, score, regions, verdict."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.images.masks import mask_of
+from gateway.inspection.answer_warnings import WEIGHTS_STALE, warnings_of
+from gateway.inspection.heatmap_files import HeatmapFiles
+from gateway.inspection.params import InferParams, params_of
+from gateway.inspection.request import PreparedRequest
+from gateway.monitoring.timing import StageTimes
+from gateway.settings import Settings
+from gateway.store.roi_key import RoiKey
+from postprocess.anomaly_map import blur, scored_map
+from postprocess.heatmap import encode_heatmap
+from postprocess.regions import Region, bounded, find_regions
+from postprocess.verdict import Verdict, VerdictReason, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The answer for one image. All pixels are those of the image as sent, upright."""
+
+    key: RoiKey
+    score: float
+    threshold: float | None
+    pixel_threshold: float | None
+    verdict: Verdict
+    verdict_reason: VerdictReason | None
+    calibration_stale: bool
+    weights_stale: bool
+    degraded: bool
+    """Whether an older version or a copy answers because the data in use is damaged."""
+    regions: list[Region]
+    heatmap_png: bytes | None
+    heatmap_path: str | None
+    heatmap_max: float
+    image_size: tuple[int, int]
+    """Width and height."""
+    token_hw: tuple[int, int]
+    params: InferParams
+    version: int
+    times: StageTimes
+    warnings: list[str] = field(default_factory=list)
+
+
+def answer(
+    prepared: PreparedRequest,
+    tokens: NDArray[np.float32],
+    settings: Settings,
+    heatmaps: HeatmapFiles,
+    *,
+    weights_stale: bool,
+) -> Inspection:
+    """Judge an image by its tokens. Blocks.
+
+    Args:
+        prepared: the request.
+        tokens: float32 [N, D], as the engine returns them for the image.
+        settings: defaults and limits.
+        heatmaps: where the heatmap goes for ``heatmap=path``.
+        weights_stale: whether the spatial weights changed since the fit.
+
+    Raises:
+        StorageFullError: the heatmap cannot be written.
+    """
+    request, roi, times = prepared.request, prepared.roi, prepared.times
+    manifest, calibration, detector = roi.loaded.manifest, roi.calibration, roi.loaded.detector
+    k, k_warnings = detector.neighbours(request.k)
+    params = params_of(prepared, k, settings)
+    warnings = [*request.warnings, *k_warnings, *warnings_of(prepared, params)]
+    if weights_stale:
+        warnings.append(WEIGHTS_STALE)
+    with times.stage("knn"):
+        distances = detector.distances(tokens, k)
+    threshold = None if calibration is None else calibration.threshold
+    pixel_threshold = None if calibration is None else calibration.pixel_threshold
+    with times.stage("postprocess"):
+        mask = None if request.shape is None else mask_of(request.shape, prepared.image.size_wh)
+        full, score = scored_map(
+            distances,
+            manifest.token_hw,
+            prepared.image.size_wh,
+            weights=roi.loaded.weights,
+            rule=manifest.score_rule,
+            percentile=params.p_score,
+            mask=mask,
+        )
+        blurred = blur(full, params.blur_sigma)
+        regions: list[Region] = []
+        if pixel_threshold is not None:
+            regions = find_regions(blurred, pixel_threshold, request.mm_per_px, params.area_mm2_thr, mask)
+        png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
+        path = None
+        if png is not None and request.heatmap == "path":
+            path, png = heatmaps.write(request.key, png), None
+    verdict, reason = judge(score, threshold, len(regions))
+    regions, left_out = bounded(regions, settings.max_regions, settings.max_contour_points)
+    return Inspection(
+        key=request.key,
+        score=score,
+        threshold=threshold,
+        pixel_threshold=pixel_threshold,
+        verdict=verdict,
+        verdict_reason=reason,
+        calibration_stale=calibration is not None and calibration.is_stale(manifest),
+        weights_stale=weights_stale,
+        degraded=roi.is_degraded,
+        regions=regions,
+        heatmap_png=png,
+        heatmap_path=path,
+        heatmap_max=manifest.heatmap_max,
+        image_size=prepared.image.size_wh,
+        token_hw=manifest.token_hw,
+        params=params,
+        version=manifest.version,
+        times=times,
+        warnings=[*warnings, *left_out],
+    )

@@ -1,0 +1,62 @@
+"""A request to inspect one image, and what the gateway knows once the image is decoded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.images.appearance import Look
+from gateway.inspection.version_cache import FittedRoi
+from gateway.monitoring.timing import StageTimes
+from gateway.networks import TokenEngine
+from gateway.networks.model_description import ModelDescription
+from gateway.store.roi_key import RoiKey
+from postprocess.roi_mask import Shape
+
+HeatmapMode = Literal["base64", "path", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One image to inspect. A parameter that is None comes from the calibration or the settings."""
+
+    key: RoiKey
+    image: bytes
+    """The file as sent."""
+    image_name: str
+    """Name of the file, for messages."""
+    mm_per_px: float
+    shape: Shape | None = None
+    """In pixels of the image as sent."""
+    k: int | None = None
+    p_score: float | None = None
+    blur_sigma: float | None = None
+    area_mm2_thr: float | None = None
+    heatmap: HeatmapMode = "base64"
+    warnings: tuple[str, ...] = ()
+    """Warnings found while the request was read."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """The image of a request, decoded."""
+
+    network_input: NDArray[np.uint8]
+    """[S, S, 3] RGB."""
+    size_wh: tuple[int, int]
+    """Width and height in pixels of the image as sent, upright."""
+    looks: Look
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRequest:
+    """A request that is ready for the network."""
+
+    request: InferRequest
+    roi: FittedRoi
+    engine: TokenEngine
+    model: ModelDescription
+    """The model that the engine serves; it is the one that the version needs."""
+    image: DecodedImage
+    times: StageTimes
