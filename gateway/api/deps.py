@@ -7,6 +7,7 @@ from fastapi import Depends, Request, UploadFile
 from gateway.api.json_depth import require_shallow
 from gateway.api.security.keys import Caller
 from gateway.errors import InvalidRequestError, TooLargeError
+from gateway.learning.request import ImageFile
 from gateway.process.services import Services
 from gateway.settings import Settings
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
@@ -60,14 +61,38 @@ def require_small(text: str, name: str, n_images: int) -> None:
         raise TooLargeError(f"{name}: {len(text)} characters for {n_images} images; at most {limit} are served")
 
 
+def image_file(upload: UploadFile, name: str, settings: Settings) -> ImageFile:
+    """Return an uploaded file that is read when it is needed.
+
+    Args:
+        upload: the file.
+        name: name for messages where the upload has none.
+        settings: the limit of its size.
+
+    Raises:
+        TooLargeError: it is over the limit.
+    """
+    _require_size(upload, settings)
+
+    def read() -> bytes:
+        upload.file.seek(0)
+        return upload.file.read()
+
+    return ImageFile(upload.filename or name, read)
+
+
 async def read_image(upload: UploadFile, settings: Settings) -> bytes:
     """The bytes of an uploaded file.
 
     Raises:
         TooLargeError: over the limit; decided before they are read.
     """
+    _require_size(upload, settings)
+    return await upload.read()
+
+
+def _require_size(upload: UploadFile, settings: Settings) -> None:
     if upload.size is not None and upload.size > settings.max_image_bytes:
         raise TooLargeError(
             f"{upload.filename}: {upload.size} bytes; at most {settings.max_image_bytes} are served for one image"
         )
-    return await upload.read()

@@ -98,6 +98,10 @@ class OkImage(BaseModel):
     brightness: float | None = None
     sharpness: float | None = None
     """As `gateway.images.appearance` measures them; None in what was learned before they were kept."""
+    pixels_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Identity of the picture, whatever file it came in: see `gateway.images.identity`. The next fit fills in None."""
+    bits: int | None = None
+    """Bits of a sample in the file, 8 to 16. The next fit fills in None."""
 
     @property
     def frame(self) -> Frame:
@@ -166,6 +170,8 @@ class Manifest(_Sealed):
     covering_radius: float
     images: tuple[OkImage, ...]
     """Learned, in the order of the memory bank's `image_index`; of a student, those of its validation."""
+    bit_depth: int | None = None
+    """Bits of a sample of the camera, 8 to 16: files of more than 8 bits are scaled by it. None takes the file's."""
     excluded: tuple[ExcludedImage, ...] = ()
     """Sent as OK, but kept out."""
     spatial_weights: WeightsRecipe = WeightsRecipe()
@@ -214,6 +220,8 @@ class Calibration(_Sealed):
     mm_per_px: float
     area_mm2_thr: float
     score_percentile: float
+    k: int | None = None
+    """Neighbours that the OK scores were made with; None in what was written before it was kept."""
     blur_sigma: float | None = None
     """That the OK maps were blurred with, for `pixel_threshold` and the verdict's false alarms."""
     method: Method

@@ -73,6 +73,13 @@ class OkFiles:
         self._faults.met(self._key, "ok_image", f"OK image {image.sha256} was damaged or gone; mended from the request")
         self.add_image(image, data)
 
+    def is_whole(self, image: OkImage) -> bool:
+        """Return whether the file of an OK image is there and undamaged."""
+        try:
+            return sha256_of(self._image_path(image).read_bytes()) == image.sha256
+        except OSError:
+            return False
+
     def tokens(self, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
         """Tokens of an OK image, float16 [N, D], or None where they are absent, damaged or another model's."""
         name = f"{sha256}.npz"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from evaluation import compare_masked
 from evaluation.compare_masked import compare, first_of, in_words, normalised, show
 from evaluation.data import DataError
 from gateway.errors import UnknownRoiError
-from gateway.learning.request import FitRequest
+from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
 from gateway.process.services import create_services
 from gateway.settings import Settings
@@ -40,7 +41,7 @@ def settings(tmp_path):
 
     async def fit():
         for key in (BOXED, PLAIN):
-            await fitting.fit(FitRequest(key, [(f"{g}.png", image(g)) for g in (100, 101, 102)], 1.0))
+            await fitting.fit(FitRequest(key, [ImageFile(f"{g}.png", partial(image, g)) for g in (100, 101, 102)], 1.0))
 
     asyncio.run(fit())
     return settings

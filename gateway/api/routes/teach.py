@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
 from gateway.api.admitted import PlaceDep, admitted_by
-from gateway.api.deps import CallerDep, ServicesDep, parsed_shape, read_image
+from gateway.api.deps import CallerDep, ServicesDep, image_file, parsed_shape
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
@@ -87,6 +87,15 @@ async def fit_ok(
         WeightsMode | None,
         Form(description="of an ROI without a manual box: variance weighs by the spread of the OK maps"),
     ] = None,
+    bit_depth: Annotated[
+        int | None,
+        Form(
+            ge=8,
+            le=16,
+            description="bits a sample of the camera, for files of more than 8 bits: 12 for values up to 4095; "
+            "kept with the ROI",
+        ),
+    ] = None,
     exclude_suspects: Annotated[
         bool, Form(description="keep images out of the bank that look unlike the others; they are listed as excluded")
     ] = False,
@@ -106,10 +115,7 @@ async def fit_ok(
             f"images: {len(images)} in one request; at most {services.settings.max_fit_images} are served"
         )
     with place.work():
-        files = [
-            (upload.filename or f"image {i}", await read_image(upload, services.settings))
-            for i, upload in enumerate(images, 1)
-        ]
+        files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(
             key=key,
             images=files,
@@ -119,6 +125,7 @@ async def fit_ok(
             coreset_rate=coreset_rate,
             seed=seed,
             spatial_weights=spatial_weights,
+            bit_depth=bit_depth,
             exclude_suspects=exclude_suspects,
             warnings=tuple(warnings),
         )
