@@ -21,8 +21,8 @@ def warnings_of(prepared: PreparedRequest, params: InferParams) -> list[str]:
         found.append("the model has random weights: scores mean nothing")
     found += _damage(roi)
     found += _differences(request, roi, params)
-    sha256 = hashlib.sha256(request.image).hexdigest()
-    if roi.loaded.detector.has_learned(sha256):
+    digests = (hashlib.sha256(request.image).hexdigest(), prepared.image.pixels_sha256)
+    if any(roi.loaded.detector.has_learned(digest) for digest in digests):
         found.append("this image is one of the learned OK images: its score is lower than that of an unseen image")
     return found
 

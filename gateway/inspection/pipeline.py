@@ -13,6 +13,7 @@ from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import GatewayError, ModelMismatchError
 from gateway.images.appearance import look
 from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
 from gateway.inspection.answer import Inspection, answer
 from gateway.inspection.heatmap_files import HeatmapFiles
@@ -107,8 +108,9 @@ class InspectionPipeline:
             header = read_header(request.image, request.image_name, self._limits)
             if request.shape is not None:
                 mask_of(request.shape, header.upright_size)  # a shape without pixels is refused before the network runs
-            network_input = to_model_input(decode(request.image, request.image_name, header), size)
-            return DecodedImage(network_input, header.upright_size, look(network_input))
+            pixels = decode(request.image, request.image_name, header)
+            network_input = to_model_input(pixels, size)
+            return DecodedImage(network_input, header.upright_size, look(network_input), pixel_digest(pixels))
 
     async def _answer_all(self, prepared: Sequence[PreparedRequest]) -> Sequence[Inspection | GatewayError]:
         """Answer requests whose images go through one network."""

@@ -47,6 +47,8 @@ class DecodedImage:
     size_wh: tuple[int, int]
     """Width and height in pixels of the image as sent, upright."""
     looks: Look
+    pixels_sha256: str
+    """Identity of the picture: see `gateway.images.identity`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,20 +4,20 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from anyio import CapacityLimiter, from_thread
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
-from gateway.errors import GatewayError, InvalidRequestError
+from gateway.errors import GatewayError
 from gateway.images.appearance import look
-from gateway.images.content import exceeded_depth, is_constant, narrow_range, why_nothing_shows
 from gateway.images.decoding import ImageHeader, Limits, decode_picture, read_header, to_model_input
 from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
 from gateway.images.picture import Picture
+from gateway.learning.content_checks import Findings, require_content
 from gateway.learning.progress import Progress
 from gateway.learning.request import FitRequest, ImageFile
 from gateway.monitoring.timing import StageTimes
@@ -68,22 +68,6 @@ class _Checked:
     tokens: NDArray[np.float16] | None
 
 
-@dataclass(slots=True)
-class _Findings:
-    """What has been seen of a request so far."""
-
-    files: set[str] = field(default_factory=set)
-    """SHA-256 of the files."""
-    pictures: set[str] = field(default_factory=set)
-    """SHA-256 of the pixels."""
-    narrow: list[str] = field(default_factory=list)
-    """Images that use a sliver of their range."""
-    eight_bits: list[str] = field(default_factory=list)
-    """Images of 8 bits a sample where the ROI has a bit depth."""
-    depths: dict[int, str] = field(default_factory=dict)
-    """Bits a sample, with the first image that has them."""
-
-
 class Intake:
     """Reads image files and computes their tokens."""
 
@@ -126,7 +110,7 @@ class Intake:
         """
         by_file = {image.sha256: image for image in learned}
         batches = [request.images[start : start + _BATCH] for start in range(0, len(request.images), _BATCH)]
-        findings = _Findings()
+        findings = Findings()
         new: list[NewImage] = []
         progress = Progress(f"{request.key}: read %d of %d images", len(request.images))
 
@@ -151,7 +135,7 @@ class Intake:
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
-        return Received(new, _content_warnings(findings, learned, bit_depth))
+        return Received(new, findings.warnings(learned, bit_depth))
 
     def stored(
         self,
@@ -222,7 +206,7 @@ class Intake:
         model: ModelDescription,
         bit_depth: int | None,
         by_file: Mapping[str, OkImage],
-        findings: _Findings,
+        findings: Findings,
         times: StageTimes,
     ) -> list[_Checked]:
         with times.stage("decode"):
@@ -237,7 +221,7 @@ class Intake:
         model: ModelDescription,
         bit_depth: int | None,
         by_file: Mapping[str, OkImage],
-        findings: _Findings,
+        findings: Findings,
     ) -> list[_Checked]:
         checked = [self._check_one(request, file, model, bit_depth, by_file, findings) for file in files]
         return [c for c in checked if c is not None]
@@ -249,7 +233,7 @@ class Intake:
         model: ModelDescription,
         bit_depth: int | None,
         by_file: Mapping[str, OkImage],
-        findings: _Findings,
+        findings: Findings,
     ) -> _Checked | None:
         """Check one file; return None for a picture that the request has brought already."""
         data = file.read()
@@ -264,11 +248,11 @@ class Intake:
         if known is not None and known.pixels_sha256 is not None:
             stored = self._store.ok(request.key).tokens(sha256, token_key(model, known, bit_depth))
             if stored is not None:
-                return self._unless_seen(_Checked(known, file, None, stored), findings)
+                return _Checked(known, file, None, stored) if findings.is_new(identity_of(known)) else None
         picture = decode_picture(data, file.name, header, bit_depth)
         network_input = to_model_input(picture.pixels, model.input_size)
-        _require_content(file.name, picture, network_input)
-        _note(file.name, picture, findings)
+        require_content(file.name, picture, network_input)
+        findings.note(file.name, picture)
         looks = look(network_input)
         image = OkImage(
             sha256=sha256,
@@ -283,15 +267,10 @@ class Intake:
             pixels_sha256=pixel_digest(picture.pixels),
             bits=picture.samples.bits,
         )
-        stored = self._store.ok(request.key).tokens(sha256, token_key(model, image, bit_depth))
-        return self._unless_seen(_Checked(image, file, network_input if stored is None else None, stored), findings)
-
-    def _unless_seen(self, checked: _Checked, findings: _Findings) -> _Checked | None:
-        identity = identity_of(checked.image)
-        if identity in findings.pictures:
+        if not findings.is_new(identity_of(image)):
             return None
-        findings.pictures.add(identity)
-        return checked
+        stored = self._store.ok(request.key).tokens(sha256, token_key(model, image, bit_depth))
+        return _Checked(image, file, network_input if stored is None else None, stored)
 
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(images, model=model, priority=Priority.FIT)
@@ -335,54 +314,3 @@ def token_key(model: ModelDescription, image: OkImage, bit_depth: int | None) ->
     if bit_depth is not None and image.bits != 8:
         key += f"/bit_depth={bit_depth}"
     return key
-
-
-def _require_content(name: str, picture: Picture, network_input: NDArray[np.uint8]) -> None:
-    """Refuse a picture that shows nothing, and one with values that its bit depth does not have.
-
-    Raises:
-        InvalidRequestError: names the file.
-    """
-    why = why_nothing_shows(picture)
-    if why is None and is_constant(network_input):
-        why = "every pixel is equal once the image has the size of the network's input"
-    if why is not None:
-        raise InvalidRequestError(
-            f"images: {name} shows nothing: {why}; no image of this request was learned",
-            "Check the lamp, the exposure and the camera, and send the request again without this image.",
-        )
-    exceeded = exceeded_depth(picture)
-    if exceeded is not None and picture.samples.bits > 8:
-        raise InvalidRequestError(
-            f"images: {name}: {exceeded}; no image of this request was learned",
-            "Send the camera's bit depth as bit_depth: it is kept with the ROI.",
-        )
-
-
-def _note(name: str, picture: Picture, findings: _Findings) -> None:
-    narrow = narrow_range(picture)
-    if narrow is not None:
-        findings.narrow.append(f"{name}: {narrow}")
-    if picture.bit_depth is not None and picture.bit_depth > 8 and picture.samples.bits <= 8:
-        findings.eight_bits.append(name)
-    findings.depths.setdefault(picture.samples.bits, name)
-
-
-def _content_warnings(findings: _Findings, learned: Sequence[OkImage], bit_depth: int | None) -> list[str]:
-    warnings = []
-    if findings.narrow:
-        others = len(findings.narrow) - 1
-        warnings.append(findings.narrow[0] + (f" (and {others} more images alike)" if others else ""))
-    if findings.eight_bits:
-        warnings.append(
-            f"bit_depth: {len(findings.eight_bits)} images have 8 bits a sample and were read so, "
-            f"first {findings.eight_bits[0]}; bit_depth={bit_depth} applies to files of more bits"
-        )
-    before = {image.bits for image in learned if image.bits is not None}
-    found = [f"{bits} bits ({name})" for bits, name in sorted(findings.depths.items())]
-    if len(findings.depths) > 1:
-        warnings.append(f"bits a sample: the images of this request have {' and '.join(found)}")
-    elif found and before and not before & findings.depths.keys():
-        had = " or ".join(str(bits) for bits in sorted(before))
-        warnings.append(f"bits a sample: {found[0]} here, {had} in the images learned before")
-    return warnings
