@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from gateway.api import observe
+from gateway.api.middleware import observe
 from gateway.monitoring.inspection_log import Watch
 
 

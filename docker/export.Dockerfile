@@ -1,6 +1,6 @@
-# Two images that fill a model repository, mounted at /repository. Build from the project's folder:
+# Two images that write a model repository, mounted at /repository. Build from the project's folder:
 #   docker build -f docker/export.Dockerfile --target export .     exports weights to ONNX (torch, no GPU)
-#   docker build -f docker/export.Dockerfile --target tensorrt .   builds the plan, on the GPU that is to serve it
+#   docker build -f docker/export.Dockerfile --target tensorrt .   builds the plan, on the GPU that serves it
 # tensorrt:25.08-py3 of NVIDIA's NGC, named with its registry: --build-arg TENSORRT_IMAGE=…
 ARG TENSORRT_IMAGE=tensorrt:25.08-py3
 
@@ -20,7 +20,7 @@ VOLUME /repository
 ENTRYPOINT ["python", "-m", "export", "--repository", "/repository"]
 CMD ["--backend", "onnxruntime"]
 
-# Of the same release as Triton's image in .env.example: a plan is loaded by the TensorRT that has built it.
+# The release must be that of Triton's image in .env.example, since a plan loads only in the TensorRT that built it.
 # hadolint ignore=DL3006
 FROM ${TENSORRT_IMAGE} AS tensorrt
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONUNBUFFERED=1
@@ -29,7 +29,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY export export
 COPY gateway gateway
 COPY postprocess postprocess
-# What the builder imports, and not the gateway's other dependencies; the last line says so where TensorRT is amiss.
+# Install only what the builder imports. The last line fails if TensorRT is missing or another version.
 RUN pip install -c constraints.txt numpy pydantic onnxruntime 'tritonclient[grpc]' \
   && pip install --no-deps . \
   && useradd --uid 10001 --create-home builder \

@@ -24,7 +24,7 @@ ENV PATH=/opt/gateway/bin:$PATH \
   GATEWAY_CACHE_DIR=/data/cache
 VOLUME /data/models
 EXPOSE 8080
-# Alive, not ready: a gateway whose Triton is away is no reason to restart the gateway.
+# Checks that the gateway lives, not that it is ready: a restart of the gateway does not help when Triton is away.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['GATEWAY_PORT'] + '/health', timeout=4)"]
 CMD ["python", "-m", "gateway"]

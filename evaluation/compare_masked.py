@@ -22,7 +22,7 @@ from gateway.images.masks import mask_of
 from gateway.inspection.pipeline import require_same_model
 from gateway.inspection.version_cache import FittedRoi
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
@@ -87,11 +87,11 @@ async def compare(
         GatewayError: no such ROI, another model, an image that cannot be read.
     """
     services = create_services(settings)
-    engines = services.engines if engine is None else Engines(engine, settings)
+    engines = services.engines if engine is None else EngineRegistry(engine, settings)
     try:
         roi = await services.banks.get(key)
         used = await roi.loaded.detector.engine(engines)
-        if used is engines.tokens:
+        if used is engines.token_engine:
             await used.start()
         if not used.status.ready:
             raise EngineUnavailableError(f"no tokens: {used.status.reason}", retry_after_s=0)

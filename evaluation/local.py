@@ -24,7 +24,7 @@ from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
 from gateway.networks import TokenEngine
 from gateway.networks.model_description import GRAPH_FILE, DescriptionError, newest_version
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.manifest import DetectorKind
@@ -69,7 +69,7 @@ class LocalInspector:
         self.engine = RememberingEngine(inner, cache)
         self._services = replace(
             services,
-            engines=(engines := Engines(self.engine, self.settings)),
+            engines=(engines := EngineRegistry(self.engine, self.settings)),
             pipeline=InspectionPipeline(engines, services.banks, services.weighting, self.settings),
             fitting=FitService(self.engine, services.store, services.weighting, self.settings),
         )

@@ -1,4 +1,5 @@
-"""Builds what is served: an export needs torch and timm, and nothing of it is imported at serving time.
+"""Exports models. An export needs torch and timm, and the gateway imports nothing of this package.
 
-Nothing is imported here either: Triton's configuration and plans are made, by modules of this package, without torch.
+This file imports nothing, since some modules of the package run without torch: those that write Triton's configuration
+and build its plans.
 """

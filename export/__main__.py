@@ -1,4 +1,4 @@
-"""``python -m export``: the token model; ``python -m export student-teacher``: a detector trained on OK images."""
+"""``python -m export`` exports the token model, ``python -m export student-teacher`` trains a detector on OK images."""
 
 import os
 import sys
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names, or the token model's; returns the exit status."""
+    """Run the command of the first argument, by default that of the token model. Return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["student-teacher"]:
-        # Read once, when torch is loaded. By default a thread that waits for another one spins, and a training on a
-        # machine that has other work to do as well then takes three times as long.
+        # torch reads this once, when it is loaded. By default, waiting threads spin, and on a machine with other work a
+        # training then takes three times as long.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from export.student_teacher.command import main as train
 
@@ -23,5 +23,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:  # while torch is still being loaded
+    except KeyboardInterrupt:  # while torch is loading
         sys.exit(130)

@@ -11,7 +11,7 @@ from export.weights import Checkpoint, StateDict, Weights, read_weights, some
 
 declare_missing_ops()
 
-import timm  # noqa: E402 - only after the operators that its import of torchvision asks for
+import timm  # noqa: E402 - after the operators that its import of torchvision needs
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402
 
 TIMM_ID = "vit_small_patch14_dinov2.lvd142m"
@@ -20,31 +20,31 @@ DEPTH = 12
 WIDTH = 384
 
 CHECKPOINT = Checkpoint(f"timm/{TIMM_ID}", "original DINOv2", "DINOV2_WEIGHTS")
-# The model's own training size: the shapes of the original state dict, before the positions are resampled.
+# The training size of the model: the original state dict has the shapes of this size.
 _ORIGINAL_SIZE = 518
 
 
 def load_weights(weights: str) -> Weights:
-    """Read the weights that `weights` names.
+    """Read weights.
 
     Args:
         weights: ``hub`` for timm's checkpoint, ``seed:N`` for random ones, else a ``.safetensors`` or ``.pth`` file.
 
     Raises:
-        ExportError: they cannot be had, or are not those of a DINOv2 ViT-S/14.
+        ExportError: the weights are unavailable, or belong to another model than DINOv2 ViT-S/14.
     """
     return read_weights(weights, CHECKPOINT, _from_seed)
 
 
 def build_backbone(weights: Weights, size: int) -> VisionTransformer:
-    """The frozen backbone for `size` x `size` images, its positions resampled to that grid by timm.
+    """Build the frozen backbone for `size` x `size` images. timm resamples its positions to that grid.
 
     Args:
-        weights: as `load_weights` gives them.
+        weights: from `load_weights`.
         size: side of the image in pixels, a multiple of the patch size.
 
     Raises:
-        ExportError: a tensor of the weights has another shape than the model's.
+        ExportError: a tensor of the weights has another name or shape than in the model.
     """
     model = timm.create_model(TIMM_ID, pretrained=False, img_size=size)
     assert isinstance(model, VisionTransformer)
@@ -64,7 +64,7 @@ def build_backbone(weights: Weights, size: int) -> VisionTransformer:
 
 
 def pixel_statistics() -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, in RGB order on a scale of 0 to 1, that the model was trained with."""
+    """Return the mean and the standard deviation of the training, in RGB order on a scale of 0 to 1."""
     config = timm.get_pretrained_cfg(TIMM_ID)
     assert config is not None
     return config.mean, config.std
@@ -85,11 +85,12 @@ def _listed(names: list[str]) -> str:
 
 
 def _from_seed(seed: int) -> StateDict:
-    """Random weights under which every block changes the tokens, and a token still speaks of its own patch first.
+    """Return random weights. Every block changes the tokens, and a token depends mostly on its own patch.
 
-    timm's initial LayerScale of 1e-5 would leave the blocks out: a parity check would then check one convolution.
-    Matrices keep the variance of what goes in, so that attention is neither flat nor one-hot; the LayerScale of 0.3
-    lets twelve blocks add about as much as the patch embedding. NumPy's generator gives the same values everywhere.
+    With timm's initial LayerScale of 1e-5, the blocks would have no effect, and a parity check would check one
+    convolution only. The matrices keep the variance of their input, so that attention is neither flat nor one-hot. With
+    a LayerScale of 0.3, twelve blocks add about as much as the patch embedding. NumPy's generator gives the same values
+    on every machine.
     """
     shapes = {k: v.shape for k, v in timm.create_model(TIMM_ID, img_size=_ORIGINAL_SIZE).state_dict().items()}
     generator = np.random.default_rng(seed)

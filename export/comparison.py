@@ -1,4 +1,4 @@
-"""What every runtime is compared on, and how: pure NumPy, since not all of them are where torch is."""
+"""Compare runtimes on the same images. Pure NumPy, since TensorRT's container has no torch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from gateway.networks.model_description import Parity
 
 
 def compare(tokens: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> Parity:
-    """Compare tokens float32 [B, N, D] with those expected; a value that is not finite counts as 0."""
+    """Compare tokens float32 [B, N, D] with the expected tokens. A value that is not finite counts as 0."""
     a = np.nan_to_num(tokens.astype(np.float64), nan=0, posinf=0, neginf=0)
     b = expected.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
@@ -21,10 +21,10 @@ def compare(tokens: NDArray[np.float32], expected: NDArray[np.float32], toleranc
 
 
 def camera_images(count: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Images like those of machined metal under uneven light, uint8 [count, size, size, 3] RGB.
+    """Draw images of machined metal under uneven light, uint8 [count, size, size, 3] RGB.
 
-    Brushed texture along one direction, a lighting gradient, a highlight, a hole, a scratch and sensor noise: smooth
-    areas, edges and saturation all occur, which noise alone would leave out.
+    They have a brushed texture along one direction, a lighting gradient, a highlight, a hole, a scratch and sensor
+    noise. So they contain smooth areas, edges and saturation, which plain noise does not.
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size

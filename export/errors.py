@@ -1,5 +1,5 @@
-"""What an export can fail with."""
+"""The error of an export."""
 
 
 class ExportError(Exception):
-    """An export that cannot go on; the message says why and what to do about it."""
+    """An export that cannot continue. The message says why and names a remedy."""

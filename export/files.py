@@ -1,4 +1,4 @@
-"""Files that a server may be reading while they are written."""
+"""Write files that a server may be reading."""
 
 import os
 import secrets
@@ -8,10 +8,10 @@ from export.errors import ExportError
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file at once: whoever reads it meets the old one or the new one. The same content is left alone.
+    """Replace a file atomically: a reader sees the old content or the new content. Equal content is not written.
 
     Raises:
-        ExportError: it cannot be written.
+        ExportError: the file cannot be written.
     """
     aside = path.parent / f".tmp-{secrets.token_hex(4)}"
     try:

@@ -1,4 +1,4 @@
-"""A CSV that says of images whose they are and whether they are OK. No image is opened here, and no torch imported."""
+"""Read a CSV with the connector and the label of images. This module opens no image and does not import torch."""
 
 import csv
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
@@ -10,12 +10,12 @@ _DELIMITERS = ",;\t"
 
 
 class CsvError(ValueError):
-    """A CSV that cannot be read; the message names the file."""
+    """A CSV that cannot be read. The message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the columns are called, any of several names, and what says OK there. Case does not matter."""
+    """Accepted names of the columns, and the label of OK images. Upper and lower case are equal."""
 
     image: tuple[str, ...] = ("image path", "image_path", "path", "image")
     connector: tuple[str, ...] = ("connector", "roi", "roi_id")
@@ -25,11 +25,11 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """A line of a CSV."""
+    """One line of a CSV."""
 
     line: int
     given: str
-    """The path as it stands there, which may be empty."""
+    """The path as written in the CSV. It may be empty."""
     path: Path
     connector: str
     label: str
@@ -40,12 +40,12 @@ def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
     """Read the lines of a CSV.
 
     Args:
-        file: in UTF-8, with a header; commas, semicolons or tabs part its columns, as the header says. Image paths are
-            relative to its folder, or else to the current one.
-        columns: what its columns are called.
+        file: in UTF-8, with a header. Commas, semicolons or tabs separate the columns. Image paths are relative to its
+            folder, or else to the current folder.
+        columns: the names of its columns.
 
     Raises:
-        CsvError: unreadable, a column is missing, or a row has no connector.
+        CsvError: the file cannot be read, a column is missing, or a row has no connector.
     """
     rows = []
     try:
@@ -70,23 +70,25 @@ def read_labelled(file: Path, columns: Columns) -> list[LabelledRow]:
 
 
 def add_column_arguments(parser: ArgumentParser | _ArgumentGroup) -> None:
-    """Options that name columns otherwise."""
+    """Add options for other column names."""
     default = Columns()
     for name in ("image", "connector", "label"):
         names = getattr(default, name)
         shown = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"of the CSV (default: {shown})")
-    parser.add_argument("--ok-label", default=default.ok, metavar="NAME", help="of OK images (default: %(default)s)")
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"name of this column (default: {shown})")
+    parser.add_argument(
+        "--ok-label", default=default.ok, metavar="NAME", help="label of OK images (default: %(default)s)"
+    )
 
 
 def columns_from(parsed: Namespace) -> Columns:
-    """What `add_column_arguments` was told."""
+    """Return the values of the options that `add_column_arguments` adds."""
     given = {name: getattr(parsed, f"{name}_column") for name in ("image", "connector", "label")}
     return Columns(**{name: (value,) for name, value in given.items() if value is not None}, ok=parsed.ok_label)
 
 
 def _delimiter(header: str, columns: Columns) -> str:
-    """What a spreadsheet wrote for its locale: with which the columns are found, else the most frequent."""
+    """Return the delimiter with which the columns are found, else the most frequent one. Spreadsheets use several."""
     for delimiter in _DELIMITERS:
         if None not in _matches(next(csv.reader([header], delimiter=delimiter), []), columns):
             return delimiter
@@ -99,13 +101,13 @@ def _found(file: Path, header: Sequence[str], columns: Columns) -> list[str]:
     if missing:
         raise CsvError(
             f"{file}: {' and '.join(missing)}; its columns are {', '.join(header) or 'none'}."
-            " Other names: --image-column, --connector-column, --label-column"
+            " Give other names with --image-column, --connector-column, --label-column"
         )
     return [there for there in found if there is not None]
 
 
 def _matches(header: Sequence[str], columns: Columns) -> list[str | None]:
-    """What the header calls image, connector and label."""
+    """Return the names in the header for image, connector and label, None for a missing one."""
     known = {column.strip().casefold(): column for column in reversed(header)}
     return [
         next((known[name] for name in (n.strip().casefold() for n in names) if name in known), None)

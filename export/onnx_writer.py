@@ -1,4 +1,4 @@
-"""Writes a graph as one self-contained ONNX file, the same bytes for the same weights."""
+"""Write a graph as one self-contained ONNX file. The same weights give the same bytes."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ import torch
 from export.errors import ExportError
 
 INPUT, OUTPUT = "image", "tokens"
-# The oldest that has LayerNormalization and that torch exports to without a conversion: the most servers read it.
+# The oldest opset with LayerNormalization that torch exports without a conversion: most servers read it.
 OPSET = 18
 
 
@@ -21,14 +21,17 @@ def onnx_bytes(graph: torch.nn.Module, size: int, output: str = OUTPUT) -> bytes
     Args:
         graph: takes images uint8 [B, S, S, 3].
         size: S.
-        output: name of what it gives.
+        output: name of its output.
+
+    Returns:
+        The ONNX file.
 
     Raises:
-        ExportError: what torch produced is not valid ONNX.
+        ExportError: the graph from torch is not valid ONNX.
     """
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
     with warnings.catch_warnings():
-        # torch's exporter uses what torch itself deprecates: nothing that an export can act on.
+        # torch's exporter calls functions that torch deprecates. An export cannot change that.
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         program = torch.onnx.export(
             graph,
@@ -42,19 +45,19 @@ def onnx_bytes(graph: torch.nn.Module, size: int, output: str = OUTPUT) -> bytes
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     if program is None:
-        raise ExportError("torch.onnx gave no graph")
+        raise ExportError("torch.onnx returned no graph")
     model = program.model_proto
     strip(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"torch.onnx gave a graph that is not valid ONNX: {error}") from error
+        raise ExportError(f"torch.onnx returned a graph that is not valid ONNX: {error}") from error
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Drop, in place, what changes from run to run or names this machine: stack traces, doc strings, versions."""
+    """Delete, in place, what differs between runs or machines: stack traces, doc strings, versions."""
     model.producer_version = ""
     model.doc_string = ""
     del model.metadata_props[:]

@@ -1,4 +1,4 @@
-"""Compares what the runtimes make of the exported graph with what torch computes, on images like those of a camera."""
+"""Compare the tokens of each runtime with those of torch, on images like those of a camera."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +13,15 @@ from export.token_graph import TokenGraph
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
 from gateway.networks.model_description import ModelDescription, Parity
 
-# The smallest cosine that a token may have with torch's. Tokens are of norm 1, so a cosine of c is a distance of
-# sqrt(2 - 2c). In f32 that is 0.0045, far below what parts the scores of OK and NG; what is measured is below 2e-5, so
-# a runtime that falls short computes something else. In bf16, with its 8 bits of mantissa, it is 0.045: 0.04 was
-# measured on the worst of 3645 tokens, and 0.01 on the score of an image.
+# The smallest allowed cosine between a token and torch's. Tokens have norm 1, so a cosine of c is a distance of
+# sqrt(2 - 2c). In f32 that is 0.0045, far below the difference between the scores of OK and NG. Measured distances are
+# below 2e-5, so a runtime beyond the limit computes something else. In bf16, with its 8 bits of mantissa, the limit is
+# a distance of 0.045. The worst of 3645 tokens measured 0.04, and the score of an image 0.01.
 TOLERANCE_COSINE: Mapping[Precision, float] = {"f32": 0.99999, "bf16": 0.999}
 
 _logger = logging.getLogger(__name__)
 
-_BATCHES = (1, 4)  # both of the shapes that the embedded engine compiles
+_BATCHES = (1, 4)  # the shapes that the embedded engine compiles
 
 
 def check_parity(
@@ -32,18 +32,18 @@ def check_parity(
     Args:
         folder: holds the exported graph.
         description: of that graph.
-        graph: what was exported.
-        tolerance: the smallest cosine allowed, by precision: ``f32`` and ``bf16``.
+        graph: the torch module of the export.
+        tolerance: the smallest allowed cosine, by precision: ``f32`` and ``bf16``.
 
     Returns:
-        By runtime and precision, such as ``openvino-f32``, each once.
+        The result of each runtime and precision, by names such as ``openvino-f32``.
     """
     images = camera_images(sum(_BATCHES), description.input_size)
     _logger.info("parity: torch on %d images", len(images))
     with torch.inference_mode():
         expected = np.concatenate([graph(torch.from_numpy(batch)).numpy() for batch in _batches(images)])
     parity = {}
-    _logger.info("parity: %-20s %-14s %-14s %s", "runtime", "largest error", "lowest cosine", "needed")
+    _logger.info("parity: %-20s %-14s %-14s %s", "runtime", "largest error", "lowest cosine", "required")
     for precision, load in _networks(folder, description):
         network = load()
         found = compare(np.concatenate([network.run(b) for b in _batches(images)]), expected, tolerance[precision])
@@ -54,7 +54,7 @@ def check_parity(
             found.max_abs_error,
             found.min_cosine,
             found.tolerance_cosine,
-            "" if found.passed else "  NOT REACHED",
+            "" if found.passed else "  FAILED",
         )
     return parity
 

@@ -1,4 +1,4 @@
-"""Exports a model into a model repository: the whole of a new version appears at once, or nothing does."""
+"""Export a model into a model repository. A new version appears complete or not at all."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from export.onnx_writer import INPUT, OUTPUT, onnx_bytes, write
 from export.parity import TOLERANCE_COSINE, check_parity
 from export.token_graph import TokenGraph, check_layout
 from export.versions import DEFAULT_REPOSITORY, aside, check_name, locked, move_into_place
-from export.weights import HUB
+from export.weights import HUB, Weights
 from gateway.networks.model_description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
@@ -33,46 +33,47 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export and where to."""
+    """What to export, and into which repository."""
 
     weights: str = HUB
-    """``hub``, ``seed:N`` or a ``.safetensors`` or ``.pth`` file under the original DINOv2 key names."""
+    """``hub``, ``seed:N``, or a ``.safetensors`` or ``.pth`` file with the original DINOv2 key names."""
     repository: Path = DEFAULT_REPOSITORY
     name: str = DEFAULT_NAME
     scales: tuple[int, ...] = DEFAULT_SCALES
-    """Image sizes in pixels, rising; the graph takes the last."""
+    """Image sizes in pixels, ascending; the graph takes the last."""
     layers: tuple[int, ...] = DEFAULT_LAYERS
-    """Blocks whose outputs are concatenated, counted from 0, rising."""
+    """Blocks whose outputs are concatenated, counted from 0, ascending."""
     force: bool = False
-    """Publish a new version even where the newest has the same fingerprint."""
+    """Publish a new version even if the newest has the same fingerprint."""
     tolerance_f32: float = TOLERANCE_COSINE["f32"]
-    """The smallest cosine with torch that a token may have; below it nothing is published."""
+    """The smallest allowed cosine between a token and torch's. Below it, nothing is published."""
     tolerance_bf16: float = TOLERANCE_COSINE["bf16"]
-    """The same in bf16; below it the runtime is recorded as not passed."""
+    """The same in bf16. Below it, the runtime is recorded as failed."""
 
 
 def publish(options: ExportOptions) -> Path:
     """Export a model as the next version of its folder in the repository.
 
     Returns:
-        The version's folder; that of the newest version where it already is the same model.
+        The folder of the version, or that of the newest version if it is the same model.
 
     Raises:
-        ExportError: the options are not possible, weights cannot be had, the graph is not right, an f32 runtime
-            disagrees with torch, or the repository cannot be written. Nothing is left behind.
+        ExportError: an option is invalid, the weights are unavailable, the graph is invalid, an f32 runtime disagrees
+            with torch, or the repository cannot be written. The repository is then unchanged.
     """
     check_name(options.name)
     check_layout(options.scales, options.layers)
     started = time.monotonic()
-    graph, description, data = _build(options)
+    weights = load_weights(options.weights)
     model_folder = options.repository / options.name
     try:
         model_folder.mkdir(parents=True, exist_ok=True)
-        with locked(model_folder):
+        with locked(model_folder):  # before the work, so that nobody works in vain
+            graph, description, data = _build(options, weights)
             same = None if options.force else _newest_if_same(model_folder, description)
             if same is not None:
                 _logger.info(
-                    "version %s already is this model: nothing to publish (--force to do it anyway)", same.name
+                    "version %s is this model already: nothing to publish (--force publishes it again)", same.name
                 )
                 return same
             with aside(model_folder) as folder:
@@ -93,8 +94,7 @@ def publish(options: ExportOptions) -> Path:
     return version
 
 
-def _build(options: ExportOptions) -> tuple[TokenGraph, ModelDescription, bytes]:
-    weights = load_weights(options.weights)
+def _build(options: ExportOptions, weights: Weights) -> tuple[TokenGraph, ModelDescription, bytes]:
     graph = TokenGraph(weights, scales=options.scales, layers=options.layers)
     _logger.info(
         "tracing: %s [B, %d, %d, 3] -> %s [B, %d, %d]",
@@ -138,9 +138,12 @@ def _refuse_disagreement(parity: dict[str, Parity]) -> None:
     if fatal:
         worst = min(parity[runtime].min_cosine for runtime in fatal)
         raise ExportError(
-            f"{' and '.join(fatal)} disagree with torch (lowest cosine {worst:.9f}, needed"
+            f"{' and '.join(fatal)} disagree with torch (lowest cosine {worst:.9f}, required"
             f" {parity[fatal[0]].tolerance_cosine:g}): nothing was published. Check the versions of torch, onnxruntime"
             " and openvino, and that the weights are finite"
         )
     for runtime in failed:
-        _logger.warning("%s is too far from torch for this model: it is recorded, and serving uses f32", runtime)
+        _logger.warning(
+            "%s is too far from torch for this model: the description records it, and the model is served in f32",
+            runtime,
+        )

@@ -1,4 +1,4 @@
-"""The two kinds of models that are exported, where serving them differs. No torch here."""
+"""The differences in serving between the two kinds of exported models. This module does not import torch."""
 
 from gateway.networks.model_description import ModelDescription
 from gateway.networks.student_description import StudentDescription
@@ -7,23 +7,23 @@ Description = ModelDescription | StudentDescription
 
 
 def output_shape(model: Description) -> tuple[int, int]:
-    """Of what the graph gives for one image: tokens and features, or rows and columns of a map."""
+    """Return the shape of the output for one image: tokens and features, or rows and columns of a map."""
     if isinstance(model, StudentDescription):
         return model.input_size, model.input_size
     return model.n_tokens, model.dim
 
 
 def axes(model: Description) -> dict[str, tuple[str, ...]]:
-    """Names of the axes of both tensors."""
+    """Return the names of the axes of both tensors, by tensor name."""
     output = ("batch", "row", "column") if isinstance(model, StudentDescription) else ("batch", "patch", "feature")
     return {model.input_name: ("batch", "row", "column", "rgb"), model.output_name: output}
 
 
 def axis_labels(model: Description) -> dict[str, str]:
-    """A text file for each tensor that says, line by line, what its axes are.
+    """Return, by file name, a text for each tensor that describes one axis per line.
 
-    They are for people and for tools. Triton's own ``label_filename`` names the classes of a classification, and tokens
-    and maps have none.
+    The files are for people and for tools. Triton's own ``label_filename`` names the classes of a classification, which
+    tokens and maps do not have.
     """
     side = model.input_size
     image = ("B: images", f"{side}: rows, from the top", f"{side}: columns, from the left", "3: red, green, blue")

@@ -1,4 +1,4 @@
-"""The command line of the token model: DINOv2 ViT-S/14 as one ONNX graph in a model repository."""
+"""The command line of the token model: export DINOv2 ViT-S/14 as one ONNX graph into a model repository."""
 
 import argparse
 import logging
@@ -14,10 +14,10 @@ from export.triton_options import add_arguments, options_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export as the command line says; the version's folder goes to stdout, what is going on to stderr.
+    """Run the export. Print the folder of the version to stdout, and the progress to stderr.
 
     Returns:
-        The exit status: 0 published or already there, 1 failed, 2 wrong usage, 130 interrupted.
+        The exit status: 0 published or up to date, 1 failed, 2 wrong usage, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
     serving = options_from(options)
@@ -57,21 +57,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Export DINOv2 ViT-S/14 as one graph: uint8 RGB image -> L2-normalised patch tokens.",
-        epilog="Weights under the original DINOv2 key names may also be named by DINOV2_WEIGHTS in the environment."
-        " A model that is trained on OK images instead: python -m export student-teacher --help",
+        epilog="The environment variable DINOV2_WEIGHTS sets the default of --weights."
+        " To train a model on OK images: python -m export student-teacher --help",
     )
     parser.add_argument(
         "--weights",
         default=os.environ.get("DINOV2_WEIGHTS") or default.weights,
         metavar="hub|FILE|seed:N",
-        help="where the weights come from: the hub (default), a .safetensors or .pth file, or random ones for tests",
+        help="source of the weights: the hub (default), a .safetensors or .pth file with the original DINOv2 key names,"
+        " or random weights for tests",
     )
     parser.add_argument(
         "--repository",
         type=Path,
         default=default.repository,
         metavar="DIR",
-        help="model repository to publish into (default: the project's own)",
+        help="model repository to publish into (default: that of the project)",
     )
     parser.add_argument("--name", default=default.name, help="model folder in the repository (default: %(default)s)")
     size = parser.add_mutually_exclusive_group()
@@ -81,13 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_numbers,
         default=default.scales,
         metavar="PIXELS",
-        help="side of the image; served at the largest multiple of 14 (default: 384, served at 378)",
+        help="side of the image; the graph uses the largest multiple of 14 up to it (default: 384, used as 378)",
     )
     size.add_argument(
         "--scales",
         type=_numbers,
         metavar="PIXELS,…",
-        help="several sizes, rising: the graph takes the last and resizes to the others itself (such as 256,384)",
+        help="several sizes in ascending order, such as 256,384: the graph takes the last and resizes to the others",
     )
     parser.add_argument(
         "--layers",
@@ -101,16 +102,16 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=default.tolerance_f32,
         metavar="COSINE",
-        help="lowest cosine with torch that a token may have in f32, or nothing is published (default: %(default)s)",
+        help="lowest allowed cosine of a token in f32 with torch; below it nothing is published (default: %(default)s)",
     )
     parser.add_argument(
         "--tolerance-bf16",
         type=float,
         default=default.tolerance_bf16,
         metavar="COSINE",
-        help="the same in bf16, which is recorded as not passed below it (default: %(default)s)",
+        help="the same in bf16; below it the model is published and served in f32 (default: %(default)s)",
     )
-    parser.add_argument("--force", action="store_true", help="publish even where the newest version is the same model")
+    parser.add_argument("--force", action="store_true", help="publish even if the newest version is the same model")
     add_arguments(parser, required=False)
     return parser
 
@@ -119,4 +120,4 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between them") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers separated by commas") from None

@@ -1,55 +1,55 @@
-"""The graph that is served: uint8 RGB image -> L2-normalised patch tokens."""
+"""The exported graph of the token model: uint8 RGB image -> L2-normalised patch tokens."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from export.backbone import DEPTH, PATCH, WIDTH, build_backbone, pixel_statistics
 from export.errors import ExportError
 from export.weights import Weights
 
-# Below it a grid has too few tokens to inspect anything; above it attention takes more memory than a server has.
+# A smaller grid has too few tokens for an inspection. With a larger one, attention takes more memory than servers have.
 SMALLEST_SCALE, LARGEST_SCALE = 56, 1036
 
 
 def served_size(scale: int) -> int:
-    """The largest multiple of the patch size not above `scale`, in pixels: 384 -> 378."""
+    """Return the largest multiple of the patch size up to `scale`, in pixels: 384 -> 378."""
     return scale // PATCH * PATCH
 
 
 def check_layout(scales: Sequence[int], layers: Sequence[int]) -> None:
-    """Refuse sizes and layers that no graph can be built for.
+    """Check that a graph can be built for these sizes and layers.
 
     Raises:
         ExportError: scales or layers out of range or order.
     """
     sizes = [served_size(scale) for scale in scales]
     if not scales or sizes != sorted(set(sizes)):
-        raise ExportError(f"scales {list(scales)}: give sizes that rise by at least one patch ({PATCH} pixels)")
+        raise ExportError(f"scales {list(scales)}: give ascending sizes, at least one patch ({PATCH} pixels) apart")
     if not SMALLEST_SCALE <= sizes[0] <= sizes[-1] <= LARGEST_SCALE:
-        raise ExportError(f"scales {list(scales)}: each must lie between {SMALLEST_SCALE} and {LARGEST_SCALE} pixels")
+        raise ExportError(f"scales {list(scales)}: each must be between {SMALLEST_SCALE} and {LARGEST_SCALE} pixels")
     if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < DEPTH:
-        raise ExportError(f"layers {list(layers)}: give blocks from 0 to {DEPTH - 1}, rising")
+        raise ExportError(f"layers {list(layers)}: give blocks from 0 to {DEPTH - 1}, in ascending order")
 
 
 class TokenGraph(nn.Module):
     """Image uint8 [B, S, S, 3] RGB -> tokens float32 [B, (S/14)^2, D], each of L2 norm 1; D = layers x scales x 384.
 
     The tokens of the chosen layers, after the final norm, are concatenated as PatchCore (Roth et al., "Towards Total
-    Recall in Industrial Anomaly Detection", 2022) does with its feature levels. Smaller scales are resized from the
-    image inside the graph and their tokens brought to the largest grid, in the order of `scales`, layers within each.
-    Both resizes are products with fixed matrices: every runtime computes the same, where resize operators differ.
+    Recall in Industrial Anomaly Detection", 2022) does with its feature levels. For smaller scales, the graph resizes
+    the image, and resizes the tokens to the largest grid. The order is that of `scales`, with the layers in each. Both
+    resizes are products with fixed matrices, because the resize operators of the runtimes differ.
     """
 
     def __init__(self, weights: Weights, *, scales: Sequence[int], layers: Sequence[int]) -> None:
         """Build the graph around frozen weights.
 
         Args:
-            weights: as `load_weights` gives them.
-            scales: image sizes in pixels, rising; each is served at `served_size`.
-            layers: blocks whose outputs are taken, counted from 0, rising.
+            weights: from `load_weights`.
+            scales: image sizes in pixels, ascending; the graph uses the `served_size` of each.
+            layers: blocks whose outputs are used, counted from 0, ascending.
 
         Raises:
             ExportError: scales or layers out of range or order, or weights that do not fit.
@@ -66,7 +66,7 @@ class TokenGraph(nn.Module):
         mean, std = pixel_statistics()
         self.mean = nn.Buffer(torch.tensor(mean) * 255)
         self.std = nn.Buffer(torch.tensor(std) * 255)
-        # One set of blocks for all scales: only the positions belong to a grid.
+        # All scales share the blocks. Only the positions depend on the grid.
         self.patch_embed = backbone.patch_embed.proj
         assert backbone.cls_token is not None
         self.cls_token = backbone.cls_token
@@ -85,7 +85,7 @@ class TokenGraph(nn.Module):
         self.eval()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Uint8 [B, S, S, 3] RGB -> float32 [B, N, D]."""
+        """Compute tokens: uint8 [B, S, S, 3] RGB -> float32 [B, N, D]."""
         pixels = ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         maps: list[torch.Tensor] = []
         for to_size, to_grid, positions in zip(self.image_resize, self.token_resize, self.positions[:-1], strict=True):
@@ -106,7 +106,7 @@ class TokenGraph(nn.Module):
 
 
 def resize_matrix(source: int, target: int) -> torch.Tensor:
-    """The matrix float32 [target, source] that resizes a line as torch's antialiased bilinear interpolation does."""
+    """Return the matrix float32 [target, source] of torch's antialiased bilinear interpolation of one axis."""
     identity = torch.eye(source)[None, None]
     return F.interpolate(identity, size=(target, source), mode="bilinear", antialias=True, align_corners=False)[0, 0]
 

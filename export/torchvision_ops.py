@@ -1,23 +1,23 @@
-"""Lets timm be imported where torchvision was built for another torch, such as a CUDA build beside a CPU torch."""
+"""Make timm importable beside a torchvision that was built for another torch, such as a CUDA build."""
 
 import importlib.util
 from pathlib import Path
 
 import torch
 
-# What torchvision's Python code registers itself against at import, whether or not its compiled operators are there.
+# The operators that torchvision's Python code needs at import, whether or not its compiled operators load.
 _SCHEMAS = {
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: list[torch.library.Library] = []  # a declaration lives as long as its library object
+_declared: list[torch.library.Library] = []  # a declaration ends with its library object
 
 
 def declare_missing_ops() -> None:
-    """Declare torchvision's operators where its own do not load; call before the first import of timm.
+    """Declare torchvision's operators if its compiled operators do not load. Call this before the first import of timm.
 
-    Nothing here calls them: timm takes only image transforms from torchvision, but `import torchvision` fails on
-    ``operator torchvision::nms does not exist`` without them.
+    The export does not call these operators. timm needs only image transforms of torchvision, but without them
+    ``import torchvision`` fails with ``operator torchvision::nms does not exist``.
     """
     if _declared or _own_ops_load():
         return
@@ -31,7 +31,7 @@ def declare_missing_ops() -> None:
 def _own_ops_load() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        return True  # timm's import names the missing package better than we could
+        return True  # the import of timm names the missing package
     for compiled in Path(spec.submodule_search_locations[0]).glob("_C.*"):
         try:
             torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]

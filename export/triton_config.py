@@ -1,13 +1,12 @@
-"""What Triton needs beside an exported version: ``config.pbtxt``, axis labels, and the backend's own model file.
+"""Write the files that Triton needs beside an exported version: ``config.pbtxt``, axis labels, and the model file.
 
-``python -m export.triton_config`` writes it for versions that are there already (it needs no torch), ``python -m export
---backend …`` right after an export.
+``python -m export.triton_config`` writes them for an existing version and needs no torch. ``python -m export --backend
+…`` writes them right after an export.
 
-How a client knows which model answered: every response of Triton, whatever its backend, carries the number of the
-version that made it, and the parameters of the configuration hold, under that number, the fingerprint and the whole
-``model.json`` of each version in the folder. So that the two cannot disagree, ``config.pbtxt`` names the one version to
-serve (a new folder alone changes nothing; replacing the file and asking for a load is the switch), and a number that
-once stood for one model is never accepted for another.
+A client learns in two steps which model has answered. Every response of Triton contains the number of the version, with
+every backend. The parameters of the configuration contain, by number, the fingerprint and the whole ``model.json`` of
+each version in the folder. The two agree because ``config.pbtxt`` names the one version to serve: a new folder alone
+changes nothing, and a reload with a new file is the switch. A number of one model is never accepted for another model.
 """
 
 import argparse
@@ -33,25 +32,25 @@ from gateway.networks.student_description import StudentDescription, read_any_de
 
 CONFIG_FILE = "config.pbtxt"
 FP16_GRAPH_FILE = "model.fp16.onnx"
-"""`GRAPH_FILE` with its tokens cast to fp16 at the end: ONNX Runtime's backend gives what the graph gives."""
+"""`GRAPH_FILE` with a cast of its tokens to fp16, since ONNX Runtime's backend cannot change the type of the output."""
 
 _MODEL_FILE = {"tensorrt": "model.plan", "openvino": GRAPH_FILE, "python": "model.py"}
 _PYTHON_MODEL = Path(__file__).with_name("triton_model.py")
 
 
 def write_serving_files(model_folder: Path, options: ServingOptions, *, version: int | None = None) -> Path:
-    """Make Triton serve one version of `model_folder` at its next load, with `options`.
+    """Write the files with which Triton serves one version of `model_folder` after its next load.
 
     Args:
-        model_folder: holds the numbered versions, as ``export`` writes them.
+        model_folder: contains the numbered versions of ``export``.
         options: how to serve it.
-        version: which; the newest where None.
+        version: its number; None means the newest.
 
     Returns:
-        The configuration's path. It is replaced last and at once: before that, nothing has changed.
+        The path of the configuration. It is replaced last and atomically, so that an error changes nothing.
 
     Raises:
-        ExportError: there is no such version, it cannot be served so, or its number was another model's.
+        ExportError: the version does not exist, the options do not fit it, or its number belonged to another model.
     """
     try:
         folder = newest_version(model_folder) if version is None else model_folder / str(version)
@@ -77,7 +76,7 @@ def write_serving_files(model_folder: Path, options: ServingOptions, *, version:
 
 
 def for_model(model: Description, options: ServingOptions) -> ServingOptions:
-    """`options` as they hold for `model`: a map is small, and scores are compared by it, so it goes as fp32."""
+    """Return `options` for `model`. A map is always fp32, since it is small and scores are computed from it."""
     return replace(options, output="fp32") if isinstance(model, StudentDescription) else options
 
 
@@ -88,14 +87,14 @@ def serving_config(
     descriptions: Mapping[int, str] = MappingProxyType({}),
     fingerprints: Mapping[int, str] = MappingProxyType({}),
 ) -> Any:
-    """The ``ModelConfig`` (Triton's protobuf) that serves `version`.
+    """Return the ``ModelConfig`` (Triton's protobuf) that serves `version`.
 
     Args:
         model: description of that version.
         options: how to serve it.
         version: its number.
         descriptions: the text of ``model.json`` of each version, by number.
-        fingerprints: by number; of versions that are gone too.
+        fingerprints: by number, including those of deleted versions.
     """
     pb = _protobuf()
     options = for_model(model, options.resolved())
@@ -130,7 +129,7 @@ def serving_config(
     if plans:
         batching.preferred_batch_size.append(options.opt_batch_size)
     batching.priority_levels = FIT_PRIORITY
-    # Whoever does not say what he wants tokens for waits behind the inspections.
+    # A request without a priority waits behind the inspections.
     batching.default_priority_level = FIT_PRIORITY
     inspect = _queue_policy(pb, options.inspect_timeout_ms, options.inspect_queue_size)
     fit = _queue_policy(pb, options.fit_timeout_ms, options.fit_queue_size)
@@ -155,7 +154,7 @@ def serving_config(
 
 
 def config_text(config: Any, options: ServingOptions) -> str:
-    """`config` in protobuf's text format, with a line that says what it is."""
+    """Return `config` in protobuf's text format, with comments at the top."""
     from google.protobuf import text_format
 
     text = text_format.MessageToString(config, as_utf8=True)
@@ -170,7 +169,7 @@ def parse_config(text: str) -> Any:
     """Read ``config.pbtxt`` with Triton's own protobuf.
 
     Raises:
-        ExportError: it is not a model configuration.
+        ExportError: the text is not a model configuration.
     """
     from google.protobuf import text_format
 
@@ -181,7 +180,7 @@ def parse_config(text: str) -> Any:
 
 
 def model_file(options: ServingOptions) -> str:
-    """Name of the file, in a version's folder, that the backend loads."""
+    """Return the name of the file in the folder of a version that the backend loads."""
     if options.backend == "onnxruntime":
         return FP16_GRAPH_FILE if options.output == "fp16" else GRAPH_FILE
     return _MODEL_FILE[options.backend]
@@ -191,7 +190,7 @@ def _protobuf() -> Any:
     try:
         from tritonclient.grpc import model_config_pb2
     except ImportError as error:
-        raise ExportError(f"Triton's protobuf is not there ({error}): install the triton extra") from error
+        raise ExportError(f"Triton's protobuf is missing ({error}): install the triton extra") from error
     return model_config_pb2
 
 
@@ -205,7 +204,7 @@ def _queue_policy(pb: Any, timeout_ms: int, size: int) -> Any:
 
 
 def _tensorrt_provider(model: Description, options: ServingOptions) -> dict[str, str]:
-    """Options of ONNX Runtime's TensorRT execution provider, under the names that Triton's backend gives them."""
+    """Return options of ONNX Runtime's TensorRT execution provider, under the names in Triton's backend."""
 
     def shape(batch: int | None) -> str:
         return f"{model.input_name}:{batch}x{model.input_size}x{model.input_size}x3"
@@ -214,8 +213,8 @@ def _tensorrt_provider(model: Description, options: ServingOptions) -> dict[str,
         "precision_mode": "FP16",
         "max_workspace_size_bytes": str(2 * 2**30),
         "trt_engine_cache_enable": "1",
-        # By fingerprint: ONNX Runtime names an engine after the graph's structure, and would take the engine of other
-        # weights in the same structure for its own.
+        # By fingerprint: ONNX Runtime names an engine after the structure of the graph, and would load the engine of
+        # other weights with the same structure.
         "trt_engine_cache_path": f"{options.cache}/{model.fingerprint[:16]}",
         "trt_engine_cache_prefix": model.fingerprint[:16],
         "trt_timing_cache_enable": "1",
@@ -244,7 +243,7 @@ def _backend_parameters(model: Description, options: ServingOptions) -> dict[str
 
 
 def _remembered(path: Path, fingerprints: Mapping[int, str]) -> dict[int, str]:
-    """`fingerprints` with those of versions that are gone, which the configuration in `path` still knows."""
+    """Return `fingerprints` with those of deleted versions, which the configuration in `path` still contains."""
     if not path.is_file():
         return dict(fingerprints)
     before = {
@@ -256,7 +255,7 @@ def _remembered(path: Path, fingerprints: Mapping[int, str]) -> dict[int, str]:
         if before.get(number, fingerprint) != fingerprint:
             raise ExportError(
                 f"version {number} was another model ({before[number][:16]}…, now {fingerprint[:16]}…) when {path.name}"
-                " was written, and clients may know it by that number: rename the folder to a number that was not used"
+                " was written, and clients may rely on that number: rename the folder to an unused number"
             )
     return before | dict(fingerprints)
 
@@ -274,12 +273,12 @@ def _provide_model_file(folder: Path, model: Description, options: ServingOption
 
 
 def _with_fp16_output(data: bytes, output: str) -> bytes:
-    """The ONNX graph in `data` with its float32 `output` cast to fp16 at the end."""
+    """Return the ONNX graph in `data` with a cast of its float32 `output` to fp16 at the end."""
     try:
         import onnx
     except ImportError as error:
         raise ExportError(
-            "an fp16 output for ONNX Runtime needs onnx (the export extra); without it: --output fp32"
+            "an fp16 output for ONNX Runtime needs onnx: install the export extra, or use --output fp32"
         ) from error
 
     graph_model = onnx.load_model_from_string(data)
@@ -297,18 +296,19 @@ def _with_fp16_output(data: bytes, output: str) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the serving files of versions that are there; the configuration's path goes to stdout.
+    """Write the serving files of an existing version. Print the path of the configuration to stdout.
 
     Returns:
         The exit status: 0 written, 1 failed, 2 wrong usage.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m export.triton_config", description="Make Triton serve an exported model at its next load."
+        prog="python -m export.triton_config",
+        description="Write the files with which Triton serves an exported model after its next load.",
     )
     repository = Path(__file__).resolve().parent.parent / "model_repository"
     parser.add_argument("--repository", type=Path, default=repository, metavar="DIR", help="model repository")
-    parser.add_argument("--name", default="dinov2_vits14", help="model folder in it (default: %(default)s)")
-    parser.add_argument("--version", type=int, metavar="N", help="which to serve (default: the newest)")
+    parser.add_argument("--name", default="dinov2_vits14", help="model folder in the repository (default: %(default)s)")
+    parser.add_argument("--version", type=int, metavar="N", help="version to serve (default: the newest)")
     add_arguments(parser, required=True)
     parsed = parser.parse_args(arguments)
     options = options_from(parsed)

@@ -1,8 +1,8 @@
 """Triton's Python backend: the exported graph on OpenVINO (CPU) or ONNX Runtime (CUDA), one execution per batch.
 
-`export.triton_config` copies this file into a version's folder as ``model.py``. Where Triton runs it, the packages
-``gateway`` (this project, without its dependencies), ``numpy``, ``pydantic`` and ``openvino`` or ``onnxruntime-gpu``
-must be importable: the network is the gateway's own, so that both compute the same tokens.
+`export.triton_config` copies this file into the folder of a version as ``model.py``. Triton's Python must be able to
+import ``gateway`` (this project, without its dependencies), ``numpy``, ``pydantic``, and ``openvino`` or
+``onnxruntime-gpu``. The network is that of the gateway, so that both compute the same tokens.
 """
 
 import json
@@ -21,17 +21,17 @@ from gateway.networks.student_description import StudentDescription, read_any_de
 
 
 class TritonPythonModel:
-    """Image uint8 [B, S, S, 3] RGB -> tokens [B, N, D], or a map [B, S, S], in the type that the configuration has."""
+    """Image uint8 [B, S, S, 3] RGB -> tokens [B, N, D] or a map [B, S, S], in the type of the configuration."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Compile the graph of this version.
 
         Args:
-            args: Triton's: ``model_config`` (JSON), ``model_repository`` (the model's folder), ``model_version`` and
-                ``model_instance_kind``.
+            args: from Triton: ``model_config`` (JSON), ``model_repository`` (the folder of the model),
+                ``model_version`` and ``model_instance_kind``.
 
         Raises:
-            TritonModelException: the configuration describes another model than the one in the version's folder.
+            TritonModelException: the configuration and the folder of the version contain different models.
         """
         config = json.loads(args["model_config"])
         version = args["model_version"]
@@ -51,7 +51,7 @@ class TritonPythonModel:
         pb_utils.Logger.log_info(f"{config['name']} version {version}: {self._network.runtime}, {model.fingerprint}")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests of one batch, in their order, from one execution of the graph."""
+        """Answer the requests of one batch, in their order, with one execution of the graph."""
         responses: list[Any] = [None] * len(requests)
         taken: list[tuple[int, NDArray[np.uint8]]] = []
         for i, request in enumerate(requests):
@@ -75,7 +75,7 @@ class TritonPythonModel:
             return responses
         try:
             tokens = self._network.run(np.concatenate([images for _, images in taken])).astype(self._dtype)
-        except Exception as error:  # noqa: BLE001 - whatever the runtime raises belongs to these requests alone
+        except Exception as error:  # noqa: BLE001 - an error of the runtime concerns only these requests
             for i, _ in taken:
                 responses[i] = _error(f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
             return responses

@@ -1,4 +1,4 @@
-"""How Triton is to serve the model, and the command line for it."""
+"""Options for serving a model with Triton, and their command line."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -13,49 +13,49 @@ OutputType = Literal["fp16", "fp32"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 INSPECT_PRIORITY, FIT_PRIORITY = 1, 2
-"""Triton's levels, the lower the sooner."""
+"""Triton's priority levels. The lowest number is served first."""
 
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """How Triton serves the model. What is None depends on backend and device, see `resolved`."""
+    """How Triton serves the model. `resolved` replaces None by a default for the backend and the device."""
 
     backend: Backend
     device: Device | None = None
-    """``python``: OpenVINO on ``cpu`` or ONNX Runtime on ``gpu``; of the others, each has one alone."""
+    """The ``python`` backend runs OpenVINO on ``cpu`` or ONNX Runtime on ``gpu``. Each other backend has one device."""
     output: OutputType = "fp16"
-    """Of the tokens on the wire. fp16 is half the bytes, and a memory bank keeps its tokens in fp16 as well."""
+    """Type of the tokens in the response. fp16 halves the bytes, and a memory bank keeps its tokens in fp16 as well."""
     max_batch_size: int | None = None
     opt_batch_size: int | None = None
-    """The batch that TensorRT's profile is tuned for, and that is waited for, within the delay."""
+    """The batch size that TensorRT's profile is tuned for, and that Triton waits for, within the delay."""
     queue_delay_us: int | None = None
-    """How long a batch waits for more."""
+    """How long a batch waits for more images."""
     instances: int = 1
     inspect_queue_size: int = 64
     inspect_timeout_ms: int = 10_000
-    """In the queue. A request may ask for less, never for more."""
+    """Longest time in the queue. A request may ask for less, but not for more."""
     fit_queue_size: int = 256
     fit_timeout_ms: int = 120_000
     tensorrt: bool = True
-    """``onnxruntime``: TensorRT execution provider, else CUDA alone."""
+    """For ``onnxruntime``: use the TensorRT execution provider, else only CUDA."""
     cache: str = "/var/cache/triton"
-    """Folder, where Triton runs, of ONNX Runtime's TensorRT engines and timings."""
+    """Folder on the host of Triton for ONNX Runtime's TensorRT engines and timings."""
     threads: int = 0
-    """On CPU; 0 is one a core."""
+    """Threads on a CPU. 0 means one per core."""
 
     def resolved(self) -> "ServingOptions":
-        """The same with nothing left open.
+        """Return these options with all defaults filled in.
 
         Raises:
-            ExportError: options that do not go together.
+            ExportError: a value is out of range, or options contradict each other.
         """
         device: Device = self.device or ("cpu" if self.backend in ("openvino", "python") else "gpu")
         if self.backend == "openvino" and device != "cpu":
-            raise ExportError("Triton's OpenVINO backend computes on the CPU alone")
+            raise ExportError("Triton's OpenVINO backend runs only on a CPU")
         if self.backend in ("tensorrt", "onnxruntime") and device != "gpu":
-            raise ExportError(f"the {self.backend} variant is made for a GPU: on a CPU take openvino or python")
-        # OpenVINO's backend compiles for one batch size and fills smaller batches up with zeros; on a CPU a larger
-        # batch is hardly quicker an image, and an inspection waits for the batch before it.
+            raise ExportError(f"the {self.backend} backend needs a GPU: on a CPU use openvino or python")
+        # The OpenVINO backend compiles one batch size and pads smaller batches with zeros. On a CPU, a larger batch
+        # hardly saves time per image, and an inspection waits for the batch before it.
         largest, best, delay = self.max_batch_size, self.opt_batch_size, self.queue_delay_us
         if largest is None:
             largest = {"openvino": 1, "python": 8}[self.backend] if device == "cpu" else 16
@@ -76,42 +76,52 @@ class ServingOptions:
         }
         for name, (value, least, most) in limits.items():
             if not least <= value <= most:
-                raise ExportError(f"{name} {value}: must lie between {least} and {most}")
+                raise ExportError(f"{name} {value}: must be between {least} and {most}")
         return replace(self, device=device, max_batch_size=largest, opt_batch_size=best, queue_delay_us=delay)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add what `options_from` reads to a command line."""
+    """Add the options of serving to a command line. `options_from` reads them."""
     group = parser.add_argument_group("serving by Triton")
     group.add_argument(
         "--backend",
         choices=BACKENDS,
         required=required,
-        help="write config.pbtxt and what else Triton needs, for this backend",
+        help="write config.pbtxt and the other files that Triton needs, for this backend",
     )
     group.add_argument(
-        "--device", choices=get_args(Device), help="python backend: OpenVINO on cpu (default) or CUDA on gpu"
+        "--device",
+        choices=get_args(Device),
+        help="device of the python backend: OpenVINO on cpu (default) or CUDA on gpu",
     )
     group.add_argument(
         "--output",
         choices=get_args(OutputType),
         default=ServingOptions.output,
-        help="type of the tokens on the wire (default: %(default)s)",
-    )
-    group.add_argument("--max-batch-size", type=int, metavar="N", help="images in a batch (default: by backend)")
-    group.add_argument(
-        "--opt-batch-size", type=int, metavar="N", help="that TensorRT is tuned for (default: half of it)"
+        help="type of the tokens in a response (default: %(default)s)",
     )
     group.add_argument(
-        "--queue-delay-us", type=int, metavar="µs", help="wait for a fuller batch (default: 2000, on a CPU 5000)"
+        "--max-batch-size", type=int, metavar="N", help="most images in a batch (default: depends on the backend)"
+    )
+    group.add_argument(
+        "--opt-batch-size",
+        type=int,
+        metavar="N",
+        help="batch size that TensorRT is tuned for (default: half of the largest)",
+    )
+    group.add_argument(
+        "--queue-delay-us",
+        type=int,
+        metavar="µs",
+        help="time to wait for a fuller batch (default: 2000, on a CPU 5000)",
     )
     for name, text in (
         ("instances", "copies of the network"),
-        ("inspect-queue-size", "inspections that may wait"),
-        ("inspect-timeout-ms", "longest wait of an inspection"),
-        ("fit-queue-size", "requests of fits that may wait"),
-        ("fit-timeout-ms", "longest wait of a fit's request"),
-        ("threads", "on a CPU; 0 is one a core"),
+        ("inspect-queue-size", "most inspections in the queue"),
+        ("inspect-timeout-ms", "longest time of an inspection in the queue"),
+        ("fit-queue-size", "most requests of fits in the queue"),
+        ("fit-timeout-ms", "longest time of a request of a fit in the queue"),
+        ("threads", "threads on a CPU; 0 means one per core"),
     ):
         default = getattr(ServingOptions, name.replace("-", "_"))
         group.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)")
@@ -119,18 +129,18 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--no-tensorrt",
         dest="tensorrt",
         action="store_false",
-        help="onnxruntime backend: CUDA without the TensorRT execution provider",
+        help="onnxruntime backend: use CUDA without the TensorRT execution provider",
     )
     group.add_argument(
         "--cache",
         default=ServingOptions.cache,
         metavar="DIR",
-        help="onnxruntime backend: TensorRT engines, where Triton runs (default: %(default)s)",
+        help="onnxruntime backend: folder of TensorRT engines on the host of Triton (default: %(default)s)",
     )
 
 
 def options_from(parsed: argparse.Namespace) -> ServingOptions | None:
-    """What the arguments of `add_arguments` say; None where no backend was named."""
+    """Return the options of serving, or None if the command line names no backend."""
     if parsed.backend is None:
         return None
     return ServingOptions(**{name: getattr(parsed, name) for name in ServingOptions.__dataclass_fields__})

@@ -1,8 +1,8 @@
-"""Builds the TensorRT plan of a version; runs in NVIDIA's TensorRT container, on the GPU that is to serve it.
+"""Build the TensorRT plan of a version. This runs in NVIDIA's TensorRT container, on the GPU that serves the plan.
 
-A plan belongs to one GPU architecture and one version of TensorRT, so it is built where it is used, from the ONNX graph
-of a version that is there already: ``python -m export.triton_config --backend tensorrt``. It takes the place of the one
-before only after its tokens were compared with those of ONNX Runtime in f32.
+A plan works on one GPU architecture with one version of TensorRT. So it is built on the serving machine, from the ONNX
+graph of an existing version: ``python -m export.triton_config --backend tensorrt``. It replaces the previous plan only
+after its tokens agree with those of ONNX Runtime in f32.
 """
 
 import ctypes
@@ -26,13 +26,13 @@ from gateway.networks.student_description import StudentDescription
 
 PLAN_FILE = "model.plan"
 RECORD_FILE = "model.plan.json"
-"""What the plan beside it was built for and with."""
+"""Describes how the plan beside it was built."""
 RUNTIME = "tensorrt-fp16"
-# As for bf16: fp16 has three bits of mantissa more, and no excuse to be further off.
+# As for bf16. fp16 has three more bits of mantissa, so it has no reason to differ more.
 TOLERANCE_COSINE = 0.999
 TOLERANCE_MAP = 0.1
 
-# In the model's folder: it is there again at the next build, whichever container that runs in.
+# In the folder of the model, so that the next build finds it, in any container.
 _TIMING_CACHE = ".tensorrt-timing.cache"
 _WORKSPACE_BYTES = 4 * 2**30
 
@@ -40,15 +40,16 @@ Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def provide_plan(folder: Path, model: Description, options: ServingOptions) -> None:
-    """Build the plan of the version in `folder` where it is not there or was built for something else.
+    """Build the plan of a version, unless it exists for the same model, options and version of TensorRT.
 
     Args:
-        folder: the version's; the plan, its record and, last, its parity in the description are written there.
-        model: the version's description.
-        options: resolved ones: the profile's batch sizes and the type of the tokens.
+        folder: of the version. The plan, its record and, last, its parity in the description are written there.
+        model: the description of the version.
+        options: resolved: the batch sizes of the profile, and the type of the tokens.
 
     Raises:
-        ExportError: TensorRT is not here, it cannot build the graph, or the plan's tokens are too far from ONNX's.
+        ExportError: TensorRT is missing, it cannot build the graph, or the tokens of the plan are too far from those of
+            ONNX Runtime.
     """
     trt = _tensorrt()
     record = wanted_record(trt.__version__, model, options)
@@ -60,7 +61,7 @@ def provide_plan(folder: Path, model: Description, options: ServingOptions) -> N
 
 
 def wanted_record(tensorrt_version: str, model: Description, options: ServingOptions) -> dict[str, Any]:
-    """What a plan for `options` is built for and with; another record asks for another plan."""
+    """Return the record of a plan for `options`. A plan with another record is built again."""
     return {
         "tensorrt": tensorrt_version,
         "fingerprint": model.fingerprint,
@@ -70,20 +71,20 @@ def wanted_record(tensorrt_version: str, model: Description, options: ServingOpt
 
 
 def profile(model: Description, options: ServingOptions) -> dict[str, tuple[int, int, int, int]]:
-    """The shapes ``min``, ``opt`` and ``max`` of the image batch."""
+    """Return the shapes ``min``, ``opt`` and ``max`` of the image batch."""
     sizes = {"min": 1, "opt": options.opt_batch_size, "max": options.max_batch_size}
     return {name: (size, model.input_size, model.input_size, 3) for name, size in sizes.items() if size is not None}
 
 
 def build_plan(trt: Any, graph: Path, model: Description, options: ServingOptions, timing_cache: Path) -> bytes:
-    """Serialised engine of the ONNX file `graph`: fp16, one profile, tokens in the type that `options` say.
+    """Return the serialised engine of an ONNX file: fp16, one profile, tokens in the type of `options`.
 
     Args:
         trt: the module ``tensorrt``, 10.x.
         graph: ONNX file.
         model: its description.
-        options: resolved ones.
-        timing_cache: read where it is there, and written: the next build on such a GPU is quicker for it.
+        options: resolved.
+        timing_cache: file that is read if it exists, and written. It makes the next build on such a GPU faster.
 
     Raises:
         ExportError: TensorRT cannot read or build the graph.
@@ -105,12 +106,12 @@ def build_plan(trt: Any, graph: Path, model: Description, options: ServingOption
     optimisation.set_shape(model.input_name, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(optimisation)
     cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.is_file() else b"")
-    # A cache of another GPU or version is of no use: TensorRT then says so and times anew.
+    # With a cache of another GPU or version, TensorRT logs that and measures again.
     config.set_timing_cache(cache, ignore_mismatch=False)
 
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError("TensorRT built no engine: its messages above say why")
+        raise ExportError("TensorRT built no engine: see its messages above")
     replace_file(timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
@@ -118,10 +119,10 @@ def build_plan(trt: Any, graph: Path, model: Description, options: ServingOption
 def publish_plan(
     folder: Path, model: Description, options: ServingOptions, plan: bytes, record: dict[str, Any], run: Run
 ) -> None:
-    """Put `plan` in its place once `run`, which runs it, gives the tokens that ONNX Runtime gives.
+    """Write `plan` if `run`, which runs it, gives the same tokens as ONNX Runtime.
 
     Raises:
-        ExportError: it does not; nothing is written then.
+        ExportError: the tokens differ too much. Nothing is written then.
     """
     shapes = profile(model, options)
     batches = sorted({shape[0] for shape in shapes.values()})
@@ -140,14 +141,14 @@ def publish_plan(
         described = model.model_copy(update={"parity": {**model.parity, RUNTIME: map_parity}})
     else:
         parity = compare(given, expected, TOLERANCE_COSINE)
-        passed, wrong = parity.passed, f"lowest cosine {parity.min_cosine:.6f}, needed {TOLERANCE_COSINE}"
+        passed, wrong = parity.passed, f"lowest cosine {parity.min_cosine:.6f}, required {TOLERANCE_COSINE}"
         described = model.model_copy(update={"parity": {**model.parity, RUNTIME: parity}})
     if not passed:
         raise ExportError(
-            f"the plan's output is too far from that of ONNX Runtime in f32: {wrong}. It was not published; serve this"
-            " model with --backend onnxruntime"
+            f"the output of the plan is too far from that of ONNX Runtime in f32: {wrong}. It was not published."
+            " Serve this model with --backend onnxruntime"
         )
-    # The record last of the two: a plan without it is built again.
+    # The record is written after the plan: a plan without a record is built again.
     (folder / RECORD_FILE).unlink(missing_ok=True)
     replace_file(folder / PLAN_FILE, plan)
     replace_file(folder / RECORD_FILE, json.dumps(record, indent=2).encode() + b"\n")
@@ -155,14 +156,14 @@ def publish_plan(
 
 
 def engine_runner(trt: Any, plan: bytes, model: Description, options: ServingOptions) -> Run:
-    """A function that runs `plan`: images uint8 [B, S, S, 3] -> tokens float32 [B, N, D].
+    """Return a function that runs `plan`: images uint8 [B, S, S, 3] -> tokens float32 [B, N, D].
 
     Raises:
         ExportError: TensorRT cannot load the plan, or CUDA fails.
     """
     engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
     if engine is None:
-        raise ExportError("TensorRT cannot load the engine that it has built")
+        raise ExportError("TensorRT cannot load the engine that it built")
     context = engine.create_execution_context()
     dtype = np.float16 if options.output == "fp16" else np.float32
 
@@ -175,7 +176,7 @@ def engine_runner(trt: Any, plan: bytes, model: Description, options: ServingOpt
             context.set_tensor_address(model.input_name, image_memory.address)
             context.set_tensor_address(model.output_name, token_memory.address)
             if not context.execute_async_v3(0):
-                raise ExportError("TensorRT could not run the engine that it has built")
+                raise ExportError("TensorRT cannot run the engine that it built")
             token_memory.read(tokens)
         return tokens.astype(np.float32)
 
@@ -183,7 +184,7 @@ def engine_runner(trt: Any, plan: bytes, model: Description, options: ServingOpt
 
 
 class _Device:
-    """Memory on the GPU, through CUDA's runtime library alone: one plan's check is worth no further package."""
+    """Memory on the GPU. It uses CUDA's runtime library directly, which saves a package for one check."""
 
     _TO_DEVICE, _TO_HOST = 1, 2
 
@@ -191,7 +192,7 @@ class _Device:
         try:
             self._cuda = ctypes.CDLL("libcudart.so")
         except OSError as error:
-            raise ExportError(f"CUDA's runtime is not here: {error}") from error
+            raise ExportError(f"CUDA's runtime library is missing: {error}") from error
         self._pointer = ctypes.c_void_p()
         self._size = size
         self._check(self._cuda.cudaMalloc(ctypes.byref(self._pointer), ctypes.c_size_t(size)))
@@ -204,7 +205,7 @@ class _Device:
         self._copy(self._pointer, ctypes.c_void_p(array.ctypes.data), self._TO_DEVICE)
 
     def read(self, array: NDArray[Any]) -> None:
-        """Wait for what the default stream is doing, then copy."""
+        """Wait for the default stream, then copy."""
         self._copy(ctypes.c_void_p(array.ctypes.data), self._pointer, self._TO_HOST)
 
     def __enter__(self) -> "_Device":
@@ -234,7 +235,7 @@ def _tensorrt() -> Any:
         import tensorrt
     except ImportError as error:
         raise ExportError(
-            "a TensorRT plan is built on the GPU that it is for, and TensorRT is not here: run this in the image of"
-            " docker/export.Dockerfile (docker/README.md), for a version that is exported already"
+            "a TensorRT plan is built on the GPU that serves it, and TensorRT is missing here: run this in the image of"
+            " docker/export.Dockerfile (docker/README.md), for an exported version"
         ) from error
     return tensorrt

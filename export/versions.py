@@ -1,4 +1,4 @@
-"""Versions of a model in a repository: the whole of a new one appears at once, or nothing does."""
+"""Versions of a model in a repository. A new version appears complete or not at all."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from export.errors import ExportError
 
 DEFAULT_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
-# `.tmp-` so that Triton, which serves numbered folders, and git both pass over what is not published.
+# With `.tmp-`, both Triton, which serves numbered folders, and git ignore what is not published.
 _ASIDE = ".tmp-"
 _LOCK = ".tmp-lock"
 
@@ -23,10 +23,10 @@ _logger = logging.getLogger(__name__)
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be a model's folder.
+    """Check that `name` can be the folder of a model.
 
     Raises:
-        ExportError: not a name.
+        ExportError: it cannot.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ExportError(f"{name!r} is not a model name: use letters, digits, '_', '-' and '.'")
@@ -34,10 +34,10 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def locked(model_folder: Path) -> Iterator[None]:
-    """Nobody else exports to `model_folder` meanwhile; what a died export left there is removed.
+    """Hold the lock of `model_folder`, and remove what a killed export left there.
 
     Raises:
-        ExportError: somebody does.
+        ExportError: another export holds the lock.
     """
     lock = FileLock(model_folder / _LOCK)
     try:
@@ -46,8 +46,8 @@ def locked(model_folder: Path) -> Iterator[None]:
         raise ExportError(f"another export is writing to {model_folder}: wait for it to end") from None
     try:
         for left in model_folder.glob(f"{_ASIDE}*"):
-            if left.is_dir():  # whoever made it would hold the lock
-                _logger.info("removing %s, left by an export that died", left.name)
+            if left.is_dir():  # its export is dead, or it would hold the lock
+                _logger.info("removing %s, left by a killed export", left.name)
                 shutil.rmtree(left)
         yield
     finally:
@@ -56,7 +56,7 @@ def locked(model_folder: Path) -> Iterator[None]:
 
 @contextmanager
 def aside(model_folder: Path) -> Iterator[Path]:
-    """A new folder beside the versions, gone afterwards unless it was moved into place."""
+    """Make a temporary folder beside the versions. It is deleted afterwards unless it was moved into place."""
     folder = model_folder / f"{_ASIDE}{secrets.token_hex(4)}"
     folder.mkdir()
     try:
@@ -66,9 +66,9 @@ def aside(model_folder: Path) -> Iterator[Path]:
 
 
 def move_into_place(folder: Path, model_folder: Path) -> Path:
-    """Make `folder`, which is complete, the next version of `model_folder`; returns the version's folder."""
+    """Make the complete `folder` the next version of `model_folder`. Return the folder of the version."""
     taken = [int(p.name) for p in model_folder.iterdir() if p.name.isdecimal()]
-    # A number that Triton has served stands for that model, whether or not its folder is still there.
+    # A number that Triton has served stays bound to that model, even after its folder is deleted.
     config = model_folder / "config.pbtxt"
     if config.is_file():
         taken += [int(number) for number in re.findall(r'"fingerprint/(\d+)"', config.read_text())]
@@ -80,7 +80,7 @@ def move_into_place(folder: Path, model_folder: Path) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk."""
+    """Wait until the entries of a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,7 +15,7 @@ from gateway.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run a command and return its exit status."""
     given = _parser().parse_args(arguments)
     if given.command == "key":
         return _make_key(given.name, given.scope, given.allow or ["*"])
@@ -36,12 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve (default)")
     settings = commands.add_parser("settings", help="print the effective settings")
-    settings.add_argument("--shell", action="store_true", help="quoted for a POSIX shell, without secrets")
-    key = commands.add_parser("key", help="make an API key: prints it this once, then its entry for GATEWAY_API_KEYS")
-    key.add_argument("--name", required=True, help="of whoever gets it; stands in the audit trail")
+    settings.add_argument("--shell", action="store_true", help="quote values for a POSIX shell and leave out secrets")
+    key = commands.add_parser("key", help="make an API key and print it once, with its entry for GATEWAY_API_KEYS")
+    key.add_argument("--name", required=True, help="name of its user, for the audit trail")
     key.add_argument("--scope", choices=("inspect", "teach"), required=True, help="teach includes inspect")
     key.add_argument(
-        "--allow", action="append", metavar="ROLE/ROI", help="ROI that it is for; ROLE/* or * for more (default: *)"
+        "--allow", action="append", metavar="ROLE/ROI", help="allowed ROI; ROLE/* or * for several (default: *)"
     )
     return parser
 
@@ -53,7 +53,7 @@ def _make_key(name: str, scope: str, allow: list[str]) -> int:
         for problem in error.errors():
             print(f"error: {problem['loc'][0]}: {problem['input']!r}: {problem['msg']}", file=sys.stderr)
         return 2
-    print("The key, which is not kept anywhere, then its entry for the list of keys:", file=sys.stderr)
+    print("The key, which is not stored anywhere, and its entry for the list of keys:", file=sys.stderr)
     print(key)
     print(entry_text(entry))
     return 0
@@ -64,21 +64,21 @@ def _print_settings(settings: Settings, *, shell: bool) -> int:
         text = "" if value is None else str(value)
         if not shell:
             print(f"{name}={text}")
-        elif name not in Settings.secret_names():  # a shell that took over the mask would hand it on
+        elif name not in Settings.secret_names():  # a shell would use the mask as the value
             print(f"{name}={shlex.quote(text)}")
     return 0
 
 
 def _serve(settings: Settings) -> int:
     logs.configure(settings)
-    from gateway.api.security.access import is_loopback
+    from gateway.api.security.loopback import is_loopback
     from gateway.detectors.spatial_weighting import RoiConfigError
 
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None
     if not has_keys and not settings.allow_anonymous and not is_loopback(settings.host):
         print(
-            f"error: GATEWAY_HOST={settings.host!r}: without API keys anybody there could teach and delete. Set "
-            "GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE, or GATEWAY_ALLOW_ANONYMOUS=true to let anybody in",
+            f"error: GATEWAY_HOST={settings.host!r}: without API keys anybody in that network could teach and delete. "
+            "Set GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE, or allow everybody with GATEWAY_ALLOW_ANONYMOUS=true",
             file=sys.stderr,
         )
         return 2
@@ -96,7 +96,7 @@ def _serve(settings: Settings) -> int:
     except KeyListError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # A line sends an image every few seconds: its connection should still be there.
+    # A line sends an image every few seconds and keeps its connection.
     config = uvicorn.Config(
         app,
         host=settings.host,

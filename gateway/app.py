@@ -1,4 +1,4 @@
-"""Wiring only: `create_app(settings)`, and ``app`` for ``uvicorn gateway.app:app``."""
+"""The ASGI application: `create_app(settings)`, and ``app`` for ``uvicorn gateway.app:app``."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # started as `uvicorn app:app` from inside gateway/, with or without the project installed
+if not __package__:  # started as `uvicorn app:app` inside gateway/, with or without the project installed
     sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 from anyio import to_thread
@@ -18,12 +18,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
 from gateway.api.error_handlers import install_error_handlers
-from gateway.api.middleware import BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
-from gateway.api.observe import ObserveMiddleware
-from gateway.api.routes import docs, report, status, teach
-from gateway.api.routes import infer as inspect
-from gateway.api.routes import metrics as scrape
-from gateway.api.security.access import AccessMiddleware, document_access, mask_access_log
+from gateway.api.middleware.body_limit import BodyLimitMiddleware
+from gateway.api.middleware.observe import ObserveMiddleware
+from gateway.api.middleware.request_id import RequestIdMiddleware
+from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
+from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois
+from gateway.api.routes import metrics as metrics_route
+from gateway.api.security.access import AccessMiddleware
+from gateway.api.security.document import document_access
 from gateway.api.security.keys import read_keys
 from gateway.monitoring import logs, metrics, tracing
 from gateway.process.background import report_state, warm
@@ -32,22 +34,23 @@ from gateway.settings import Settings
 from gateway.store.cleanup import sweep
 
 _DESCRIPTION = """\
-Visual inspection by anomaly, learning from good parts only: PatchCore on DINOv2 tokens.
+Visual inspection that learns from OK images only: PatchCore on DINOv2 tokens.
 
-1. `POST /fit_ok` OK images of an ROI. 2. `POST /calibrate_ng` fixes its threshold. 3. `POST /infer` inspects.
+1. `POST /fit_ok` learns the OK images of an ROI. 2. `POST /calibrate_ng` sets its threshold. 3. `POST /infer` inspects.
 
-Every error is `{"error": {"code", "message", "hint"}}`. The codes stand with the endpoints; beside those there are
-`not_found` (404), `method_not_allowed` (405) and `internal` (500, a fault of the gateway's own).
+Every error is `{"error": {"code", "message", "hint"}}`. Each endpoint lists its codes. Any endpoint may also return
+`not_found` (404), `method_not_allowed` (405) and `internal` (500, an error in the gateway itself).
 
-Where the gateway has API keys, all but `/health`, `/ready` and this document asks for one:
+If the gateway has API keys, every endpoint except `/health`, `/ready` and this document needs one:
 `Authorization: Bearer <key>`.
 
-Every answer carries `X-Request-ID`, those of `/infer` and
-`/fit_ok` a `Server-Timing` header with milliseconds by stage.
+Every answer has the header `X-Request-ID`. Answers of `/infer` and `/fit_ok` also have `Server-Timing`, with
+milliseconds by stage.
 """
 
 
-_MAX_FIELDS = 32  # text fields of a form; the largest one that is served has 11
+_MAX_FIELDS = 32
+"""Limit of the text fields in a form. The largest form has 11."""
 
 
 class _Gateway(FastAPI):
@@ -58,11 +61,14 @@ class _Gateway(FastAPI):
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; the engine starts with it, not before.
+    """Build the application. The engine starts when the application starts.
+
+    Args:
+        settings: settings of the gateway; by default those of the environment.
 
     Raises:
-        KeyListError: the API keys cannot be used.
-        RoiConfigError: the manual boxes cannot be used.
+        KeyListError: the API keys are invalid.
+        RoiConfigError: the file of manual boxes is invalid.
     """
     settings = settings or Settings()
     keys = read_keys(settings.api_keys, settings.api_keys_file)
@@ -70,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if not logging.getLogger().handlers:  # started by uvicorn alone
+        if not logging.getLogger().handlers:  # started by uvicorn, not by python -m gateway
             logs.configure(services.settings)
         tracing.start(services.settings)
         await services.engine.start()
@@ -87,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await asyncio.gather(warming, reporting, sweeping, return_exceptions=True)
             await services.banks.close()
             await services.engines.close()
+            services.recent_inspections.close()
             metrics.forget_worker()
             tracing.stop()
 
@@ -104,12 +111,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         },
     )
     app.state.services = services
-    routers = (inspect.router, teach.fits, teach.changes, status.router, scrape.router, report.router, docs.router)
+    routers = (
+        infer.router,
+        fit.router,
+        images.router,
+        calibrate.router,
+        rois.router,
+        rois.changes,
+        health.router,
+        metrics_route.router,
+        drift.router,
+        report.router,
+        docs.router,
+    )
     for router in routers:
         app.include_router(router)
     install_error_handlers(app)
-    mask_access_log()
-    # The last one added is the first to see a request.
+    logs.mask_access_log()
+    # The middleware that is added last sees a request first.
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,

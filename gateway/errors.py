@@ -1,4 +1,4 @@
-"""The whole exception tree, and its one mapping to HTTP.
+"""The exception tree, and the HTTP status and code of each exception.
 
 GatewayError
 ├── InvalidRequestError       422 invalid_request
@@ -25,11 +25,13 @@ from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
-    """What a client is told: a stable code, what is wrong with which value, and what to do about it."""
+    """An error for the client: a stable code, what is wrong with which value, and what to do about it."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    default_hint: ClassVar[str] = "Try again; if it persists, send the X-Request-ID of this answer to whoever runs it."
+    default_hint: ClassVar[str] = (
+        "Try again. If it fails again, send the X-Request-ID of this answer to the administrator."
+    )
 
     def __init__(self, message: str, hint: str | None = None, *, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -38,20 +40,20 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
 
     def envelope(self) -> dict[str, Any]:
-        """The body of every error answer."""
+        """Return the body of the error answer."""
         return envelope(self.code, self.message, self.hint)
 
 
 class InvalidRequestError(GatewayError):
-    """A field is missing or wrong."""
+    """A field is missing or invalid."""
 
     status = 422
     code = "invalid_request"
-    default_hint = "Correct the field named and send the request again."
+    default_hint = "Correct the named field and send the request again."
 
 
 class UnauthorizedError(GatewayError):
-    """No API key, or none of this gateway's."""
+    """The API key is missing or unknown."""
 
     status = 401
     code = "unauthorized"
@@ -59,47 +61,47 @@ class UnauthorizedError(GatewayError):
 
 
 class ForbiddenError(GatewayError):
-    """Not with this key: its scope or its ROIs do not cover it."""
+    """The key does not allow this: by its scope or its ROIs."""
 
     status = 403
     code = "forbidden"
-    default_hint = "Use a key of the scope teach, or one that is for this ROI; whoever runs the gateway makes them."
+    default_hint = "Use a key with the scope teach, or one that allows this ROI. The administrator makes keys."
 
 
 class UnknownRoiError(GatewayError):
-    """An ROI that was never fitted."""
+    """The ROI was never fitted."""
 
     status = 404
     code = "unknown_roi"
-    default_hint = "POST OK images of it to /fit_ok first; GET /rois lists what is fitted."
+    default_hint = "POST its OK images to /fit_ok first. GET /rois lists the fitted ROIs."
 
 
 class UnknownImageError(GatewayError):
-    """An OK image that an ROI does not have."""
+    """The ROI does not have this OK image."""
 
     status = 404
     code = "unknown_image"
-    default_hint = "GET /rois/{role_id}/{roi_id} lists its images by their SHA-256."
+    default_hint = "GET /rois/{role_id}/{roi_id} lists its images with their SHA-256."
 
 
 class ModelMismatchError(GatewayError):
-    """A memory bank made with another model than the one that is served."""
+    """The memory bank was made with another model than the served one."""
 
     status = 409
     code = "model_mismatch"
-    default_hint = "Send a fit for this ROI (one OK image is enough): its stored OK images are then learned anew."
+    default_hint = "Send a fit for this ROI (one OK image is enough). It learns the stored OK images again."
 
 
 class UnknownVersionError(GatewayError):
-    """A version of an ROI that is not kept, or not whole."""
+    """The version of the ROI is not kept, or damaged."""
 
     status = 409
     code = "unknown_version"
-    default_hint = "GET /rois/{role_id}/{roi_id} lists the versions that are kept."
+    default_hint = "GET /rois/{role_id}/{roi_id} lists the kept versions."
 
 
 class TrainedOfflineError(GatewayError):
-    """OK images for an ROI whose detector is trained offline."""
+    """The detector of the ROI is trained offline and cannot learn OK images here."""
 
     status = 409
     code = "trained_offline"
@@ -107,62 +109,64 @@ class TrainedOfflineError(GatewayError):
 
 
 class TooLargeError(GatewayError):
-    """A body, an image or a number of images over the limit, decided before decoding."""
+    """A body, an image or a number of images is over the limit. Decided before decoding."""
 
     status = 413
     code = "too_large"
-    default_hint = "Send less at a time, or raise the limit in the gateway's settings."
+    default_hint = "Send less at once, or raise the limit in the gateway's settings."
 
 
 class UnsupportedImageError(GatewayError):
-    """Not an image, a damaged one, or a format that is not served."""
+    """The file is not an image, is damaged, or has an unsupported format."""
 
     status = 415
     code = "unsupported_image"
-    default_hint = "Send a whole PNG, JPEG, BMP or TIFF file, grey or colour, 8 or 16 bits a channel."
+    default_hint = "Send a complete PNG, JPEG, BMP or TIFF file, grey or colour, with 8 or 16 bits per channel."
 
 
 class SlowBodyError(GatewayError):
-    """The body came in so slowly that it held up others."""
+    """The body arrived too slowly and blocked a place that others need."""
 
     status = 408
     code = "slow_body"
-    default_hint = "Send it over a faster connection, or lower the rate that the gateway's settings ask for."
+    default_hint = "Use a faster connection, or lower GATEWAY_MIN_UPLOAD_BYTES_S."
 
 
 class OverloadedError(GatewayError):
-    """More work is queued than will be done in time."""
+    """Too much work is queued to serve the request in time."""
 
     status = 429
     code = "overloaded"
-    default_hint = "Send it again after the time in Retry-After."
+    default_hint = "Send the request again after the time in Retry-After."
 
 
 class ShuttingDownError(GatewayError):
-    """This process is about to end and admits no more work."""
+    """The process is about to end and accepts no more work."""
 
     status = 503
     code = "shutting_down"
-    default_hint = "Send it again, on a new connection, after the time in Retry-After."
+    default_hint = "Send the request again on a new connection after the time in Retry-After."
 
 
 class EngineUnavailableError(GatewayError):
-    """No tokens can be had now."""
+    """The engine that computes tokens is unavailable."""
 
     status = 503
     code = "engine_unavailable"
-    default_hint = "Send it again after the time in Retry-After; GET /ready says what is missing."
+    default_hint = "Send the request again after the time in Retry-After. GET /ready says what is missing."
 
 
 class EngineTimeoutError(EngineUnavailableError):
-    """The engine is there, but did not answer within the deadline."""
+    """The engine did not answer within the deadline."""
 
     code = "engine_timeout"
-    default_hint = "Send it again after the time in Retry-After; if it happens often, the server has too much to do."
+    default_hint = (
+        "Send the request again after the time in Retry-After. If this happens often, the server is overloaded."
+    )
 
 
 class ArtifactCorruptError(GatewayError):
-    """A stored artifact fails its checksum, and no older version is whole."""
+    """A stored artifact fails its checksum, and no older version is undamaged."""
 
     status = 500
     code = "artifact_corrupt"
@@ -170,19 +174,19 @@ class ArtifactCorruptError(GatewayError):
 
 
 class NewerFormatError(GatewayError):
-    """A stored artifact of a later format than this gateway knows; it is neither served nor changed."""
+    """A newer gateway wrote the artifact. It is neither used nor changed."""
 
     status = 500
     code = "newer_format"
-    default_hint = "A newer gateway wrote it: upgrade this one."
+    default_hint = "Upgrade this gateway."
 
 
 class StorageFullError(GatewayError):
-    """Nothing could be persisted; what was stored before is untouched."""
+    """Nothing could be stored. Earlier data is unchanged."""
 
     status = 507
     code = "storage_full"
-    default_hint = "Free space in that folder of the gateway, or make it writable, then send the request again."
+    default_hint = "Free space in that folder of the gateway, or make it writable. Then send the request again."
 
 
 ERRORS: tuple[type[GatewayError], ...] = (
@@ -208,5 +212,5 @@ ERRORS: tuple[type[GatewayError], ...] = (
 
 
 def envelope(code: str, message: str, hint: str) -> dict[str, Any]:
-    """The one form of an error body."""
+    """Return an error body."""
     return {"error": {"code": code, "message": message, "hint": hint}}

@@ -1,4 +1,4 @@
-"""Settings, from the environment or a ``.env`` file: frozen, validated, prefix ``GATEWAY_``."""
+"""Settings from the environment or a ``.env`` file, with the prefix ``GATEWAY_``."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,13 +10,13 @@ from gateway import DECODER_PIXELS
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 HOME = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
-"""What relative paths start from: the checkout, or the current folder where the gateway is installed without one."""
+"""Base of relative paths: the checkout, or the current folder if the gateway is installed without one."""
 
 Percentile = Annotated[float, Field(ge=95, le=100)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Lengths are in bytes, pixels or seconds as the name says."""
+    """All settings, validated and frozen. A name ends with its unit: bytes, pixels or s (seconds)."""
 
     model_config = SettingsConfigDict(
         env_prefix="GATEWAY_",
@@ -29,62 +29,81 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    api_keys: SecretStr | None = Field(None, description="JSON list of entries that `python -m gateway key` prints")
+    api_keys: SecretStr | None = Field(
+        None, description="API keys: JSON list of the entries that `python -m gateway key` prints"
+    )
     api_keys_file: Path | None = Field(None, description="file with such a list")
-    allow_anonymous: bool = Field(False, description="without keys, answer at other addresses than loopback as well")
+    allow_anonymous: bool = Field(False, description="without keys, answer on other addresses than loopback as well")
     cors_origins: str = Field(
         "",
         pattern=r"^(https?://[^\s/,*]+( *, *https?://[^\s/,*]+)*)?$",
-        description="of other sites whose pages may call, such as `https://mes.plant.example`, separated by commas",
+        description="sites whose pages may send requests, such as `https://mes.plant.example`, separated by commas",
     )
-    tls_cert: Path | None = Field(None, description="PEM certificate chain; with it the gateway speaks HTTPS")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; with it the gateway serves HTTPS")
     tls_key: Path | None = Field(None, validate_default=True, description="PEM private key of the certificate")
-    models_dir: Path = Field(Path("models"), description="where OK images, memory banks and calibrations are kept")
-    heatmap_dir: Path | None = Field(None, description="where heatmaps go when a client asks for heatmap=path")
-    cache_dir: Path = Field(Path(".cache"), description="compiled networks; may be deleted at any time")
+    models_dir: Path = Field(Path("models"), description="folder of OK images, memory banks and calibrations")
+    heatmap_dir: Path | None = Field(None, description="folder of the heatmaps that clients request with heatmap=path")
+    cache_dir: Path = Field(Path(".cache"), description="folder of compiled networks; may be deleted at any time")
 
-    engine: Literal["embedded", "triton"] = Field("embedded", description="what computes tokens")
+    engine: Literal["embedded", "triton"] = Field("embedded", description="engine that computes tokens")
     triton_url: str = Field("localhost:8001", description="host:port of Triton's gRPC endpoint")
-    triton_timeout_s: float = Field(10.0, gt=0, le=600, description="deadline of an inspection's call to Triton")
-    triton_fit_timeout_s: float = Field(120.0, gt=0, le=3600, description="deadline of a call for one batch of a fit")
-    triton_fit_in_flight: int = Field(2, ge=1, le=64, description="batches of fits at Triton at once")
-    triton_shared_memory: Literal["auto", "on", "off"] = Field(
-        "auto", description="images and tokens by shared memory; auto where Triton's host is this one"
+    triton_timeout_s: float = Field(10.0, gt=0, le=600, description="deadline of a call to Triton for an inspection")
+    triton_fit_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="deadline of a call to Triton for one batch of a fit"
     )
-    triton_keepalive_s: float = Field(10.0, ge=1, description="between pings on an idle channel")
+    triton_fit_in_flight: int = Field(2, ge=1, le=64, description="number of fit batches that Triton processes at once")
+    triton_shared_memory: Literal["auto", "on", "off"] = Field(
+        "auto", description="exchange images and tokens by shared memory; auto: if Triton runs on this host"
+    )
+    triton_keepalive_s: float = Field(10.0, ge=1, description="interval of pings on an idle channel")
     triton_tls: bool = Field(False, description="encrypt the channel to Triton")
-    triton_ca_file: Path | None = Field(None, description="PEM certificates to trust; none takes gRPC's own")
+    triton_ca_file: Path | None = Field(None, description="PEM certificates to trust; by default those of gRPC")
     triton_token: SecretStr | None = Field(None, description="sent to Triton as `authorization: Bearer …`")
-    model_repository: Path = Field(Path("model_repository"), description="Triton model repository with the export")
-    model_name: str = Field("dinov2_vits14", pattern=r"^[A-Za-z0-9_.-]+$", description="model in the repository")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the embedded engine computes")
+    model_repository: Path = Field(
+        Path("model_repository"), description="Triton model repository with the exported model"
+    )
+    model_name: str = Field(
+        "dinov2_vits14", pattern=r"^[A-Za-z0-9_.-]+$", description="name of the model in the repository"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the embedded engine")
     precision: Literal["auto", "f32", "bf16"] = Field(
         "auto",
-        description="embedded engine on CPU; auto is bf16 where the processor has it and the export passed in it",
+        description="precision of the embedded engine on CPU; auto: bf16 if the processor and the export support it",
     )
     engine_timeout_s: float = Field(
-        30.0, gt=0, le=600, description="deadline of an inspection's call to the embedded engine, its turn included"
+        30.0,
+        gt=0,
+        le=600,
+        description="deadline of a call to the embedded engine for an inspection, including its wait",
     )
     engine_fit_timeout_s: float = Field(
         120.0, gt=0, le=3600, description="deadline of a call to the embedded engine for one batch of a fit"
     )
     search: Literal["auto", "numpy", "faiss", "faiss-gpu", "sklearn"] = Field(
-        "auto", description="nearest neighbours; auto is FAISS on a GPU that it finds, else numpy"
+        "auto", description="library for nearest neighbours; auto: FAISS if it finds a GPU, else numpy"
     )
-    threads: int = Field(0, ge=0, description="threads of the computing libraries; 0 is one a core")
+    threads: int = Field(0, ge=0, description="threads of the computing libraries; 0: one per core")
 
-    coreset_rate: float = Field(0.02, gt=0, le=1, description="share of the OK tokens kept in a memory bank")
-    seed: int = Field(0, ge=0, lt=2**32, description="of the coreset's first centre")
-    k: int = Field(1, ge=1, le=100, description="neighbours whose mean distance is a patch distance; kept by the fit")
+    coreset_rate: float = Field(0.02, gt=0, le=1, description="share of the OK tokens that a memory bank keeps")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the coreset's first centre")
+    k: int = Field(
+        1, ge=1, le=100, description="number of neighbours whose mean distance is a patch distance; stored by the fit"
+    )
     p_score: Percentile = Field(99.0, description="percentile of the anomaly map that is the score")
-    blur_sigma: float = Field(1.0, ge=0, le=20, description="of the map that regions are cut from, in pixels")
-    area_mm2_thr: float = Field(1.0, ge=0, description="smaller regions are dropped, in mm²")
-    threshold_margin: float = Field(0.0, ge=0, le=2, description="added to p99 of OK where no NG score is given")
+    blur_sigma: float = Field(
+        1.0, ge=0, le=20, description="blur of the map that regions are cut from: standard deviation in pixels"
+    )
+    area_mm2_thr: float = Field(1.0, ge=0, description="smallest area of a region, in mm²")
+    threshold_margin: float = Field(
+        0.0, ge=0, le=2, description="added to p99 of the OK scores if no NG score is given"
+    )
     roi_config: Path = Field(
         Path("Training/pcl_roi_config.json"),
-        description='manual boxes, `{"roi_id": [y1, y2, x1, x2]}`; not needed where it is absent',
+        description='file of manual boxes, `{"roi_id": [y1, y2, x1, x2]}`; optional',
     )
-    roi_config_size: int = Field(128, ge=1, le=65536, description="side of the square image that the boxes are in")
+    roi_config_size: int = Field(
+        128, ge=1, le=65536, description="side of the square image that the boxes refer to, in pixels"
+    )
     mask_min_weight: float = Field(
         0.1,
         ge=0,
@@ -100,60 +119,72 @@ class Settings(BaseSettings):
         description="spatial weight inside a manual box, or where OK maps vary least",
     )
     spatial_weights: Literal["none", "variance"] = Field(
-        "none", description="of an ROI without a manual box; variance weighs by the spread of its OK maps"
+        "none", description="for an ROI without a manual box; variance: weights by the spread of its OK maps"
     )
     heatmap: Literal["base64", "path", "none"] = Field("base64", description="how /infer returns the heatmap")
 
-    max_body_bytes: int = Field(512 * 2**20, gt=0, description="of a request")
+    max_body_bytes: int = Field(512 * 2**20, gt=0, description="limit of a request body")
     max_json_bytes: int = Field(
-        2 * 2**20, gt=0, description="of a request that carries no files, and of one text field of a form"
+        2 * 2**20, gt=0, description="limit of a request body without files, and of one text field in a form"
     )
-    max_image_bytes: int = Field(32 * 2**20, gt=0, description="of one image file")
+    max_image_bytes: int = Field(32 * 2**20, gt=0, description="limit of one image file")
     max_image_pixels: int = Field(
-        25_000_000, gt=0, le=DECODER_PIXELS, description="width × height of one image, read from its header"
+        25_000_000, gt=0, le=DECODER_PIXELS, description="limit of width × height of one image, read from its header"
     )
-    max_batch_images: int = Field(32, gt=0, description="images in one /infer_batch")
-    max_fit_images: int = Field(500, gt=0, le=1000, description="images in one /fit_ok")
-    max_roi_images: int = Field(2000, gt=0, description="OK images that one ROI may collect")
-    max_regions: int = Field(500, gt=0, description="regions in one answer, the largest; a warning counts the others")
+    max_batch_images: int = Field(32, gt=0, description="limit of images in one /infer_batch")
+    max_fit_images: int = Field(500, gt=0, le=1000, description="limit of images in one /fit_ok")
+    max_roi_images: int = Field(2000, gt=0, description="limit of OK images of one ROI")
+    max_regions: int = Field(
+        500,
+        gt=0,
+        description="limit of regions in one answer; the largest are returned, and a warning counts the others",
+    )
     max_contour_points: int = Field(
         20_000,
         ge=4,
         validate_default=True,
-        description="points of all contours in one answer; above it the longest are drawn coarser, with a warning",
+        description="limit of contour points in one answer; above it the longest are simplified, with a warning",
     )
-    max_queued_inspections: int = Field(64, gt=0, description="inspections at work or waiting before 429")
-    max_queued_fits: int = Field(4, gt=0, description="fits at work or waiting before 429")
-    max_queue_s: float = Field(5.0, gt=0, description="time that the inspections waiting will take, before 429")
+    max_queued_inspections: int = Field(
+        64, gt=0, description="limit of inspections that run or wait; more are refused with 429"
+    )
+    max_queued_fits: int = Field(4, gt=0, description="limit of fits that run or wait; more are refused with 429")
+    max_queue_s: float = Field(
+        5.0,
+        gt=0,
+        description="limit of the expected waiting time of an inspection; above it inspections are refused with 429",
+    )
     max_queued_bytes: int = Field(
-        2**30, gt=0, description="bodies of the inspections at work or waiting before 429; the same again for fits"
+        2**30,
+        gt=0,
+        description="limit of the request bodies of all inspections that run or wait; the same limit holds for fits",
     )
-    min_upload_bytes_s: int = Field(
-        65536, gt=0, description="mean rate at which a body must come in, after the first 10 s"
-    )
+    min_upload_bytes_s: int = Field(65536, gt=0, description="lowest mean rate of an upload, after the first 10 s")
     drain_s: float = Field(
-        0.0, ge=0, le=600, description="at SIGTERM, time during which /ready is 503 already and work is still admitted"
+        0.0, ge=0, le=600, description="after SIGTERM, time during which /ready is 503 and work is still accepted"
     )
     shutdown_grace_s: float = Field(
-        25.0, ge=0, le=3600, description="then, time for admitted work to end before it is cut"
+        25.0, ge=0, le=3600, description="after that, time for the accepted work to end before it is cancelled"
     )
-    fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of its ROI")
-    bank_cache_entries: int = Field(64, gt=0, description="memory banks kept loaded")
-    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="memory banks kept loaded, together")
-    networks_kept: int = Field(16, gt=0, description="student-teacher networks kept compiled, or channels to Triton's")
-    keep_versions: int = Field(5, ge=1, description="versions of a memory bank kept on disk")
+    fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of the same ROI")
+    bank_cache_entries: int = Field(64, gt=0, description="limit of loaded memory banks")
+    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="limit of the memory of all loaded banks")
+    networks_kept: int = Field(
+        16, gt=0, description="limit of compiled student-teacher networks, or of channels to those in Triton"
+    )
+    keep_versions: int = Field(5, ge=1, description="versions of a memory bank to keep on disk")
 
-    state_dir: Path = Field(Path(".state"), description="recent scores of each ROI, for drift; of this host alone")
-    drift_window: int = Field(200, ge=50, le=100_000, description="recent inspections of an ROI that drift looks at")
+    state_dir: Path = Field(Path(".state"), description="folder of recent scores for drift; for this host only")
+    drift_window: int = Field(
+        200, ge=50, le=100_000, description="recent inspections per ROI that drift is measured with"
+    )
     metrics_max_rois: int = Field(
-        100, ge=0, le=10_000, description="ROIs with metrics of their own; the rest is `other`"
+        100, ge=0, le=10_000, description="ROIs with metrics of their own; the others share the label `other`"
     )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto is console on a terminal, else json"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     otlp_endpoint: str | None = Field(
-        None, description="where traces go by OTLP over gRPC, such as http://collector:4317"
+        None, description="collector of traces by OTLP over gRPC, such as http://collector:4317"
     )
 
     @field_validator(
@@ -192,25 +223,25 @@ class Settings(BaseSettings):
     @classmethod
     def _of_a_certificate(cls, key: Path | None, info: ValidationInfo) -> Path | None:
         if (key is None) != (info.data.get("tls_cert") is None):
-            raise ValueError("GATEWAY_TLS_CERT and GATEWAY_TLS_KEY go together; one of them is not set")
+            raise ValueError("GATEWAY_TLS_CERT and GATEWAY_TLS_KEY must be set together; one is missing")
         return key
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Of other sites whose pages may call."""
+        """Other sites whose pages may send requests."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
     @property
     def model_folder(self) -> Path:
-        """Folder of the served model: numbered versions and ``config.pbtxt``."""
+        """Folder of the served model, with numbered versions and ``config.pbtxt``."""
         return self.model_repository / self.model_name
 
     def effective(self) -> dict[str, Any]:
-        """Every setting by the name of its environment variable; a secret is masked."""
+        """Return every setting by the name of its environment variable. Secrets are masked."""
         return {f"GATEWAY_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}
 
     @classmethod
     def secret_names(cls) -> set[str]:
-        """Environment variables that hold a secret."""
+        """Return the environment variables that hold a secret."""
         fields = cls.model_fields.items()
         return {f"GATEWAY_{name.upper()}" for name, field in fields if field.annotation == SecretStr | None}

@@ -1,4 +1,4 @@
-"""Worker threads that are not let go of before they end."""
+"""Worker threads whose callers wait for their end, also when cancelled."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,15 @@ _T = TypeVar("_T")
 
 
 async def in_thread(function: Callable[..., _T], *args: Any, limiter: CapacityLimiter) -> _T:
-    """Run a function in a worker thread; a caller that is cancelled leaves only once it has ended.
+    """Run a function in a worker thread. A cancelled caller waits for the end of the thread before it raises.
 
-    A thread cannot be stopped. Were its caller to leave at once, its place among the limited and the admitted would be
-    given to somebody else while it goes on.
+    A thread cannot be stopped. If its caller left at once, its place in the limiter and in the admission would be free
+    while the thread still runs.
+
+    Args:
+        function: the function to run.
+        args: its arguments.
+        limiter: limits the number of threads that run at once.
     """
     task = asyncio.ensure_future(to_thread.run_sync(function, *args, limiter=limiter))
     try:
@@ -24,5 +29,5 @@ async def in_thread(function: Callable[..., _T], *args: Any, limiter: CapacityLi
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # retrieved: nobody is left to be told
+            task.exception()  # marks the exception as retrieved; the caller is cancelled
         raise

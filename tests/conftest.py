@@ -11,6 +11,9 @@ from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# Read once, when torch is loaded, here and in processes that tests start: threads that wait for others do not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="hold the promises over their full numbers (an hour or more)")
@@ -24,8 +27,8 @@ def model_repository() -> Path:
 
 @pytest.fixture(scope="session")
 def small_model_repository() -> Path:
-    """The same network over 8 × 8 tokens: a tenth of the time, for tests that ask thousands of times."""
-    return exported("seed:0", options=("--input-size", "112"))
+    """Its first two blocks over 8 × 8 tokens: a tenth of the time, for tests where neither counts."""
+    return exported("seed:0", options=("--input-size", "112", "--layers", "0,1"))
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +47,7 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
         pytest.skip("no model to test with: it is exported here, which needs the export extra")
     # What writes Triton's configuration changes nothing in the graph.
     sources = [path for path in sorted((PROJECT / "export").glob("*.py")) if not path.name.startswith("triton_")]
-    sources.append(PROJECT / "gateway" / "networks" / "model_description.py")
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    key.update(content or weights.encode())
-    key.update(" ".join(options).encode())
-    for package in ("torch", "timm", "onnx", "onnxscript"):
-        key.update(importlib.metadata.version(package).encode())
-    repository = PROJECT / ".cache" / "test-model" / key.hexdigest()[:16]
-    repository.mkdir(parents=True, exist_ok=True)
+    repository = kept_folder("test-model", sources, content or weights.encode(), " ".join(options).encode())
     with FileLock(f"{repository}.lock"):
         if not (repository / "dinov2_vits14" / "1" / "model.json").is_file():
             # In a process of its own: torch stays out of the tests of a torch-free gateway.
@@ -61,3 +57,16 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
                 check=True,
             )
     return repository
+
+
+def kept_folder(kind: str, sources: list[Path], *given: bytes) -> Path:
+    """A folder under .cache for what these sources make of what is given, with the packages that are installed."""
+    sources = [*sources, *sorted((PROJECT / "gateway" / "networks").glob("*_description.py"))]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    for each in given:
+        key.update(each)
+    for package in ("torch", "timm", "onnx", "onnxscript"):
+        key.update(importlib.metadata.version(package).encode())
+    folder = PROJECT / ".cache" / kind / key.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,1 +1,1 @@
-"""A detector that is trained: a student network that predicts, on OK images alone, what a frozen teacher sees."""
+"""Train a detector: a student network learns from OK images to predict the maps of a frozen teacher."""

@@ -1,4 +1,4 @@
-"""A training that was interrupted, on disk: one safetensors file an epoch, whole or not there. Nothing is unpickled."""
+"""The checkpoint of a training: one safetensors file, replaced atomically after each epoch. Nothing is unpickled."""
 
 import json
 import logging
@@ -22,33 +22,33 @@ StateDict = dict[str, torch.Tensor]
 
 @dataclass
 class Progress:
-    """All that an epoch needs of those before it. Random numbers are drawn from seed and epoch: there is no state."""
+    """Everything that the next epoch needs. Random numbers depend only on seed and epoch, so they need no state."""
 
     student: StateDict
-    """On the CPU and contiguous, as all of these."""
+    """On the CPU and contiguous, as all tensors here."""
     best: StateDict
     """The student of the best epoch."""
     moments: StateDict
-    """The optimiser's, by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
+    """State of the optimiser by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
     history: list[tuple[float, float]]
-    """Loss on the training and the validation images, of each epoch."""
+    """Loss on the training and on the validation images, for each epoch."""
     seconds: float
-    """Spent on the epochs, over all runs."""
+    """Time of the epochs, over all runs."""
 
 
 def write_checkpoint(folder: Path, recipe: str, progress: Progress) -> None:
-    """Put `progress` in the place of the checkpoint before it.
+    """Replace the checkpoint.
 
     Args:
-        folder: made where it is not there.
-        recipe: what the training is made of; only the same goes on from here.
+        folder: created if it does not exist.
+        recipe: checksum of the training. Only a training with the same recipe continues from the checkpoint.
         progress: after an epoch.
 
     Raises:
-        ExportError: it cannot be written.
+        ExportError: the file cannot be written.
     """
     tensors = {
-        # A copy: the best epoch's student may be the last one's, and safetensors takes no two names for one memory.
+        # A copy: the best student may be the last one, and safetensors refuses two names for the same memory.
         f"{part}/{name}": tensor.clone()
         for part, state in _parts(progress).items()
         for name, tensor in state.items()
@@ -59,17 +59,17 @@ def write_checkpoint(folder: Path, recipe: str, progress: Progress) -> None:
 
 
 def read_checkpoint(folder: Path, recipe: str) -> Progress | None:
-    """The progress of a training of the same recipe; None where there is none, or its file is damaged."""
+    """Return the progress of a training with the same recipe, or None if there is none or its file is damaged."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             told: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
             if told["recipe"] != recipe:
                 _logger.warning(
-                    "%s is of other images or options, after epoch %d: starting over", FILE, len(told["history"])
+                    "%s belongs to other images or options, after epoch %d: starting again", FILE, len(told["history"])
                 )
                 return None
             parts: dict[str, StateDict] = {"student": {}, "best": {}, "moments": {}}
-            for key in file.keys():  # noqa: SIM118 - it is no mapping
+            for key in file.keys():  # noqa: SIM118 - not a mapping
                 part, _, name = key.partition("/")
                 parts[part][name] = file.get_tensor(key)
         return Progress(

@@ -22,10 +22,10 @@ from gateway.store.roi_key import RoiKey
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train as the command line says; each version's folder goes to stdout, what is going on to stderr.
+    """Train the connectors of the command line. Print the folder of each version to stdout, and the progress to stderr.
 
     Returns:
-        The exit status: 0 published or already there, 1 failed, 2 wrong usage, 130 interrupted.
+        The exit status: 0 published or up to date, 1 failed, 2 wrong usage, 130 interrupted.
     """
     parsed = _parser().parse_args(arguments)
     serving = options_from(parsed)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _check_publication(parsed)
         options.check()
-        # All are read before the first is trained: a missing image of the last one shows now, not in an hour.
+        # Read all images before the first training, so that a missing image shows now and not in an hour.
         read, left_out = _read(_chosen(parsed), options, skip=parsed.all)
         for each, images in read:
             try:
@@ -78,7 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: what was not said above was not published; the same command goes on", file=sys.stderr)
+        print(
+            "interrupted: only the versions printed above were published; the same command continues", file=sys.stderr
+        )
         return 130
     return 0
 
@@ -86,15 +88,15 @@ def main(arguments: Sequence[str]) -> int:
 def _read(
     chosen: Sequence[OkImages], options: StudentOptions, *, skip: bool
 ) -> tuple[list[tuple[OkImages, TrainingImages]], list[str]]:
-    """The images of each connector, and why others cannot be trained.
+    """Return the images of each connector, and the reasons why other connectors cannot be trained.
 
     Args:
-        chosen: by connector.
+        chosen: one item per connector.
         options: of the training.
-        skip: leave out what cannot be trained.
+        skip: leave out connectors that cannot be trained.
 
     Raises:
-        ExportError: of one that is not left out, or none is left.
+        ExportError: a connector cannot be trained and `skip` is false, or no connector is left.
     """
     read: list[tuple[OkImages, TrainingImages]] = []
     left_out: list[str] = []
@@ -115,7 +117,7 @@ def _read(
 
 def _check_publication(parsed: argparse.Namespace) -> None:
     if (parsed.publish is None) != (parsed.mm_per_px is None) or (parsed.publish is not None and parsed.all):
-        raise ExportError("--publish is for one connector, not --all, and goes with --mm-per-px, of its images")
+        raise ExportError("--publish needs --mm-per-px, and one connector instead of --all")
     if parsed.publish is None:
         return
     try:
@@ -127,19 +129,19 @@ def _check_publication(parsed: argparse.Namespace) -> None:
 
 
 def _publish(version: Path, images: TrainingImages, key: str, mm_per_px: float) -> None:
-    """Have the gateway's own tool do it, in a process without torch.
+    """Publish the version with the gateway's tool, in a process without torch.
 
     Raises:
-        ExportError: it did not; the model stays.
+        ExportError: the tool failed. The trained version stays.
     """
     command = [sys.executable, "-m", "artifacts", "publish-model", str(version), key, "--mm-per-px", str(mm_per_px)]
-    # The very files: in their folders may lie what is not OK. Its words go where those of the training go, since stdout
-    # is for the names of versions.
+    # Name the files, since their folders may also contain NG images. The output of the tool goes to stderr, since
+    # stdout is for the names of versions.
     files = "".join(f"{file}\n" for file in images.validation_files())
     done = subprocess.run([*command, "--images", "-"], input=files, stdout=sys.stderr, text=True, check=False)
     if done.returncode:
         raise ExportError(
-            f"{version} is trained, and not published as {key}: see above. The same command goes on from here, or "
+            f"{version} is trained, but not published as {key}: see above. Run the same command again, or "
             f"scripts/artifacts publish-model {version} {key} --mm-per-px {mm_per_px:g} --images FOLDER"
         )
 
@@ -147,18 +149,18 @@ def _publish(version: Path, images: TrainingImages, key: str, mm_per_px: float) 
 def _chosen(parsed: argparse.Namespace) -> list[OkImages]:
     if parsed.ok is not None:
         if parsed.all:
-            raise ExportError("--all trains every connector of a CSV: with --ok name the one, --connector NAME")
+            raise ExportError("--all trains every connector of a CSV. With --ok, name one with --connector NAME")
         return [read_folder(parsed.ok, parsed.connector or parsed.ok.resolve().name)]
     connectors = read_csv(parsed.csv, columns_from(parsed))
     there = ", ".join(connectors) or "none"
     if parsed.all:
         if not connectors:
-            raise ExportError(f"{parsed.csv}: no row, so no connector")
+            raise ExportError(f"{parsed.csv} has no rows, so it names no connector")
         return list(connectors.values())
     if parsed.connector is None:
-        raise ExportError(f"which connector? --connector NAME or --all; those of {parsed.csv}: {there}")
+        raise ExportError(f"name a connector with --connector NAME, or use --all. {parsed.csv} has: {there}")
     if parsed.connector not in connectors:
-        raise ExportError(f"no connector {parsed.connector!r} in {parsed.csv}; there are: {there}")
+        raise ExportError(f"{parsed.csv} has no connector {parsed.connector!r}. It has: {there}")
     return [connectors[parsed.connector]]
 
 
@@ -167,19 +169,21 @@ def _parser() -> argparse.ArgumentParser:
     training = default.training
     parser = argparse.ArgumentParser(
         prog="python -m export student-teacher",
-        description="Train a ResNet18 student on OK images of a connector to predict a frozen teacher's maps, and"
-        " export both as one graph: uint8 RGB image -> anomaly map. No image that is not OK is opened. A training that"
-        " was interrupted goes on with the same command.",
-        epilog=f"The teacher's weights may also be named by {WEIGHTS_VARIABLE} in the environment.",
+        description="Train a ResNet18 student on OK images of a connector to predict the maps of a frozen teacher, and"
+        " export both as one graph: uint8 RGB image -> anomaly map. Images with other labels are not opened. The same"
+        " command continues an interrupted training.",
+        epilog=f"The environment variable {WEIGHTS_VARIABLE} sets the default of --weights.",
     )
     source = parser.add_argument_group("images")
     where = source.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--csv", type=Path, metavar="FILE", help="columns: image path (relative to the file), connector, label"
     )
-    where.add_argument("--ok", type=Path, metavar="DIR", help="a folder of OK images")
+    where.add_argument("--ok", type=Path, metavar="DIR", help="folder of OK images")
     which = source.add_mutually_exclusive_group()
-    which.add_argument("--connector", metavar="NAME", help="the model is st_NAME (with --ok by default the folder's)")
+    which.add_argument(
+        "--connector", metavar="NAME", help="the model is named st_NAME (default with --ok: the name of the folder)"
+    )
     which.add_argument("--all", action="store_true", help="train every connector of the CSV")
     add_column_arguments(source)
     model = parser.add_argument_group("model")
@@ -187,38 +191,47 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         default=os.environ.get(WEIGHTS_VARIABLE) or default.weights,
         metavar="hub|FILE|seed:N",
-        help="the teacher's: ImageNet from the hub (default), a .safetensors or .pth file, or random ones for tests",
+        help="weights of the teacher: from the hub (default), a .safetensors or .pth file, or random for tests",
     )
     model.add_argument(
         "--layers",
         type=lambda text: tuple(text.split(",")),
         default=default.layers,
         metavar="LAYER,…",
-        help=f"of {', '.join(STAGES)} (default: {','.join(default.layers)})",
+        help=f"some of {', '.join(STAGES)} (default: {','.join(default.layers)})",
     )
-    model.add_argument("--size", type=int, default=default.size, metavar="PIXELS", help="default: %(default)s")
-    model.add_argument("--repository", type=Path, default=default.repository, metavar="DIR", help="to publish into")
-    model.add_argument("--force", action="store_true", help="train even where the newest version came of the same")
+    model.add_argument(
+        "--size", type=int, default=default.size, metavar="PIXELS", help="side of the image (default: %(default)s)"
+    )
+    model.add_argument(
+        "--repository", type=Path, default=default.repository, metavar="DIR", help="repository to publish into"
+    )
+    model.add_argument(
+        "--force", action="store_true", help="train even if the newest version has the same images and options"
+    )
     model.add_argument(
         "--publish",
         metavar="ROLE/ROI",
-        help="make it the version in use of an ROI under GATEWAY_MODELS_DIR, as scripts/artifacts publish-model does",
+        help="activate the version for an ROI under GATEWAY_MODELS_DIR, as scripts/artifacts publish-model does",
     )
-    model.add_argument("--mm-per-px", type=float, metavar="MM", help="of the OK images, for --publish")
+    model.add_argument("--mm-per-px", type=float, metavar="MM", help="scale of the OK images, for --publish")
     learning = parser.add_argument_group("training")
     numbers: tuple[tuple[str, type, float, str], ...] = (
-        ("--seed", int, training.seed, "of first weights, split, order and augmentation"),
-        ("--epochs", int, training.epochs, "at most"),
-        ("--patience", int, training.patience, "epochs without a lower validation loss after which it ends"),
-        ("--batch-size", int, training.batch_size, "images"),
-        ("--learning-rate", float, training.learning_rate, "at the start"),
-        ("--validation-share", float, training.validation_share, "of the OK images, held back"),
-        ("--train-threads", int, training.threads, "on a CPU; 0 is one a core"),
+        ("--seed", int, training.seed, "seed of the first weights, the split, the order and the changes of images"),
+        ("--epochs", int, training.epochs, "most epochs"),
+        ("--patience", int, training.patience, "epochs without a lower validation loss before the training ends"),
+        ("--batch-size", int, training.batch_size, "images per batch"),
+        ("--learning-rate", float, training.learning_rate, "learning rate at the start"),
+        ("--validation-share", float, training.validation_share, "share of the OK images for validation"),
+        ("--train-threads", int, training.threads, "threads on a CPU; 0 means one per core"),
     )
     for name, kind, number, text in numbers:
         learning.add_argument(name, type=kind, default=number, metavar="N", help=f"{text} (default: %(default)s)")
     learning.add_argument(
-        "--train-on", choices=("auto", "cpu", "cuda"), default=training.device, help="default: CUDA where it is"
+        "--train-on",
+        choices=("auto", "cpu", "cuda"),
+        default=training.device,
+        help="device of the training (default: CUDA if available)",
     )
     add_arguments(parser, required=False)
     return parser

@@ -1,6 +1,6 @@
-"""Which images a student learns: the OK ones of a connector, by the labels of a CSV or by their folder. No torch here.
+"""Find and read the OK images of a connector, by the labels of a CSV or from a folder. This module imports no torch.
 
-Of an image that is not OK, nothing but its label is read: its file is never opened.
+The file of an image with another label is never opened.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.images.decoding import Limits, decode, read_header, to_model_input
 
 SMALLEST_OK = 10
-"""Fewer images give no validation that a threshold could rest on."""
+"""With fewer images, the validation is too small for a threshold."""
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 _LIMITS = Limits(max_bytes=2**28, max_pixels=10**8)
@@ -26,43 +26,43 @@ _LIMITS = Limits(max_bytes=2**28, max_pixels=10**8)
 
 @dataclass(frozen=True)
 class OkImages:
-    """Files of one connector."""
+    """The files of one connector."""
 
     connector: str
     paths: Sequence[Path]
     unused: Mapping[str, int]
-    """Rows that are not OK, by label."""
+    """Number of rows with another label than OK, by label."""
     where: str
-    """They were named in, for messages."""
+    """The source of the files, for messages."""
     problem: str | None = None
-    """Why they cannot be used."""
+    """Why the files cannot be used, or None."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Images ready to learn, each content once, in the order of their checksums."""
+    """Decoded images for a training, without duplicates, in the order of their checksums."""
 
     train: NDArray[np.uint8]
     """[T, S, S, 3] RGB."""
     validation: NDArray[np.uint8]
     """[V, S, S, 3] RGB."""
     files: Mapping[str, Path]
-    """By SHA-256; the first of several with the same content."""
+    """Paths by SHA-256 of the file. Of several files with the same content, the first."""
     train_sha256: Sequence[str]
     validation_sha256: Sequence[str]
     n_duplicates: int
-    """Files whose content was there already."""
+    """Number of files with the content of another file."""
 
     def validation_files(self) -> list[Path]:
-        """In the order of `validation`."""
+        """Return the paths of the validation images, in the order of `validation`."""
         return [self.files[sha256] for sha256 in self.validation_sha256]
 
 
 def read_folder(folder: Path, connector: str) -> OkImages:
-    """All images of a folder, which are taken for OK.
+    """Return all images of a folder as OK images.
 
     Raises:
-        ExportError: it is no folder.
+        ExportError: the path is not a folder.
     """
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder of OK images")
@@ -71,15 +71,15 @@ def read_folder(folder: Path, connector: str) -> OkImages:
 
 
 def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
-    """The OK images of each connector of a CSV, by connector.
+    """Return the OK images of each connector of a CSV, by connector.
 
     Args:
         file: see `read_labelled`.
-        columns: what its columns are called.
+        columns: the names of its columns.
 
     Raises:
-        ExportError: unreadable, a column is missing, or a row has no connector. What is wrong with one connector, such
-            as an image that is OK in one row and not in another, is its `problem`.
+        ExportError: the file cannot be read, a column is missing, or a row has no connector. An error of one connector,
+            such as an image with two labels, is its `problem`.
     """
     try:
         rows = read_labelled(file, columns)
@@ -103,19 +103,19 @@ def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
 
 
 def load(images: OkImages, size: int, seed: int, validation_share: float) -> TrainingImages:
-    """Read, decode and split the images, as the gateway would hand them to the network.
+    """Read, decode and split the images, in the form in which the gateway passes them to the network.
 
-    The same content counts once, so that none is on both sides of the split; and it is the checksums in their order
-    that are split, so that neither names nor the order of rows change what is learned.
+    Duplicates count once, so that no content is on both sides of the split. The split goes by the sorted checksums, so
+    that neither names nor the order of rows change the training.
 
     Args:
-        images: whose.
+        images: of one connector.
         size: S.
         seed: of the split.
-        validation_share: of the distinct images; at least one goes to each side.
+        validation_share: share of the distinct images for validation. Each side gets at least one.
 
     Raises:
-        ExportError: an image cannot be read, there are too few, or they have a `problem`.
+        ExportError: an image cannot be read, there are too few images, or they have a `problem`.
     """
     if images.problem is not None:
         raise ExportError(images.problem)
@@ -135,7 +135,7 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
     if len(pixels) < SMALLEST_OK:
         raise ExportError(
             f"{images.where}: {len(pixels)} different OK images; at least {SMALLEST_OK} are needed"
-            " (some are held back to set quantiles and thresholds)"
+            " (some of them set quantiles and thresholds)"
         )
     ordered = sorted(pixels)
     held_back = min(max(1, round(validation_share * len(ordered))), len(ordered) - 1)

@@ -1,4 +1,4 @@
-"""Compares what the runtimes make of the exported graph with what torch computes, on images of the part."""
+"""Compare the maps of each runtime with those of torch, on images of the part."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +14,12 @@ from export.student_teacher.graph import StudentTeacherGraph
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
 from gateway.networks.student_description import MapParity, StudentDescription
 
-# A map's unit is what parts the 90th from the 99.5th percentile of OK pixels. In f32 a thousandth of it is far below
-# what any threshold is set by; what falls short computes something else. In bf16 a tenth is still small beside the
-# spread of OK images, which thresholds must leave room for.
+# The unit of a map is the difference between the 90th and the 99.5th percentile of OK pixels. In f32 a thousandth of it
+# is far below any threshold, so a runtime beyond it computes something else. In bf16 a tenth is still small compared
+# with the spread of OK images, which thresholds allow for.
 TOLERANCE: Mapping[Precision, float] = {"f32": 1e-3, "bf16": 0.1}
 
-_BATCHES = (1, 4)  # both of the shapes that the embedded engine compiles
+_BATCHES = (1, 4)  # the shapes that the embedded engine compiles
 _logger = logging.getLogger(__name__)
 
 
@@ -31,18 +31,19 @@ def check_parity(
     Args:
         folder: holds the exported graph.
         description: of that graph.
-        graph: what was exported.
-        ok_images: uint8 [I, S, S, 3] of the validation: maps near 0. Others, unlike the part, give large values.
+        graph: the torch module of the export.
+        ok_images: uint8 [I, S, S, 3], of the validation. Their maps are near 0. The function adds images that are
+            unlike the part, which give large values.
 
     Returns:
-        By runtime and precision, such as ``openvino-f32``, each once.
+        The result of each runtime and precision, by names such as ``openvino-f32``.
     """
     unlike = camera_images(sum(_BATCHES), description.input_size)
     batches = [batch for images in (ok_images[: sum(_BATCHES)], unlike) for batch in _batches(images)]
     with torch.inference_mode():
         expected = np.concatenate([graph(torch.from_numpy(batch)).numpy() for batch in batches])
     parity = {}
-    _logger.info("parity: %-20s %-14s %-14s %s", "runtime", "largest error", "of a score", "allowed")
+    _logger.info("parity: %-20s %-14s %-14s %s", "runtime", "largest error", "score error", "allowed")
     for precision, load in _networks(folder, description):
         network = load()
         found = compare_maps(np.concatenate([network.run(b) for b in batches]), expected, TOLERANCE[precision])

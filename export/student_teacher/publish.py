@@ -1,4 +1,4 @@
-"""Trains a student and writes it as the next version of its model: the whole of it appears at once, or nothing does."""
+"""Train a student and publish it as the next version of its model. A version appears complete or not at all."""
 
 import hashlib
 import importlib.metadata
@@ -47,11 +47,11 @@ from gateway.networks.student_description import (
 OUTPUT = "map"
 DEFAULT_LAYERS = ("layer2", "layer3", "layer4")
 DEFAULT_SIZE = 128
-# Of EfficientAD's map normalisation.
+# The quantiles of EfficientAD's map normalisation.
 QUANTILES = (0.9, 0.995)
-# What was trained before a change of this is not gone on with, nor taken for the same.
+# A change of this number invalidates older checkpoints and recipes.
 _RECIPE = 1
-# Not `.tmp-…`: what a died export left under that name is removed, and this is what a training goes on from.
+# Not `.tmp-…`, since folders of that name are removed after a killed export, and a training continues from this one.
 _CHECKPOINT = ".training"
 
 _logger = logging.getLogger(__name__)
@@ -59,23 +59,23 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudentOptions:
-    """What to train and where to."""
+    """What to train, and the repository to publish into."""
 
     weights: str = HUB
-    """The teacher's: ``hub``, ``seed:N`` or a ``.safetensors`` or ``.pth`` file."""
+    """Weights of the teacher: ``hub``, ``seed:N``, or a ``.safetensors`` or ``.pth`` file."""
     repository: Path = DEFAULT_REPOSITORY
     size: int = DEFAULT_SIZE
     """Side of the square image in pixels."""
     layers: tuple[str, ...] = DEFAULT_LAYERS
     training: TrainingOptions = field(default_factory=TrainingOptions)
     force: bool = False
-    """Train and publish even where the newest version came of the same recipe."""
+    """Train and publish even if the newest version has the same recipe."""
 
     def check(self) -> None:
-        """Refuse what cannot be trained.
+        """Check the options.
 
         Raises:
-            ExportError: an option out of range.
+            ExportError: an option is out of range.
         """
         check_size(self.size)
         check_layers(self.layers)
@@ -84,10 +84,10 @@ class StudentOptions:
 
 
 def model_name(connector: str) -> str:
-    """The model's folder in the repository.
+    """Return the name of the model's folder in the repository.
 
     Raises:
-        ExportError: the connector's name cannot be part of one.
+        ExportError: the name of the connector cannot be part of the name of a folder.
     """
     name = f"st_{connector}"
     try:
@@ -98,20 +98,20 @@ def model_name(connector: str) -> str:
 
 
 def publish_student(options: StudentOptions, connector: str, images: TrainingImages, unused: dict[str, int]) -> Path:
-    """Train a student for a connector, as the next version of ``st_<connector>``; a training that was cut off goes on.
+    """Train a student for a connector, as the next version of ``st_<connector>``. Continue an interrupted training.
 
     Args:
         options: what to train.
-        connector: whose images these are.
-        images: OK ones, as `dataset.load` gives them.
-        unused: what else there was of this connector, by label; it is recorded.
+        connector: its name.
+        images: OK images, from `dataset.load`.
+        unused: number of the connector's other rows by label, for the record.
 
     Returns:
-        The version's folder; that of the newest version where it came of the same recipe.
+        The folder of the version, or that of the newest version if it has the same recipe.
 
     Raises:
-        ExportError: the options are not possible, weights cannot be had, an f32 runtime disagrees with torch, or the
-            repository cannot be written. Nothing is left behind but the checkpoint of the training.
+        ExportError: an option is invalid, the weights are unavailable, an f32 runtime disagrees with torch, or the
+            repository cannot be written. Only the checkpoint of the training is left then.
     """
     options.check()
     name = model_name(connector)
@@ -123,7 +123,11 @@ def publish_student(options: StudentOptions, connector: str, images: TrainingIma
         with locked(model_folder):
             same = None if options.force else _newest_if_same(model_folder, recipe)
             if same is not None:
-                _logger.info("%s: version %s came of the same: nothing to train (--force to do it)", name, same.name)
+                _logger.info(
+                    "%s: version %s has the same images and options: nothing to train (--force trains again)",
+                    name,
+                    same.name,
+                )
                 return same
             graph = StudentTeacherGraph(teacher, new_student(options.layers, options.training.seed), options.size)
             trained = train(
@@ -194,19 +198,19 @@ def _write_version(
 
 
 def _set_units(graph: StudentTeacherGraph, images: NDArray[np.uint8]) -> list[tuple[float, float]]:
-    """Give each layer of `graph` its unit, and return the two quantiles that it is made of."""
+    """Set the unit of each layer of `graph`. Return the two quantiles of each."""
     found = []
     for layer, maps in zip(graph.layers, layer_maps(graph, images), strict=True):
         low, high = (float(each) for each in np.quantile(maps.astype(np.float64), QUANTILES))
         if not high > low:
-            raise ExportError(f"the maps of {layer} are the same on all OK images: is anything to be seen there?")
+            raise ExportError(f"the maps of {layer} are constant on all OK images: check that the images show a part")
         found.append((low, high))
     graph.set_units([high - low for low, high in found])
     return found
 
 
 def _recipe(options: StudentOptions, weights: Weights, images: TrainingImages) -> str:
-    """SHA-256 over all that the weights of the student depend on."""
+    """Return the SHA-256 over everything that the weights of the student depend on."""
     told = {
         "recipe": _RECIPE,
         "images": _images_sha256(images),
@@ -249,7 +253,7 @@ def _training_record(
 
 
 def _told(training: TrainingOptions) -> dict[str, Any]:
-    """The options that change what is learned: not where it runs, which is recorded as it was resolved."""
+    """Return the options that change the result. The actual device and threads are recorded separately."""
     return {key: value for key, value in asdict(training).items() if key not in ("device", "threads")}
 
 
@@ -286,7 +290,7 @@ def _newest_if_same(model_folder: Path, recipe: str) -> Path | None:
     except (DescriptionError, OSError):
         is_whole = False
     if not is_whole:
-        _logger.warning("%s came of the same and is damaged: training it anew", newest)
+        _logger.warning("%s has the same images and options, but it is damaged: training it again", newest)
     return newest if is_whole else None
 
 
@@ -300,4 +304,7 @@ def _refuse_disagreement(parity: dict[str, MapParity]) -> None:
             " and openvino, and that the weights are finite"
         )
     for runtime in failed:
-        _logger.warning("%s is too far from torch for this model: it is recorded, and serving uses f32", runtime)
+        _logger.warning(
+            "%s is too far from torch for this model: the description records it, and the model is served in f32",
+            runtime,
+        )

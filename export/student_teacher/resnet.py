@@ -1,4 +1,4 @@
-"""ResNet18 (He et al., "Deep Residual Learning for Image Recognition", 2016) from timm, as far as it is needed."""
+"""The first stages of ResNet18 (He et al., "Deep Residual Learning for Image Recognition", 2016) from timm."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from export.weights import Checkpoint, StateDict, Weights, read_weights, some
 
 declare_missing_ops()
 
-import timm  # noqa: E402 - only after the operators that its import of torchvision asks for
+import timm  # noqa: E402 - after the operators that its import of torchvision needs
 
 # torchvision's IMAGENET1K_V1.
 TIMM_ID = "resnet18.tv_in1k"
@@ -25,24 +25,26 @@ STRIDE = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 
 
 def check_layers(layers: Sequence[str]) -> None:
-    """Refuse what are not stages of the network, each once and rising.
+    """Check that `layers` are stages of the network, each once and in order.
 
     Raises:
         ExportError: they are not.
     """
     if not layers or list(layers) != [stage for stage in STAGES if stage in layers]:
-        raise ExportError(f"layers {','.join(layers) or '(none)'}: give some of {', '.join(STAGES)}, each once, rising")
+        raise ExportError(
+            f"layers {','.join(layers) or '(none)'}: give some of {', '.join(STAGES)}, each once, in this order"
+        )
 
 
 class ResNet18(nn.Module):
     """Pixels float32 [B, 3, S, S], ImageNet-normalised -> the maps [B, C, S/s, S/s] of some stages.
 
-    They are taken before the last ReLU of their stage: a student must be able to give what a normalised map holds,
-    which is negative every second time, and rectified maps are mostly zeros with rare large values.
+    The maps are those before the last ReLU of their stage. About half of the values of a normalised map are negative,
+    and a student must be able to predict them. Maps after the ReLU are mostly zeros with rare large values.
     """
 
     def __init__(self, layers: Sequence[str]) -> None:
-        """Build it with timm's initial weights, of torch's global generator; stages above the last one are not built.
+        """Build the network with timm's initial weights, from torch's global generator, up to the last of `layers`.
 
         Raises:
             ExportError: `layers` are not stages.
@@ -59,7 +61,7 @@ class ResNet18(nn.Module):
             getattr(self, stage)[-1].act2 = nn.Identity()
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """One map a stage, in the order of `layers`."""
+        """Return one map per stage, in the order of `layers`."""
         x = self.maxpool(self.act1(self.bn1(self.conv1(pixels))))
         maps = []
         for stage in self.stages:
@@ -71,15 +73,15 @@ class ResNet18(nn.Module):
 
 
 def load_teacher(weights: str, layers: Sequence[str]) -> tuple[ResNet18, Weights]:
-    """The frozen teacher, and the weights that it has.
+    """Return the frozen teacher and its weights.
 
     Args:
         weights: ``hub`` for torchvision's ImageNet weights, ``seed:N`` for random ones, else a ``.safetensors`` or
-            ``.pth`` file under timm's key names, which are torchvision's. It may hold more than is needed.
-        layers: whose maps it gives.
+            ``.pth`` file with timm's key names, which are those of torchvision. Other tensors in it are ignored.
+        layers: the stages whose maps it returns.
 
     Raises:
-        ExportError: they cannot be had, are not of a ResNet18, or end below the last of `layers`.
+        ExportError: the weights are unavailable, belong to another model, or end before the last of `layers`.
     """
     check_layers(layers)
     found = read_weights(weights, CHECKPOINT, _from_seed)
@@ -90,7 +92,7 @@ def load_teacher(weights: str, layers: Sequence[str]) -> tuple[ResNet18, Weights
         there = [stage for stage in STAGES if any(key.startswith(f"{stage}.") for key in found.state)]
         raise ExportError(
             f"{found.source.detail} has no {absent[0]}: it ends with {there[-1] if there else 'conv1'}."
-            f" Ask for layers that it has (--layers {','.join(there) or '…'} or some of them), or name whole weights"
+            f" Use layers that it has (--layers {','.join(there) or '…'} or some of them), or name complete weights"
         )
     _check_fit(found.state, expected)
     teacher.load_state_dict({key: found.state[key] for key in expected}, strict=True)
@@ -99,14 +101,14 @@ def load_teacher(weights: str, layers: Sequence[str]) -> tuple[ResNet18, Weights
 
 
 def new_student(layers: Sequence[str], seed: int) -> ResNet18:
-    """The same network with fresh weights: the same ones for a seed, whatever else draws random numbers."""
+    """Return a student with fresh weights. They depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ResNet18(layers)
 
 
 def pixel_statistics() -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, in RGB order on a scale of 0 to 1, that the teacher was trained with."""
+    """Return the mean and the standard deviation of the teacher's training, in RGB order on a scale of 0 to 1."""
     config = timm.get_pretrained_cfg(TIMM_ID)
     assert config is not None
     return config.mean, config.std
@@ -123,9 +125,9 @@ def _check_fit(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.T
 
 
 def _from_seed(seed: int) -> StateDict:
-    """Random weights of the whole network under which every stage still speaks of the image.
+    """Return random weights with which the maps of every stage depend on the image.
 
-    Convolutions keep the variance of what goes in; NumPy's generator gives the same values everywhere.
+    Convolutions keep the variance of their input. NumPy's generator gives the same values on every machine.
     """
     generator = np.random.default_rng(seed)
     state = {}
@@ -140,7 +142,7 @@ def _from_seed(seed: int) -> StateDict:
             values = np.ones_like(values)
         elif name == "weight":
             values = 1 + 0.1 * values
-        else:  # biases, running means; the count of batches is of no use
+        else:  # biases, running means, and the count of batches, which is unused
             values = 0.1 * values
         state[key] = torch.from_numpy(np.asarray(values, np.float32))
     return state

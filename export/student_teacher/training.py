@@ -1,4 +1,4 @@
-"""Trains a student on OK images alone; the same seed and images give the same weights on one machine, bit for bit."""
+"""Train a student on OK images. On one machine, the same seed and images give the same weights, bit for bit."""
 
 import logging
 import os
@@ -28,34 +28,34 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a student learns. All of it, but where it runs, belongs to what makes two trainings the same."""
+    """How a student is trained. All options except device and threads are part of the recipe."""
 
     seed: int = 0
-    """Of the student's first weights, the split, the order of images and their changes."""
+    """Seed of the student's first weights, the split, the order of images and their changes."""
     epochs: int = 120
-    """At most; also the length of the learning rate's descent."""
+    """Most epochs. The learning rate falls over this number of epochs."""
     patience: int = 20
-    """Epochs without a lower validation loss after which it ends."""
+    """Epochs without a lower validation loss before the training ends."""
     batch_size: int = 8
     learning_rate: float = 1e-3
-    """Of Adam at the start; it falls along a cosine to nothing."""
+    """Learning rate of Adam at the start. It falls to 0 along a cosine."""
     weight_decay: float = 1e-5
     hard_quantile: float = 0.999
-    """Squared differences from this quantile of each image's on are learned, as in EfficientAD."""
+    """The student learns only squared differences above this quantile of each image, as in EfficientAD."""
     hardening: float = 0.5
-    """Share of the epochs over which the quantile rises from 0. The paper takes 70 000 steps from the first to the last
-    at 0.999; in the hundreds of a training here, so few differences teach a new student next to nothing of the rest."""
+    """Share of the epochs over which the quantile rises from 0. The paper uses 0.999 for all of its 70 000 steps. A
+    training here has some hundred steps, in which so few differences teach a new student almost nothing."""
     validation_share: float = 0.2
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: Device = "auto"
     threads: int = 0
-    """On a CPU; 0 is one a core. Another number may round otherwise."""
+    """Threads on a CPU. 0 means one per core. Another number may change the rounding."""
 
     def check(self) -> None:
-        """Refuse what cannot be trained with.
+        """Check the options.
 
         Raises:
-            ExportError: an option out of range.
+            ExportError: an option is out of range.
         """
         limits = {
             "seed": (self.seed, 0, 2**31 - 1),
@@ -70,42 +70,42 @@ class TrainingOptions:
         }
         for name, (value, least, most) in limits.items():
             if not least <= value <= most:
-                raise ExportError(f"{name} {value}: must lie between {least} and {most}")
+                raise ExportError(f"{name} {value}: must be between {least} and {most}")
 
     def quantile_at(self, epoch: int) -> float:
-        """Of an epoch, counted from 0: the share that is learned falls from all by the same factor each time."""
+        """Return the quantile of an epoch, counted from 0. The learned share falls by a constant factor each epoch."""
         done = min(1.0, epoch / (self.hardening * self.epochs)) if self.hardening else 1.0
         return float(1 - (1 - self.hard_quantile) ** done)
 
     def resolved_device(self) -> Literal["cpu", "cuda"]:
-        """Where it runs.
+        """Return the actual device.
 
         Raises:
-            ExportError: CUDA was asked for and is not there.
+            ExportError: the option is ``cuda`` and CUDA is unavailable.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ExportError("no CUDA device is here, or this torch is built without CUDA: --train-on cpu")
+            raise ExportError("this machine has no CUDA device, or this torch has no CUDA: use --train-on cpu")
         return "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
 
     def resolved_threads(self) -> int:
-        """How many it computes with on a CPU."""
+        """Return the actual number of threads on a CPU."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to."""
+    """The result of a training."""
 
     history: list[tuple[float, float]]
     best_epoch: int
     """Counted from 1."""
     seconds: float
-    """Spent on the epochs, over all runs where it was interrupted."""
+    """Time of the epochs, over all runs of an interrupted training."""
 
 
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
-    """Within, torch computes the same each time, or says that it cannot."""
+    """Make torch deterministic inside the block. torch raises where an operator cannot be."""
     before = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.backends.cudnn.benchmark)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True)
@@ -128,18 +128,19 @@ def train(
     folder: Path,
     name: str,
 ) -> Trained:
-    """Train the student of `graph` in place, from the checkpoint in `folder` on where that is of the same recipe.
+    """Train the student of `graph` in place. Continue from the checkpoint in `folder` if it has the same recipe.
 
     Args:
-        graph: with a fresh student; its channel statistics are set from the training images. It ends on the CPU.
-        images: to learn and to stop by.
-        options: how.
-        recipe: stands for all that the result depends on.
+        graph: with a fresh student. Its channel statistics are set from the training images. It is on the CPU
+            afterwards.
+        images: for training and validation.
+        options: of the training.
+        recipe: checksum of everything that the result depends on.
         folder: of the checkpoint.
         name: shown with the progress.
 
     Raises:
-        ExportError: an option out of range, no CUDA where it was asked for, or a loss that is not a number.
+        ExportError: an option is out of range, CUDA is unavailable, or the loss is not a number.
     """
     options.check()
     device = options.resolved_device()
@@ -154,7 +155,7 @@ def train(
         if progress is None:
             progress = Progress(_copy(graph.student.state_dict()), {}, {}, [], 0.0)
         else:
-            _logger.info("%s: going on after epoch %d", name, len(progress.history))
+            _logger.info("%s: continuing after epoch %d", name, len(progress.history))
             graph.student.load_state_dict(progress.student)
             _restore(optimiser, graph, progress.moments)
         _run_epochs(graph, images, options, optimiser, progress, recipe, folder, name)
@@ -210,22 +211,22 @@ def _run_epochs(
 
 
 def hard_feature_loss(graph: StudentTeacherGraph, images: torch.Tensor, quantile: float) -> torch.Tensor:
-    """Mean, over layers and images, of the squared differences from their `quantile` on (EfficientAD, section 3.2).
+    """Return the mean, over layers and images, of the squared differences above a quantile (EfficientAD, section 3.2).
 
     Args:
-        graph: whose student is to learn.
+        graph: contains the student.
         images: float32 [B, S, S, 3] RGB, 0 to 255.
-        quantile: of the differences of one image and layer, 0 to 1; the paper takes 0.999.
+        quantile: of the differences of one image and layer, 0 to 1. The paper uses 0.999.
 
     Returns:
-        A number.
+        A scalar.
     """
     pixels = graph.pixels(images).contiguous(memory_format=torch.channels_last)
     losses = []
     for squared in graph.squared_differences(pixels):
         flat = squared.flatten(1)
         hardest = max(1, round((1 - quantile) * flat.shape[1]))
-        # As a mask, since the gradient of a selection by index is not deterministic on every device.
+        # A mask, since the gradient of a selection by index is not deterministic on every device.
         threshold = flat.detach().topk(hardest, dim=1).values[:, -1:]
         is_hard = (flat >= threshold).float()
         losses.append(((flat * is_hard).sum(dim=1) / is_hard.sum(dim=1)).mean())
@@ -235,7 +236,7 @@ def hard_feature_loss(graph: StudentTeacherGraph, images: torch.Tensor, quantile
 def channel_statistics(
     graph: StudentTeacherGraph, images: NDArray[np.uint8]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Mean and standard deviation [C] of each channel of the teacher's maps, over all places of all images."""
+    """Return the mean and the standard deviation [C] of each channel of the teacher's maps, over all images."""
     count = [0] * len(graph.layers)
     sums = [torch.zeros((), dtype=torch.float64)] * len(graph.layers)
     squares = list(sums)
@@ -252,7 +253,7 @@ def channel_statistics(
 
 
 def layer_maps(graph: StudentTeacherGraph, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Each layer's map [I, S, S] of the images, not yet in units of its quantiles."""
+    """Return the map of each layer, float32 [I, S, S], before the division by its unit."""
     with torch.inference_mode():
         found = [graph.layer_maps(graph.pixels(batch)) for batch in _batches(graph, images)]
     return [np.concatenate([maps[i].cpu().numpy() for maps in found]) for i in range(len(graph.layers))]
@@ -267,7 +268,7 @@ def _validation_loss(graph: StudentTeacherGraph, images: NDArray[np.uint8], quan
 
 
 def _augmented_batches(images: NDArray[np.uint8], options: TrainingOptions, epoch: int) -> Iterator[torch.Tensor]:
-    """Batches of nearly one size: a single image at the end would have no batch statistics worth the name."""
+    """Yield batches of almost equal size, since a single image at the end has no useful batch statistics."""
     order = np.random.default_rng([options.seed, epoch]).permutation(len(images))
     for part in np.array_split(order, -(-len(images) // options.batch_size)):
         changed = [
@@ -283,7 +284,7 @@ def _batches(graph: StudentTeacherGraph, images: NDArray[np.uint8]) -> Iterator[
 
 
 def _best_epoch(history: list[tuple[float, float]]) -> int:
-    """Counted from 1; 0 before the first."""
+    """Return the best epoch, counted from 1, or 0 before the first."""
     return min(range(len(history)), key=lambda i: history[i][1]) + 1 if history else 0
 
 

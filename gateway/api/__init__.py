@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: routes, schemas, access, limits. No arithmetic and no files."""
+"""HTTP in, HTTP out: routes, schemas, access control, limits. No arithmetic and no files."""

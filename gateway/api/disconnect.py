@@ -1,4 +1,4 @@
-"""Work that ends when nobody waits for its answer any more."""
+"""Work that is cancelled when its client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,10 +11,10 @@ _T = TypeVar("_T")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Await `work`; cancel it, and with it its call to the engine, when the client goes away.
+    """Await `work`. When the client disconnects, cancel it together with its call to the engine.
 
     Raises:
-        ClientDisconnect: it went away.
+        ClientDisconnect: the client disconnected.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))

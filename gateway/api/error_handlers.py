@@ -1,4 +1,7 @@
-"""Every failure to its envelope: domain errors, validation, HTTP. What nobody foresaw: see `RequestIdMiddleware`."""
+"""Turn every failure into the error envelope: domain errors, validation errors and HTTP errors.
+
+Unexpected exceptions are answered by `RequestIdMiddleware`.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -17,30 +20,31 @@ log = logging.getLogger(__name__)
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every failure with the one envelope."""
-    app.add_exception_handler(GatewayError, _domain)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    """Answer every failure of an application with the error envelope."""
+    app.add_exception_handler(GatewayError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
 
 
-async def _domain(request: Request, error: Exception) -> Response:
+async def _domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     if error.status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error.message)
     return error_response(error)
 
 
-async def _validation(request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first, *more = error.errors()
-    message = _said(first)
+    message = _message(first)
     if more:
         message += f" (and {len(more)} more: {', '.join(_field(e['loc']) for e in more[:5])})"
     return error_response(InvalidRequestError(message))
 
 
-def _said(problem: dict[str, Any]) -> str:
+def _message(problem: dict[str, Any]) -> str:
+    """Return the message of one validation problem, with the field and the value."""
     field = _field(problem["loc"])
     if problem["type"] == "missing":
         return f"{field}: this field is missing"
@@ -49,9 +53,9 @@ def _said(problem: dict[str, Any]) -> str:
     if problem["type"] == "model_attributes_type" and field == "body":
         return "the body is not a JSON object of Content-Type application/json"
     text = problem["msg"].removeprefix("Value error, ")
-    seen = problem.get("input")
-    if isinstance(seen, str | int | float | bool | list | dict) or seen is None:
-        shown = repr(seen)
+    value = problem.get("input")
+    if isinstance(value, str | int | float | bool | list | dict) or value is None:
+        shown = repr(value)
         return f"{field}: {shown if len(shown) <= 80 else shown[:80] + '…'}: {text}"
     return f"{field}: {text}"
 
@@ -61,21 +65,21 @@ def _field(location: Sequence[Any]) -> str:
     return ".".join(names) or "body"
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, GatewayError):  # raised while FastAPI read the body
         return error_response(error.__cause__)
-    if isinstance(error.__cause__, OSError):  # large files of a form wait there for the rest of it
+    if isinstance(error.__cause__, OSError):  # Starlette writes large files of a form to a temporary folder
         reason = error.__cause__.strerror or error.__cause__
-        log.error("a body cannot be kept: %s", reason)
-        hint = "Free space in the folder for temporary files, TMPDIR, on the gateway's host; then send it again."
-        return error_response(StorageFullError(f"the body cannot be kept while it comes in: {reason}", hint))
+        log.error("a body cannot be stored: %s", reason)
+        hint = "Free space in the folder for temporary files (TMPDIR) on the gateway's host, then send it again."
+        return error_response(StorageFullError(f"the body cannot be stored while it arrives: {reason}", hint))
     if error.status_code == 404:
         body = envelope("not_found", f"{_path(request)}: no such path", "GET /docs lists the endpoints.")
     elif error.status_code == 405:
         body = envelope("method_not_allowed", f"{request.method[:20]} {_path(request)}", "GET /docs lists the methods.")
     elif error.status_code < 500:
-        # Starlette counts parts before a route can: more files, or longer fields, than any form may have.
+        # Starlette counts the parts of a form before a route sees it.
         too_large = ("Too many files", "Part exceeded", "Field exceeded")
         kind = TooLargeError if str(error.detail).startswith(too_large) else InvalidRequestError
         return error_response(kind(f"the body cannot be read: {error.detail}"))
@@ -90,6 +94,6 @@ def _path(request: Request) -> str:
     return path if len(path) <= 200 else f"{path[:200]}… ({len(path)} characters)"
 
 
-async def _gone(request: Request, error: Exception) -> Response:
+async def _client_gone(request: Request, error: Exception) -> Response:
     tell(code="client_gone")
-    return Response(status_code=499)  # for the access log: nobody reads it
+    return Response(status_code=499)  # only for the access log: the client does not read it

@@ -1,4 +1,4 @@
-"""Types of request fields, with messages that a GUI developer can act on."""
+"""Types of request fields. Their messages say what a client developer has to change."""
 
 import base64
 import math
@@ -18,41 +18,41 @@ _MIME_WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
 
 
 def _decimal(value: Any) -> Any:
-    """Refuse what a locale may do to a number before pydantic says something less helpful."""
+    """Refuse numbers in a local notation, with a clearer message than pydantic's."""
     if isinstance(value, bool):
-        raise ValueError("a number was expected")
+        raise ValueError("expected a number")
     if isinstance(value, str):
         text = value.strip()
         if "," in text:
             raise ValueError("use a point as the decimal separator, as in 0.2, and no thousands separator")
-        if _NUMBER.fullmatch(text) is None:  # float() takes more, such as 1_0
-            raise ValueError("a number was expected, such as 0.2")
+        if _NUMBER.fullmatch(text) is None:  # float() also accepts 1_0
+            raise ValueError("expected a number, such as 0.2")
         value = float(text)
     if isinstance(value, int | float) and not _is_finite(value):
-        raise ValueError("a finite number was expected")
+        raise ValueError("expected a finite number")
     return value
 
 
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer of JSON may be beyond any float
+    except OverflowError:  # a JSON integer may exceed every float
         return False
 
 
 def _file(value: Any) -> Any:
-    """Say what a part without a file name lacks, and keep of a file name what can be shown."""
+    """Refuse a text field where a file is expected, and replace a file name by its readable form."""
     if isinstance(value, list):
-        return [_file(one) for one in value]
+        return [_file(each) for each in value]
     if isinstance(value, str):
-        raise ValueError("a file was expected, but the part has no file name, so it is a text field")
+        raise ValueError("expected a file, but the part has no file name, so it is a text field")
     if isinstance(value, Uploaded) and value.filename:
-        value.filename = _shown(value.filename)
+        value.filename = _readable(value.filename)
     return value
 
 
-def _shown(file_name: str) -> str:
-    """A name as its owner knows it: .NET sends one beyond ASCII as a MIME word (RFC 2047)."""
+def _readable(file_name: str) -> str:
+    """Return a file name in readable form. .NET sends a non-ASCII name as a MIME word (RFC 2047)."""
     word = _MIME_WORD.fullmatch(file_name)
     if word is not None:
         with suppress(ValueError):
@@ -66,13 +66,15 @@ AreaMm2 = Annotated[Number, Field(ge=0, le=1e9, description="regions smaller tha
 Percentile = Annotated[Number, Field(ge=95, le=100)]
 Score = Annotated[Number, Field(ge=0, le=1000)]
 FalseAlarmRate = Annotated[Number, Field(ge=1e-6, lt=1)]
-# The rule is for the document; `RoiKey` holds to it, with a better message.
+# For the OpenAPI document only: `RoiKey` checks the rule, with a clearer message.
 _ID_SCHEMA: dict[str, JsonValue] = {"pattern": ID_PATTERN, "maxLength": 64}
 RoleId = Annotated[
     str,
     Field(description=f"part or station: {ID_RULE}", examples=["disc-front"], json_schema_extra=_ID_SCHEMA),
 ]
-RoiId = Annotated[str, Field(description=f"region of it: {ID_RULE}", examples=["pad-1"], json_schema_extra=_ID_SCHEMA)]
+RoiId = Annotated[
+    str, Field(description=f"region of the part: {ID_RULE}", examples=["pad-1"], json_schema_extra=_ID_SCHEMA)
+]
 
 FormRole = Annotated[RoleId, Form()]
 FormRoi = Annotated[RoiId, Form()]

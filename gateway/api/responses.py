@@ -1,4 +1,4 @@
-"""JSON answers, and the error answers that the OpenAPI document lists."""
+"""JSON answers, error answers, and the error answers in the OpenAPI document."""
 
 from typing import Any
 
@@ -14,26 +14,32 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
         "mm_per_px: '0,2': use a point as the decimal separator, as in 0.2, and no thousands separator",
         "Correct the field named and send the request again.",
     ),
-    "unauthorized": ("this needs an API key, and none was sent", "Send the header 'Authorization: Bearer <key>'."),
-    "forbidden": ("the key 'line1' is not for disc-front/pad-9", "Use a key that is for this ROI."),
-    "unknown_roi": ("disc-front/pad-9 was never fitted", "POST OK images of it to /fit_ok first."),
+    "unauthorized": (
+        "an API key is required, and the request has none",
+        "Send the header 'Authorization: Bearer <key>'.",
+    ),
+    "forbidden": ("the key 'line1' does not allow disc-front/pad-9", "Use a key that allows this ROI."),
+    "unknown_roi": ("disc-front/pad-9 was never fitted", "POST its OK images to /fit_ok first."),
     "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
     "unknown_version": ("version 2 of disc-front/pad-1 is not kept; there are 3, 4, 5", "GET /rois/disc-front/pad-1."),
     "trained_offline": (
-        "disc-front/pad-1 is served by a student-teacher-resnet18 model, which learns from OK images offline alone",
+        "disc-front/pad-1 uses a student-teacher-resnet18 model, which is trained offline",
         "Train it again with `python -m export student-teacher … --publish disc-front/pad-1`; or roll back.",
     ),
-    "too_large": ("roi.png: 60000 × 60000 pixels; at most 25000000 are served", "Send less at a time."),
-    "unsupported_image": ("roi.png: truncated or damaged, it cannot be decoded", "Send a whole PNG or JPEG."),
-    "slow_body": ("1200 bytes of the body came in 15 s; at least 65536 a second are asked for", "Send it faster."),
-    "overloaded": ("64 requests to inspect are at work or waiting; the limit is 64", "Send it again later."),
+    "too_large": ("roi.png: 60000 × 60000 pixels; the limit is 25000000", "Send a smaller image."),
+    "unsupported_image": ("roi.png: the file is truncated or damaged", "Send a complete PNG or JPEG file."),
+    "slow_body": (
+        "1200 bytes of the body arrived in 15 s; the lowest rate is 65536 bytes a second",
+        "Send it faster.",
+    ),
+    "overloaded": ("64 requests to inspect are running or waiting; the limit is 64", "Send it again later."),
     "shutting_down": ("this gateway is shutting down", "Send it again, on a new connection."),
     "engine_unavailable": ("the embedded engine is not ready: not started", "GET /ready says what is missing."),
     "engine_timeout": ("Triton did not answer within 10 s", "Send it again after the time in Retry-After."),
     "artifact_corrupt": ("disc-front/pad-1: memory.npz fails its checksum; no version is whole", "Fit it again."),
     "newer_format": (
-        "disc-front/pad-1: calib.json is of format 3; this gateway knows formats up to 2",
+        "disc-front/pad-1: calib.json has format 3; this gateway reads formats up to 2",
         "A newer gateway wrote it: upgrade this one.",
     ),
     "storage_full": ("cannot write to the models folder: No space left on device", "Free space."),
@@ -41,17 +47,17 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
 
 
 class JsonResponse(Response):
-    """JSON by orjson, which takes NumPy arrays as they are."""
+    """JSON answer written by orjson, which accepts NumPy arrays."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Serialise."""
+        """Return the JSON text of a value."""
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def error_response(error: GatewayError) -> JsonResponse:
-    """The HTTP answer to a domain error."""
+    """Return the HTTP answer to a domain error."""
     tell(code=error.code)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == 401:
@@ -62,7 +68,7 @@ def error_response(error: GatewayError) -> JsonResponse:
 
 
 def documented(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI ``responses`` for the errors that a route can give."""
+    """Return the OpenAPI ``responses`` of the errors that a route can raise."""
     by_status: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         summary = (kind.__doc__ or "").splitlines()[0]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.store.manifest import FileName
 
 
@@ -30,7 +30,7 @@ class Detector(Protocol):
             ValueError: the detector differs from its manifest.
         """
 
-    async def engine(self, engines: Engines) -> TokenEngine:
+    async def engine(self, engines: EngineRegistry) -> TokenEngine:
         """Return the engine of the network that images go through first."""
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:

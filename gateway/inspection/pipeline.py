@@ -24,7 +24,7 @@ from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.worker_threads import in_thread
 
@@ -36,7 +36,7 @@ class InspectionPipeline:
 
     def __init__(
         self,
-        engines: Engines,
+        engines: EngineRegistry,
         versions: VersionCache,
         weighting: SpatialWeighting,
         settings: Settings,

@@ -29,7 +29,7 @@ def require_content(name: str, picture: Picture, network_input: NDArray[np.uint8
     if why is not None:
         raise InvalidRequestError(
             f"images: {name} shows nothing: {why}; no image of this request was learned",
-            "Check the lamp, the exposure and the camera. To learn the other images, send the request without this one.",
+            "Check the lamp, the exposure and the camera. To learn the others, send them without this image.",
         )
     exceeded = exceeded_depth(picture)
     if exceeded is not None and picture.samples.bits > 8:

@@ -1,1 +1,1 @@
-"""What people and Prometheus see of a gateway: metrics, drift, logs, traces, the report."""
+"""Monitoring of a gateway: metrics, drift, logs, traces, the report of an ROI."""

@@ -1,4 +1,4 @@
-"""Damage of stored artifacts, counted for Prometheus."""
+"""Damaged artifacts, counted for Prometheus."""
 
 from gateway.monitoring import metrics
 from gateway.store.damage import ArtifactFaults

@@ -1,8 +1,8 @@
-"""What is kept of every inspection beside its answer: counts, the window for drift, and a line in the log."""
+"""Record of every inspection: counters, the window for drift, and the request's log line."""
 
 from gateway.images.appearance import Look
 from gateway.monitoring import metrics
-from gateway.monitoring.drift import DriftLog
+from gateway.monitoring.drift.recent import RecentInspections
 from gateway.monitoring.request_context import facts
 from gateway.monitoring.timing import StageTimes
 from gateway.store.manifest import Manifest
@@ -11,10 +11,10 @@ from postprocess.verdict import Verdict
 
 
 class Watch:
-    """Told of every inspection by the pipeline. Blocks for less than 0.2 ms."""
+    """Records inspections for the pipeline. Blocks for less than 0.3 ms."""
 
-    def __init__(self, drift: DriftLog, labels: metrics.RoiLabels) -> None:
-        self._drift = drift
+    def __init__(self, recent: RecentInspections, labels: metrics.RoiLabels) -> None:
+        self._recent = recent
         self._labels = labels
 
     def inspected(
@@ -29,20 +29,32 @@ class Watch:
         times: StageTimes,
         scored_otherwise: bool = False,
     ) -> None:
-        """Keep an inspection; `scored_otherwise`: its score does not compare with those of the OK images."""
+        """Record an inspection.
+
+        Args:
+            key: the inspected ROI.
+            manifest: manifest of the version that answered.
+            threshold: threshold of the score; None before calibration.
+            score: score of the image.
+            verdict: verdict of the image.
+            looks: brightness and sharpness of the image.
+            times: time spent in each stage.
+            scored_otherwise: whether k, percentile or use of a shape differ from those of the OK images, so that the
+                score is not comparable with theirs.
+        """
         role_id, roi_id = self._labels.of(key)
         metrics.SCORES.labels(role_id, roi_id).observe(score)
         metrics.VERDICTS.labels(role_id, roi_id, verdict).inc()
         for stage, ms in times.ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(ms / 1e3)
-        self._drift.add(
+        self._recent.add(
             key,
             manifest,
             score=score,
             threshold=threshold,
             verdict=verdict,
-            looks=looks,
-            scored_otherwise=scored_otherwise,
+            look=looks,
+            scored_alike=not scored_otherwise,
         )
         told = facts.get()
         if told is not None:

@@ -1,4 +1,4 @@
-"""API keys are masked in whatever is logged."""
+"""Masking of API keys in logs."""
 
 import re
 
@@ -8,5 +8,5 @@ _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]+")
 
 
 def masked(text: str) -> str:
-    """Return a text for the log with every API key in it masked: a client may have put one into a URL."""
+    """Return a text with every API key masked. A client may put a key into a URL, which is logged."""
     return _KEY.sub(f"{KEY_PREFIX}…", text)

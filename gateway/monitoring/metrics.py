@@ -1,7 +1,7 @@
-"""What Prometheus scrapes: every metric of the gateway, and nothing computed for it twice.
+"""Metrics for Prometheus.
 
-Under several worker processes the library keeps values in files of a folder that they share, and a scrape of any of
-them adds all up. It decides so when it is imported, hence the order here.
+With several worker processes, prometheus_client stores values in files of a shared folder, and a scrape of any worker
+adds them up. The library chooses this mode when it is imported, so the folder is set before the import.
 """
 
 import fcntl
@@ -19,16 +19,16 @@ _PREFIX = "patchcore-gateway-metrics-"
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot: with its number it is the only one. None where it has ended."""
+    """Return when a process started, in ticks since boot, or None if it has ended. Id and start are unique together."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state in "ZX" else fields[18]  # a zombie has ended, though nobody has asked how
+    return None if state in "ZX" else fields[18]  # a zombie process has ended, its parent has not collected it
 
 
 def _share_between_workers() -> None:
-    """Name the folder of a group of workers by the process that started them."""
+    """Set the folder of this group of workers, named after the process that started them."""
     parent = multiprocessing.parent_process()
     if _FOLDER in os.environ or parent is None or parent.pid is None:
         return
@@ -61,20 +61,20 @@ METRICS = CollectorRegistry()
 
 REQUESTS = Counter(
     "gateway_requests",
-    "Requests answered, by path template and outcome: ok, or the code of the error",
+    "Answered requests, by path template and outcome: ok, or the error code",
     ("endpoint", "code"),
     registry=METRICS,
 )
 REQUEST_SECONDS = Histogram(
     "gateway_request_duration_seconds",
-    "From the first byte of a request to the last of its answer",
+    "Time from the first byte of a request to the last byte of its answer",
     ("endpoint",),
     buckets=(*_SECONDS, 10.0, 30.0, 100.0),
     registry=METRICS,
 )
 STAGE_SECONDS = Histogram(
     "gateway_stage_duration_seconds",
-    "Of an inspection, by stage: decode, engine (with its queue), queue (waiting for the embedded engine), knn, "
+    "Time of an inspection by stage: decode, engine (with its queue), queue (wait for the embedded engine), knn, "
     "postprocess",
     ("stage",),
     buckets=_SECONDS,
@@ -82,34 +82,34 @@ STAGE_SECONDS = Histogram(
 )
 FIT_STAGE_SECONDS = Histogram(
     "gateway_fit_stage_duration_seconds",
-    "Of a fit, by stage",
+    "Time of a fit by stage",
     ("stage",),
     buckets=_FIT_SECONDS,
     registry=METRICS,
 )
 IN_FLIGHT = Gauge(
     "gateway_in_flight",
-    "Images to inspect, fits, or changes at work or waiting",
+    "Images to inspect, fits, or changes that run or wait",
     ("work",),
     multiprocess_mode="livesum",
     registry=METRICS,
 )
 QUEUED = Gauge(
     "gateway_engine_queued",
-    "Calls that wait for their turn at the engine",
+    "Calls that wait for the engine",
     multiprocess_mode="livesum",
     registry=METRICS,
 )
 ADMITTED = Counter(
-    "gateway_admitted", "Requests let in, by kind of work, counted when they end", ("work",), registry=METRICS
+    "gateway_admitted", "Admitted requests by kind of work, counted when they end", ("work",), registry=METRICS
 )
 SHED = Counter("gateway_shed", "Requests refused with 429, by kind of work", ("work",), registry=METRICS)
 ENGINE_ERRORS = Counter(
-    "gateway_engine_errors", "Calls to the engine that failed, by the code of the error", ("code",), registry=METRICS
+    "gateway_engine_errors", "Failed calls to the engine, by error code", ("code",), registry=METRICS
 )
 ENGINE_READY = Gauge(
     "gateway_engine_ready",
-    "1 where the engine would answer now, else 0",
+    "1 if the engine answers, else 0",
     multiprocess_mode="livemin",
     registry=METRICS,
 )
@@ -119,24 +119,22 @@ BATCH_SIZE = Histogram(
     buckets=(1, 2, 4, 8, 16, 32, 64),
     registry=METRICS,
 )
-BANK_HITS = Counter("gateway_bank_cache_hits", "Inspections whose memory bank was loaded already", registry=METRICS)
+BANK_HITS = Counter("gateway_bank_cache_hits", "Inspections whose memory bank was already loaded", registry=METRICS)
 BANK_MISSES = Counter("gateway_bank_cache_misses", "Memory banks read from disk", registry=METRICS)
 BANK_BYTES = Gauge(
-    "gateway_bank_cache_bytes", "Memory held by loaded banks", multiprocess_mode="livesum", registry=METRICS
+    "gateway_bank_cache_bytes", "Memory used by loaded banks", multiprocess_mode="livesum", registry=METRICS
 )
 BANKS_LOADED = Gauge("gateway_bank_cache_banks", "Loaded banks", multiprocess_mode="livesum", registry=METRICS)
-ARTIFACT_FAULTS = Counter(
-    "gateway_artifact_faults", "Stored artifacts found damaged, by what they are", ("kind",), registry=METRICS
-)
+ARTIFACT_FAULTS = Counter("gateway_artifact_faults", "Damaged artifacts found, by kind", ("kind",), registry=METRICS)
 DEGRADED = Gauge(
     "gateway_degraded_rois",
-    "ROIs in whose place something older answers, or nothing, since something stored is damaged",
+    "ROIs with damaged artifacts: an older version answers, or none",
     multiprocess_mode="livemax",
     registry=METRICS,
 )
 BUILD = Gauge(
     "gateway_build_info",
-    "1 with what runs, 0 with what ran before",
+    "1 for what runs now, 0 for what ran before",
     ("version", "engine", "runtime", "model", "weights"),
     multiprocess_mode="livemostrecent",
     registry=METRICS,
@@ -150,14 +148,14 @@ OTHER = ("other", "other")
 
 
 class RoiLabels:
-    """Which ROIs have labels of their own: the first that come, up to a bound, and the same in every worker."""
+    """The ROIs with labels of their own: the first ones up to a limit, the same in every worker."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: set[RoiKey] = set()
 
     def of(self, key: RoiKey) -> tuple[str, str]:
-        """``role_id`` and ``roi_id``, or `OTHER` beyond the bound."""
+        """Return ``role_id`` and ``roi_id``, or `OTHER` for an ROI beyond the limit."""
         if key not in self._known and (len(self._known) >= self._limit or not self._join(key)):
             return OTHER
         return key.role_id, key.roi_id
@@ -175,7 +173,7 @@ class RoiLabels:
                     known.add(key)
                 self._known = known
         except (OSError, ValueError):
-            return False  # a full disk, or somebody's hand: an inspection does not end for its label
+            return False  # a full disk or a damaged file: an inspection does not fail because of its label
         return key in self._known
 
 
@@ -187,7 +185,7 @@ def _locked(path: Path) -> Iterator[Path]:
 
 
 def registry(*collectors: Collector) -> CollectorRegistry:
-    """All metrics for one scrape: of every worker, and what is read at the time of the scrape."""
+    """Return all metrics for one scrape: those of every worker, and those of `collectors`, read at the scrape."""
     scraped = CollectorRegistry()
     if _FOLDER in os.environ:
         _forget_the_dead(Path(os.environ[_FOLDER]))
@@ -200,7 +198,7 @@ def registry(*collectors: Collector) -> CollectorRegistry:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """A worker that was killed had no time to: what it held is no longer held."""
+    """Remove the gauges of killed workers, which had no time to do it themselves."""
     for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}:
         if pid.isdecimal() and _started(int(pid)) is None:
             with suppress(OSError):
@@ -208,7 +206,7 @@ def _forget_the_dead(folder: Path) -> None:
 
 
 def forget_worker() -> None:
-    """What this process has in flight ends with it; its counts stay."""
+    """Remove the gauges of this process, because it ends. Its counters stay."""
     if _FOLDER in os.environ:
         with suppress(OSError):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Milliseconds by stage, for the ``Server-Timing`` header (W3C Server Timing)."""
+"""Time by stage, for the ``Server-Timing`` header (W3C Server Timing)."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from gateway.monitoring import tracing
 
 
 class StageTimes:
-    """Adds up the time spent in named stages of one request."""
+    """The time that one request spends in named stages."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -16,7 +16,7 @@ class StageTimes:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what runs inside to a stage."""
+        """Add the time of the ``with`` block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -24,16 +24,16 @@ class StageTimes:
             self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
-        """Count seconds to a stage that ends now."""
+        """Add seconds to a stage that ends now."""
         tracing.stage(name, seconds)
         self.ms[name] = self.ms.get(name, 0.0) + seconds * 1e3
 
     def add_all(self, other: "StageTimes") -> None:
-        """Count the longest of each stage among requests that went together."""
+        """Take over the times of a request that ran in the same batch. Each stage keeps its longest time."""
         for name, ms in other.ms.items():
             self.ms[name] = max(self.ms.get(name, 0.0), ms)
 
     def header(self) -> str:
-        """Value of ``Server-Timing``, the total last."""
+        """Return the value of ``Server-Timing``, with the total last."""
         total = (time.perf_counter() - self._start) * 1e3
         return ", ".join(f"{name};dur={ms:.2f}" for name, ms in {**self.ms, "total": total}.items())

@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry, where GATEWAY_OTLP_ENDPOINT names a collector: a span a request, one a stage.
+"""OpenTelemetry traces, if GATEWAY_OTLP_ENDPOINT names a collector: one span per request and one per stage.
 
-Triton continues the trace (``--trace-config mode=opentelemetry``), since the call to it carries the span's context.
-Without the endpoint nothing of OpenTelemetry is imported.
+The call to Triton carries the context of the span, so Triton continues the trace
+(``--trace-config mode=opentelemetry``). Without the endpoint, OpenTelemetry is not imported.
 """
 
 import time
@@ -21,7 +21,7 @@ _propagator: Any = None
 
 
 def start(settings: Settings) -> None:
-    """Send spans from now on, in batches, from a thread of the library's own.
+    """Start sending spans. The library sends them in batches from its own thread.
 
     Raises:
         RuntimeError: an endpoint is set, but the `otlp` extra is not installed.
@@ -42,22 +42,22 @@ def start(settings: Settings) -> None:
     )
     insecure = not settings.otlp_endpoint.startswith("https://")
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(settings.otlp_endpoint, insecure=insecure)))
-    _propagator = TraceContextTextMapPropagator()  # and no baggage: what a client writes there is not for Triton
+    _propagator = TraceContextTextMapPropagator()  # without baggage, which a client may fill with anything
     _tracer = _provider.get_tracer("gateway", __version__)
 
 
 def stop() -> None:
-    """Send what is left."""
+    """Send the remaining spans and stop."""
     global _tracer, _provider
     if _provider is not None:
-        with suppress(Exception):  # a collector that is gone must not keep the gateway from ending
+        with suppress(Exception):  # an unreachable collector must not block the shutdown
             _provider.shutdown()
     _tracer = _provider = None
 
 
 @contextmanager
 def request(scope: Scope) -> Iterator[Any]:
-    """The span of a request, in the client's trace where it sent a ``traceparent``; None where tracing is off."""
+    """Yield the span of a request, part of the client's trace if it sent a ``traceparent``. None if tracing is off."""
     if _tracer is None:
         yield None
         return
@@ -71,21 +71,21 @@ def request(scope: Scope) -> Iterator[Any]:
 
 
 def describe(span: Any, name: str, attributes: dict[str, Any]) -> None:
-    """Name a request's span by its path template, and add what is known of it."""
+    """Name a request's span by its path template, and add attributes that are not empty."""
     if span is not None:
         span.update_name(name)
         span.set_attributes({key: value for key, value in attributes.items() if value not in (None, "")})
 
 
 def stage(name: str, seconds: float) -> None:
-    """A span of the request at hand that ends now."""
+    """Add a span to the current request that ends now."""
     if _tracer is not None:
         end = time.time_ns()
         _tracer.start_span(name, start_time=end - int(seconds * 1e9)).end(end)
 
 
 def headers() -> dict[str, str]:
-    """What carries the span at hand to the next service; empty where tracing is off."""
+    """Return the headers that carry the current span to the next service. Empty if tracing is off."""
     carried: dict[str, str] = {}
     if _tracer is not None:
         _propagator.inject(carried)

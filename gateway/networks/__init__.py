@@ -1,4 +1,4 @@
-"""Where tokens come from: one protocol, an in-process implementation and one that calls Triton."""
+"""Networks: one protocol, one implementation in this process and one that calls Triton."""
 
 from gateway.networks.protocol import EngineStatus, Priority, TokenEngine
 

@@ -1,4 +1,4 @@
-"""Any engine, with what it does counted."""
+"""An engine wrapper that updates the metrics."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from gateway.networks.wrapper import EngineWrapper
 
 
 class ObservedEngine(EngineWrapper):
-    """Counts the images of each call, and the calls that fail."""
+    """Counts the images of each call, and the failed calls."""
 
     async def tokens(
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT

@@ -1,4 +1,4 @@
-"""The protocol by which the rest of the gateway gets tokens, so that it does not know where they come from."""
+"""The protocol of token engines. The rest of the gateway uses it and does not depend on an implementation."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,7 +11,7 @@ from gateway.networks.model_description import ModelDescription
 
 
 class Priority(IntEnum):
-    """Triton's priority levels: 1 is served first."""
+    """Triton's priority levels. Level 1 is served first."""
 
     INSPECT = 1
     FIT = 2
@@ -19,37 +19,37 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """Whether tokens can be had now, from what, and if not, why."""
+    """Whether an engine can compute tokens now, with what, and if not, why."""
 
     ready: bool
     device: str
     """``cuda`` or ``cpu``."""
     runtime: str
-    """What computes, such as ``openvino-bf16``."""
+    """Runtime and precision, such as ``openvino-bf16``."""
     reason: str | None = None
 
 
 class TokenEngine(Protocol):
-    """Frozen network: images in, L2-normalised tokens out."""
+    """A frozen network that turns images into L2-normalised tokens."""
 
     @property
     def model(self) -> ModelDescription:
         """The model served.
 
         Raises:
-            EngineUnavailableError: not known yet, since nothing is loaded or reached.
+            EngineUnavailableError: unknown so far, since nothing is loaded or no server has answered.
         """
 
     @property
     def device(self) -> str:
-        """``cuda`` or ``cpu``, known without asking anybody."""
+        """``cuda`` or ``cpu``, as far as it is known. Asks no server."""
 
     async def start(self) -> None:
-        """Load or connect. Never raises for an engine that is merely not there yet: `ready` tells."""
+        """Load or connect. Does not raise when the engine is unavailable: `ready` says so."""
 
     @property
     def status(self) -> EngineStatus:
-        """What `ready` found last, without asking anybody."""
+        """The last result of `ready`. Asks no server."""
 
     async def tokens(
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
@@ -58,21 +58,21 @@ class TokenEngine(Protocol):
 
         Args:
             images: uint8 [B, S, S, 3], RGB.
-            model: what `model` was when the caller began; tokens of another are never returned.
-            priority: inspection goes before fitting where both wait.
+            model: the value of `model` when the caller began. Tokens of another model are never returned.
+            priority: inspections go before fits.
 
         Returns:
             float32 [B, N, D], each token of L2 norm 1.
 
         Raises:
-            EngineUnavailableError: no answer can be had now.
-            EngineTimeoutError: none came in time.
+            EngineUnavailableError: the engine cannot answer now.
+            EngineTimeoutError: the engine did not answer in time.
             OverloadedError: the server's queue is full.
-            ModelMismatchError: another model than `model` is served by now.
+            ModelMismatchError: the engine now serves another model than `model`.
         """
 
     async def ready(self) -> EngineStatus:
-        """Ask whether `tokens` would work now."""
+        """Check whether `tokens` works now. May ask the server."""
 
     async def close(self) -> None:
         """Release threads, connections and memory."""

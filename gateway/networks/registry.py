@@ -1,4 +1,4 @@
-"""Every network that this process asks: that of the tokens, and those that versions bring along."""
+"""The engines of this process: one for the token model, and one for each network that a version contains."""
 
 import asyncio
 import logging
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NetworkState:
-    """Of a network that a version brought along."""
+    """Whether the network of a version can be used."""
 
     name: str
-    """Of its model."""
+    """The name of its model."""
     ready: bool
     reason: str | None
-    """Why it is not."""
+    """Why it cannot be used; None when it can."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Network:
+class _VersionNetwork:
     name: str
     starting: asyncio.Task[TokenEngine]
 
@@ -47,47 +47,47 @@ class _Network:
         return NetworkState(self.name, status.ready, status.reason)
 
 
-class Engines:
-    """The engine of the tokens, and engines of other models, made when they are first asked for; a few are kept."""
+class EngineRegistry:
+    """Holds the token engine, and makes the engines of other models when they are first needed. It keeps a few."""
 
-    def __init__(self, tokens: TokenEngine, settings: Settings, thread: NetworkThread | None = None) -> None:
+    def __init__(self, token_engine: TokenEngine, settings: Settings, thread: NetworkThread | None = None) -> None:
         """Start nothing.
 
         Args:
-            tokens: the engine of the token model.
-            settings: say where other models run too.
-            thread: where networks in this process run; None makes one when it is needed.
+            token_engine: the engine of the token model.
+            settings: where other models run, and how many are kept.
+            thread: runs the networks of this process; None makes one when it is needed.
         """
-        self.tokens = tokens
+        self.token_engine = token_engine
         self._settings = settings
         self._thread = thread
-        self._networks: OrderedDict[str, _Network] = OrderedDict()
+        self._networks: OrderedDict[str, _VersionNetwork] = OrderedDict()
         self._retiring: dict[asyncio.Task[None], asyncio.Task[TokenEngine]] = {}
 
-    async def network(self, model: ModelDescription, graph: bytes) -> TokenEngine:
-        """The engine of a model that a version brings along. What cannot be started now says so when it is asked.
+    async def engine_for(self, model: ModelDescription, graph: bytes) -> TokenEngine:
+        """Return the engine of a model that a version contains. An engine that could not start raises when it is asked.
 
         Args:
-            model: that is wanted. Triton may serve another one of this name: its `model` tells.
-            graph: ONNX, verified; for a network in this process.
+            model: the model needed. Triton may serve another model of this name: compare the engine's `model`.
+            graph: verified ONNX, for a network in this process.
         """
-        # In this process each model has a network of its own; at Triton a name has one, whatever version it serves.
+        # In this process, each fingerprint has its own network. On Triton, a name has one network, of any version.
         key = model.fingerprint if self._settings.engine == "embedded" else model.name
         network = self._networks.get(key)
         if network is None or (network.starting.done() and not network.has_loaded):
-            engine = ObservedEngine(self._made(model, graph))
+            engine = ObservedEngine(self._make(model, graph))
             starting = asyncio.create_task(_start(engine), name=f"start {model.name}")
-            network = self._networks[key] = _Network(model.name, starting)
+            network = self._networks[key] = _VersionNetwork(model.name, starting)
             self._retire_oldest()
         self._networks.move_to_end(key)
         return await asyncio.shield(network.starting)
 
     async def states(self) -> list[NetworkState]:
-        """Of the networks that versions brought along and that are kept, by name."""
+        """Return the states of the kept networks of versions, sorted by name."""
         found = await asyncio.gather(*(network.state() for network in self._networks.values()))
         return sorted(found, key=lambda state: (state.name, not state.ready))
 
-    def _made(self, model: ModelDescription, graph: bytes) -> TokenEngine:
+    def _make(self, model: ModelDescription, graph: bytes) -> TokenEngine:
         if self._settings.engine == "triton":
             return TritonEngine(self._settings, model.name)
         if self._thread is None:
@@ -102,19 +102,19 @@ class Engines:
             task.add_done_callback(lambda done: self._retiring.pop(done, None))
 
     async def _retire(self, started: "asyncio.Task[TokenEngine]") -> None:
-        """Close an engine once nobody can be waiting for it any more."""
+        """Close an engine after every request that may use it has reached its deadline."""
         await asyncio.sleep(self._settings.engine_timeout_s + self._settings.triton_timeout_s)
         await (await started).close()
 
     async def close(self) -> None:
-        """Close all of them."""
+        """Close all engines."""
         left = [*(network.starting for network in self._networks.values()), *self._retiring.values()]
         for task in (*self._retiring, *left):
-            task.cancel()  # one that has started already is not touched by it
+            task.cancel()  # no effect on an engine that has started already
         for engine in await asyncio.gather(*left, return_exceptions=True):
             if not isinstance(engine, BaseException):
                 await engine.close()
-        await self.tokens.close()
+        await self.token_engine.close()
         if self._thread is not None:
             await self._thread.close()
 
@@ -124,9 +124,9 @@ async def _start(engine: TokenEngine) -> TokenEngine:
     return engine
 
 
-def create_engines(settings: Settings) -> Engines:
-    """What the settings ask for; nothing is started."""
+def create_engine_registry(settings: Settings) -> EngineRegistry:
+    """Make the registry that the settings describe. Nothing is started."""
     if settings.engine == "triton":
-        return Engines(ObservedEngine(TritonEngine(settings)), settings)
+        return EngineRegistry(ObservedEngine(TritonEngine(settings)), settings)
     thread = NetworkThread(settings)
-    return Engines(ObservedEngine(EmbeddedEngine(settings, thread)), settings, thread)
+    return EngineRegistry(ObservedEngine(EmbeddedEngine(settings, thread)), settings, thread)

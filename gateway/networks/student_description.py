@@ -1,4 +1,4 @@
-"""What an exported student-teacher model is: written beside its graph by ``export``, read by ``gateway``."""
+"""The description of an exported student-teacher model. ``export`` writes it beside the graph, ``gateway`` reads it."""
 
 import hashlib
 import io
@@ -23,23 +23,23 @@ OK_MAPS_FILE = "ok_maps.npz"
 
 
 class MapParity(BaseModel):
-    """How far one runtime at one precision is from torch fp32 on the same images, and whether that was close enough.
+    """How far one runtime at one precision is from torch fp32 on the same images, and whether that is close enough.
 
-    An error counts as it is on values up to 1, which is the unit of a map, and as a share of the value above.
+    An error is absolute for values up to 1, the unit of a map, and relative for larger values.
     """
 
     model_config = ConfigDict(frozen=True)
 
     max_error: float
     max_score_error: float
-    """Of the mean of an image's highest 1 %, counted alike."""
+    """Largest error of the mean of an image's highest 1 %, measured in the same way."""
     tolerance: float
-    """Of `max_error`."""
+    """Largest `max_error` that passes."""
     passed: bool
 
 
 class Layer(BaseModel):
-    """One layer of both networks, and how its maps were normalised."""
+    """One layer of both networks, and how its maps are normalised."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,27 +48,27 @@ class Layer(BaseModel):
     channels: int
     q_low: float
     q_high: float
-    """Quantiles of the layer's map on the OK images of the validation; ``q_high - q_low`` is its unit in the graph."""
+    """Quantiles of the layer's map on the OK validation images; ``q_high - q_low`` is its unit in the graph."""
 
 
 class TrainingImage(BaseModel):
-    """One OK image that the student was trained with."""
+    """One OK image of the student's training or validation."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
     part: Literal["train", "validation"]
 
 
 class Training(BaseModel):
-    """How the student came about. Two trainings of one `recipe_sha256` on one machine give the same weights."""
+    """How the student was trained. Two trainings of one `recipe_sha256` on one machine give the same weights."""
 
     model_config = ConfigDict(frozen=True)
 
     recipe_sha256: str
-    """Over the images, the teacher's weights, all options and the versions of the libraries."""
+    """SHA-256 over the images, the teacher's weights, all options and the versions of the libraries."""
     seed: int
     options: dict[str, float | int | str | dict[str, float]]
     device: str
@@ -77,22 +77,22 @@ class Training(BaseModel):
     n_train: int
     n_validation: int
     n_duplicates: int
-    """Files left out since their content was there already."""
+    """Files left out because another file has the same content."""
     unused: dict[str, int]
-    """Rows that were not OK, by label: none of their files was opened."""
+    """Number of rows with another label than OK, by label. Their files are not opened."""
     images: tuple[TrainingImage, ...]
     images_sha256: str
-    """Over checksum and part of each image."""
+    """SHA-256 over the checksum and the part of each image."""
     epochs: int
     best_epoch: int
-    """Counted from 1; the student is that epoch's."""
+    """Counted from 1. The student has the weights of this epoch."""
     losses: tuple[tuple[float, float], ...]
-    """On the training and the validation images, of each epoch."""
+    """Loss on the training and on the validation images, for each epoch."""
     seconds: float
 
 
 class OkMapsRecord(BaseModel):
-    """The fused maps of the validation images, in a file beside the graph; `read_ok_maps` reads it."""
+    """The file of the fused maps of the validation images, beside the graph. `read_ok_maps` reads it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -100,7 +100,7 @@ class OkMapsRecord(BaseModel):
     sha256: str
     n: int
     scores: tuple[float, ...]
-    """Mean of the highest 1 % of each map, without spatial weights."""
+    """Mean of the highest 1 % of each map, before spatial weights."""
 
 
 class StudentDescription(BaseModel):
@@ -117,21 +117,21 @@ class StudentDescription(BaseModel):
     input_name: str = "image"
     output_name: str = "map"
     input_size: int
-    """S: the side, in pixels, of the square image that the graph takes and of the map that it gives."""
+    """S: the side, in pixels, of the square input image and of the map."""
     layers: tuple[Layer, ...]
     quantiles: tuple[float, float]
-    """Which ones `Layer.q_low` and `Layer.q_high` are, 0 to 1."""
+    """The levels of `Layer.q_low` and `Layer.q_high`, from 0 to 1."""
     weights: WeightsSource
-    """The teacher's."""
+    """Source of the teacher's weights."""
     student_sha256: str
-    """Over names, shapes and values of the student's weights."""
+    """SHA-256 over names, shapes and values of the student's weights."""
     graph_sha256: str
     fingerprint: str
     """Two models with the same fingerprint give the same maps."""
     training: Training
     ok_maps: OkMapsRecord
     parity: dict[str, MapParity] = {}
-    """By runtime and precision, such as ``openvino-bf16``. What is not here was not checked."""
+    """By runtime and precision, such as ``openvino-bf16``. A combination that is absent was not checked."""
 
     @property
     def has_random_weights(self) -> bool:
@@ -139,7 +139,7 @@ class StudentDescription(BaseModel):
         return self.weights.kind == "seed"
 
     def as_tokens(self) -> ModelDescription:
-        """The same graph as what compiles and runs token graphs sees it: each row of the map a token of S features."""
+        """Return a description for the code that runs token graphs: each row of the map is a token of S features."""
         return ModelDescription(
             name=self.name,
             extractor=self.extractor,
@@ -165,7 +165,7 @@ def read_student(folder: Path) -> StudentDescription:
     """Read ``model.json`` of one version folder.
 
     Raises:
-        DescriptionError: the file is absent, not JSON, or not of this kind and format.
+        DescriptionError: the file is missing, not JSON, or of another kind or format.
     """
     path = folder / DESCRIPTION_FILE
     try:
@@ -179,10 +179,10 @@ def read_student(folder: Path) -> StudentDescription:
 
 
 def model_from_json(text: str) -> ModelDescription:
-    """The text of a ``model.json`` of either kind, as what runs token graphs sees it.
+    """Parse a ``model.json`` of either kind, for the code that runs token graphs.
 
     Raises:
-        ValueError: it is of neither kind.
+        ValueError: the text is of neither kind.
     """
     try:
         return StudentDescription.model_validate_json(text).as_tokens()
@@ -191,10 +191,10 @@ def model_from_json(text: str) -> ModelDescription:
 
 
 def read_any_description(folder: Path) -> ModelDescription | StudentDescription:
-    """Read ``model.json`` of one version folder, whichever kind of model it is.
+    """Read ``model.json`` of one version folder, of either kind.
 
     Raises:
-        DescriptionError: the file is absent, not JSON, or of neither kind.
+        DescriptionError: the file is missing, not JSON, or of neither kind.
     """
     try:
         return read_student(folder)
@@ -203,10 +203,13 @@ def read_any_description(folder: Path) -> ModelDescription | StudentDescription:
 
 
 def read_ok_maps(folder: Path, model: StudentDescription) -> tuple[NDArray[np.float32], list[str]]:
-    """The maps float32 [n, S, S] of the validation images, before spatial weights, and the SHA-256 of each image.
+    """Return the maps of the validation images, before spatial weights, and the SHA-256 of each image.
+
+    Returns:
+        The maps, float32 [n, S, S], and n checksums.
 
     Raises:
-        DescriptionError: the file is absent, or not the one that `model` speaks of.
+        DescriptionError: the file is missing, or its checksum differs from that in `model`.
     """
     path = folder / OK_MAPS_FILE
     try:
@@ -214,6 +217,6 @@ def read_ok_maps(folder: Path, model: StudentDescription) -> tuple[NDArray[np.fl
     except OSError as error:
         raise DescriptionError(f"{path}: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != model.ok_maps.sha256:
-        raise DescriptionError(f"{path}: damaged, its checksum is not that of {DESCRIPTION_FILE}")
+        raise DescriptionError(f"{path}: damaged, its checksum differs from that in {DESCRIPTION_FILE}")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return np.asarray(arrays["maps"], np.float32), [str(each) for each in arrays["sha256"]]

@@ -1,4 +1,4 @@
-"""An engine around another: passes everything on, for those that add something to one call."""
+"""A base class for engines that wrap another engine and change one of its methods."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from gateway.networks.protocol import EngineStatus, Priority, TokenEngine
 
 
 class EngineWrapper:
-    """Is the engine inside, but for what a subclass overrides."""
+    """Passes every call on to the wrapped engine."""
 
     def __init__(self, engine: TokenEngine) -> None:
         self._engine = engine

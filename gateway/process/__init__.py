@@ -1,1 +1,1 @@
-"""One gateway process: its services, its admission of work, its start and its end."""
+"""One gateway process: services, admission of work, startup and shutdown."""

@@ -1,4 +1,4 @@
-"""Admission by queued work: what cannot be done in time is refused at once, before its body is read."""
+"""Admission by queued work: a request that cannot be served in time is refused before its body is read."""
 
 import math
 import time
@@ -9,26 +9,28 @@ from gateway.errors import OverloadedError, ShuttingDownError
 from gateway.monitoring import metrics
 
 _WINDOW = 32
-"""Images over which the service time is measured: their mean at first, then one that forgets. So many that one stall of
-the machine does not turn a line away."""
+"""Images over which the service time is measured: a plain mean at first, then an exponential one. The window is long
+enough that one stall of the machine does not cause refusals."""
 _LONGEST_RETRY_S = 120
 
 
 class Admission:
-    """Counts the work of one kind that is admitted, and measures how long one piece of it takes.
+    """Admits one kind of work: counts it, and measures how long one piece takes.
 
-    A place is one image to inspect, or one fit. The service time is the time between the ends of two pieces while there
-    is work; so it holds for as many as are worked on at once, whatever their number.
+    A piece of work is one image to inspect, or one fit, and holds one place. The service time is the time between the
+    ends of two pieces while there is work, so it is valid for any number of pieces that run in parallel.
     """
 
     def __init__(self, kind: str, limit: int, *, max_wait_s: float = math.inf, max_bytes: float = math.inf) -> None:
-        """Start empty. Until enough is measured, only the limits on places and bytes hold: a cold start is slow.
+        """Start without work.
+
+        `max_wait_s` applies only after `_WINDOW` pieces, because the first ones are slow.
 
         Args:
             kind: verb for messages, as in "requests to inspect".
-            limit: places.
-            max_wait_s: how long the work admitted before may take for more to be admitted.
-            max_bytes: bodies of all that is admitted, together: as declared, or as they come in.
+            limit: number of places.
+            max_wait_s: longest expected time of the admitted work. Above it, no more work is admitted.
+            max_bytes: limit of the bodies of all admitted requests together, as declared or as received.
         """
         self.kind = kind
         self._limit = limit
@@ -44,28 +46,28 @@ class Admission:
 
     @property
     def wait_s(self) -> float:
-        """How long the work that is admitted will take."""
+        """Expected time until all admitted work has ended."""
         return self.in_flight * self.service_s
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is admitted any more."""
+        """Whether all work is refused."""
         return self._closed_for_s is not None
 
     def close(self, retry_after_s: int) -> None:
-        """Admit nothing any more: the process is about to end."""
+        """Refuse all work, because the process is about to end."""
         self._closed_for_s = retry_after_s
 
     @contextmanager
     def reserve(self, n_bytes: int = 0) -> Iterator["Place"]:
-        """Hold one place for a request whose body is still to come. One that is alone is never refused.
+        """Hold one place for a request whose body has not arrived yet. A request without others is never refused.
 
         Args:
             n_bytes: declared length of the body.
 
         Raises:
-            OverloadedError: too much is queued; says when that will be done, at the pace measured lately.
-            ShuttingDownError: nothing is admitted any more.
+            OverloadedError: too much work is queued. Retry-After is the expected time until it has ended.
+            ShuttingDownError: the admission is closed.
         """
         if self._closed_for_s is not None:
             raise ShuttingDownError("this gateway is shutting down", retry_after_s=self._closed_for_s)
@@ -74,11 +76,11 @@ class Admission:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Count a request once: as refused also where it is what it waits for that refuses, such as a full queue."""
+        """Count a request once, as refused also if a later stage refuses it, such as a full queue of the engine."""
         try:
             yield
         except BaseException as error:
-            # FastAPI wraps what is raised while it reads a body.
+            # FastAPI wraps errors that are raised while it reads a body.
             refused = isinstance(error, OverloadedError) or isinstance(error.__cause__, OverloadedError)
             (metrics.SHED if refused else metrics.ADMITTED).labels(self.kind).inc()
             raise
@@ -109,7 +111,7 @@ class Admission:
     @contextmanager
     def _work(self, place: "Place", n: int) -> Iterator[None]:
         others = self.in_flight - place.n
-        self._require(not others or others + n <= self._limit, f"with {n} more they are over the limit, {self._limit}")
+        self._require(not others or others + n <= self._limit, f"{n} more exceed the limit of {self._limit}")
         self._hold(n - place.n)
         place.n = n
         if not self._working:
@@ -118,7 +120,7 @@ class Admission:
         try:
             yield
         except BaseException:
-            self._working -= n  # took less than its share, or more: not counted
+            self._working -= n  # not measured: failed work takes another time
             raise
         self._working -= n
         self._measure(n)
@@ -140,19 +142,19 @@ class Admission:
     def _require_bytes(self, more: int) -> None:
         self._require(
             self._bytes + more <= self._max_bytes,
-            f"their bodies have {self._bytes} bytes; with {more} more they are over {self._max_bytes:g}",
+            f"their bodies have {self._bytes} bytes, and {more} more exceed the limit of {self._max_bytes:g}",
         )
 
     def _require(self, fits: bool, why: str) -> None:
         if not fits:
             raise OverloadedError(
-                f"{self.in_flight} requests to {self.kind} are at work or waiting; {why}",
+                f"{self.in_flight} requests to {self.kind} are running or waiting; {why}",
                 retry_after_s=min(_LONGEST_RETRY_S, max(1, math.ceil(self.wait_s))),
             )
 
 
 class Place:
-    """What one admitted request holds."""
+    """The share of an admission that one request holds."""
 
     def __init__(self, admission: Admission, n_bytes: int) -> None:
         self._admission = admission
@@ -160,23 +162,26 @@ class Place:
         self.n_bytes = n_bytes
 
     def receive(self, n_bytes: int) -> None:
-        """Count what has come in of the body so far, where it is more than was declared.
+        """Count the received bytes of the body if they exceed the declared length.
+
+        Args:
+            n_bytes: bytes received so far.
 
         Raises:
-            OverloadedError: with the bodies of others that is too much.
+            OverloadedError: the bodies of all requests together are too large.
         """
         if n_bytes > self.n_bytes:
             self._admission._receive(self, n_bytes - self.n_bytes)
 
     @contextmanager
     def work(self, n: int = 1) -> Iterator[None]:
-        """Work on the request, now that its body is there.
+        """Run the work of the request, whose body has arrived, in the ``with`` block.
 
         Args:
-            n: the images to inspect; they are held until the request ends.
+            n: number of images to inspect. Their places are held until the request ends.
 
         Raises:
-            OverloadedError: not as many places are free.
+            OverloadedError: there are not enough free places.
         """
         with self._admission._work(self, n):
             yield

@@ -1,4 +1,4 @@
-"""What goes on beside requests, from the start of the gateway to its end."""
+"""Background tasks of a gateway process."""
 
 import asyncio
 
@@ -11,14 +11,14 @@ _REPORT_S = 2.0
 
 
 async def warm(services: Services) -> None:
-    """Have ready what was asked for last before the process ended, with the networks that it brings along."""
+    """Load the versions that the previous process used last, with their networks."""
     for roi in await services.banks.warm():
         await roi.loaded.detector.engine(services.engines)
 
 
 async def report_state(services: Services) -> None:
-    """Keep the gauges that no request changes."""
-    told: tuple[str, ...] = ()
+    """Update the gauges that no request changes, until cancelled."""
+    reported: tuple[str, ...] = ()
     while True:
         status = services.engine.status
         metrics.ENGINE_READY.set(float(status.ready))
@@ -29,9 +29,9 @@ async def report_state(services: Services) -> None:
         else:
             fingerprint, weights = model.fingerprint[:16], model.weights.kind
         now = (__version__, services.settings.engine, status.runtime, fingerprint, weights)
-        if now != told:
-            if told:
-                metrics.BUILD.labels(*told).set(0)  # workers share values that nobody can remove
+        if now != reported:
+            if reported:
+                metrics.BUILD.labels(*reported).set(0)  # values shared by workers cannot be removed
             metrics.BUILD.labels(*now).set(1)
-            told = now
+            reported = now
         await asyncio.sleep(_REPORT_S)

@@ -1,4 +1,4 @@
-"""How a process ends: readiness goes down, then no work is admitted, then what is left is cut."""
+"""Shutdown of a process: readiness ends first, then admission, then the remaining work is cancelled."""
 
 import asyncio
 import logging
@@ -17,51 +17,51 @@ _RETRY_AFTER_S = 5
 
 
 class Lifecycle:
-    """Serving, draining, closed, cut: each stage once, in this order."""
+    """The stages of a process: serving, draining, closed, cut. Each is reached once, in this order."""
 
     def __init__(self, admissions: Sequence[Admission]) -> None:
         self._admissions = admissions
         self._cut: asyncio.Event = asyncio.Event()
         self.is_draining = False
-        """Readiness is down; work is admitted until `close`."""
+        """Whether `/ready` is 503. Work is admitted until `close`."""
 
     @property
     def reason(self) -> str | None:
-        """Why the process is not ready, if it is not."""
+        """Why the process is not ready, or None."""
         return "shutting down" if self.is_draining else None
 
     @property
     def is_cut(self) -> bool:
-        """Whether work was left undone."""
+        """Whether the remaining work was cancelled."""
         return self._cut.is_set()
 
     @property
     def has_work(self) -> bool:
-        """Whether anything admitted has not ended."""
+        """Whether admitted work has not ended yet."""
         return any(admission.in_flight for admission in self._admissions)
 
     def drain(self) -> None:
-        """Take readiness down, so that load balancers look elsewhere. Safe in a signal handler."""
+        """End readiness, so that load balancers use other gateways. Safe in a signal handler."""
         self.is_draining = True
 
     def close(self) -> None:
-        """Admit no more work. Safe in a signal handler."""
+        """Refuse new work. Safe in a signal handler."""
         self.is_draining = True
         for admission in self._admissions:
             admission.close(_RETRY_AFTER_S)
 
     def cut(self) -> None:
-        """Give up what is still at work: its clients are told at once."""
+        """Cancel the remaining work. Its clients get an error at once."""
         self.close()
         left = [f"{a.in_flight} to {a.kind}" for a in self._admissions if a.in_flight]
-        log.error("cut at the deadline of the shutdown: %s", ", ".join(left) or "nothing")
+        log.error("cancelled at the deadline of the shutdown: %s", ", ".join(left) or "nothing")
         self._cut.set()
 
     async def until_cut(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Await `work`, but not beyond `cut`: a thread that it waits for cannot be stopped, and is left behind.
+        """Await `work` until it ends or `cut` is called. A thread that it waits for keeps running.
 
         Raises:
-            ShuttingDownError: it was cut.
+            ShuttingDownError: `cut` was called.
         """
         task = asyncio.ensure_future(work)
         cut = asyncio.ensure_future(self._cut.wait())
@@ -69,7 +69,7 @@ class Lifecycle:
             await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise ShuttingDownError("this gateway ended before the work did", retry_after_s=_RETRY_AFTER_S)
+            raise ShuttingDownError("this gateway ended before the request was done", retry_after_s=_RETRY_AFTER_S)
         finally:
             cut.cancel()
             if not task.done():

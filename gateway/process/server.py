@@ -1,4 +1,4 @@
-"""The server of ``python -m gateway``: uvicorn, with an end that loses nothing."""
+"""The server of ``python -m gateway``: uvicorn with a shutdown that answers every admitted request."""
 
 import logging
 import os
@@ -15,16 +15,16 @@ from gateway.process.lifecycle import Lifecycle
 log = logging.getLogger(__name__)
 
 _ANSWERS_S = 2
-"""For answers to reach their clients, once the work is done."""
+"""Time for answers to reach their clients after the work has ended."""
 _LAST_S = 2.0
-"""For the engine to be closed and the process to end by itself, after that."""
+"""Time after that for the engine to close and the process to end by itself."""
 
 
 class GracefulServer(uvicorn.Server):
-    """Goes on listening while it ends, so that whoever asks is told, and not met by a closed port.
+    """A server that listens during its shutdown, so clients get an answer instead of a refused connection.
 
-    SIGTERM or SIGINT: `/ready` is 503; `drain_s` later no work is admitted; once what was admitted has ended, or
-    `grace_s` later, the process ends, with status 0. A second signal ends it at once.
+    After SIGTERM or SIGINT, `/ready` is 503. After `drain_s`, new work is refused. When the admitted work has ended, or
+    after another `grace_s`, the process ends with status 0. A second signal ends it at once.
     """
 
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, *, drain_s: float, grace_s: float) -> None:
@@ -33,27 +33,27 @@ class GracefulServer(uvicorn.Server):
         self._lifecycle = lifecycle
         self._drain_s = drain_s
         self._grace_s = grace_s
-        self._told_at: float | None = None
+        self._signalled_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal; see `uvicorn.Server.handle_exit`."""
-        if self._told_at is not None:
-            log.error("%s again: ended at once", signal.Signals(sig).name)
+        """Handle a signal. Overrides `uvicorn.Server.handle_exit`."""
+        if self._signalled_at is not None:
+            log.error("second %s: ending at once", signal.Signals(sig).name)
             _exit(128 + sig)
-        log.info("%s: not ready any more", signal.Signals(sig).name)
-        self._told_at = time.monotonic()
+        log.info("%s: shutting down, no longer ready", signal.Signals(sig).name)
+        self._signalled_at = time.monotonic()
         self._lifecycle.drain()
         if not self._drain_s:
             self._lifecycle.close()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop listening."""
+        """Return whether to stop listening. uvicorn calls this ten times a second."""
         return await super().on_tick(counter) or self._has_ended()
 
     def _has_ended(self) -> bool:
-        if self._told_at is None:
+        if self._signalled_at is None:
             return False
-        draining_for_s = time.monotonic() - self._told_at
+        draining_for_s = time.monotonic() - self._signalled_at
         if draining_for_s < self._drain_s:
             return False
         self._lifecycle.close()
@@ -65,17 +65,17 @@ class GracefulServer(uvicorn.Server):
         return True
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Close; the threads of work that was cut are left behind."""
-        threading.Thread(target=_end_at_last, name="end", daemon=True).start()
+        """Close. Threads of cancelled work keep running and end with the process."""
+        threading.Thread(target=_end_after_deadline, name="end", daemon=True).start()
         await super().shutdown(sockets)
         if self._lifecycle.is_cut:
             _exit(0)
 
 
-def _end_at_last() -> None:
-    """End a process that a thread holds up which nobody can stop."""
+def _end_after_deadline() -> None:
+    """End the process even if a thread cannot be stopped."""
     time.sleep(_ANSWERS_S + _LAST_S)
-    log.error("cut: a thread did not end")
+    log.error("a thread did not end; ending the process")
     _exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Everything that one gateway process shares between requests."""
+"""The services that the requests of one gateway process share."""
 
 import logging
 import os
@@ -16,12 +16,12 @@ from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.version_cache import VersionCache
 from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
-from gateway.monitoring.drift import DriftLog
+from gateway.monitoring.drift.recent import RecentInspections
 from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines, create_engines
+from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
 from gateway.settings import Settings
@@ -34,10 +34,10 @@ _MAX_CHANGES = 16
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made once by `create_services`, handed to every route."""
+    """The shared services. `create_services` makes them once, and every route gets them."""
 
     settings: Settings
-    engines: Engines
+    engines: EngineRegistry
     store: ArtifactStore
     weighting: SpatialWeighting
     banks: VersionCache
@@ -46,28 +46,28 @@ class Services:
     inspections: Admission
     fits: Admission
     changes: Admission
-    """Calibrations and deletions, which wait for the lock of their ROI in threads of their own."""
+    """Admission of calibrations, rollbacks and deletions, which wait for the lock of their ROI in own threads."""
     writers: CapacityLimiter
-    drift: DriftLog
+    recent_inspections: RecentInspections
     roi_metrics: RoiCollector
     lifecycle: Lifecycle
 
     @property
     def engine(self) -> TokenEngine:
-        """That of the tokens."""
-        return self.engines.tokens
+        """The engine that computes tokens."""
+        return self.engines.token_engine
 
 
 def create_services(settings: Settings) -> Services:
-    """Wire the parts together; starts nothing.
+    """Create the services. Starts no engine and no task.
 
     Raises:
-        RuntimeError: GATEWAY_SEARCH asks for what this machine has not.
-        RoiConfigError: the file of manual boxes cannot be used.
+        RuntimeError: GATEWAY_SEARCH names a library that is not installed, or a GPU that is missing.
+        RoiConfigError: the file of manual boxes is invalid.
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    engines = create_engines(settings)
+    engines = create_engine_registry(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)
     banks = VersionCache(
@@ -77,7 +77,7 @@ def create_services(settings: Settings) -> Services:
         search=settings.search,
         notes=settings.cache_dir / f"recent-rois-{crc32(str(settings.models_dir).encode()):08x}.json",
     )
-    drift = DriftLog(settings.state_dir / "drift", settings.drift_window)
+    recent = RecentInspections(settings.state_dir / "drift", settings.drift_window)
     labels = RoiLabels(settings.metrics_max_rois)
     inspections = Admission(
         "inspect",
@@ -93,23 +93,23 @@ def create_services(settings: Settings) -> Services:
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(drift, labels)),
-        fitting=FitService(engines.tokens, store, weighting, settings),
+        pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(recent, labels)),
+        fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,
         writers=CapacityLimiter(_MAX_CHANGES),
-        drift=drift,
-        roi_metrics=RoiCollector(store, labels, drift),
+        recent_inspections=recent,
+        roi_metrics=RoiCollector(store, labels, recent),
         lifecycle=Lifecycle((inspections, fits, changes)),
     )
 
 
 def set_threads(threads: int) -> None:
-    """The one place that says how many threads the computing libraries take (0: one a core).
+    """Set the number of threads of the computing libraries. 0 is one per core.
 
-    OpenCV works on small images from several request threads at once, so its own threads would only get in the way;
-    a search or a coreset takes all cores. OpenVINO is told when the network is compiled.
+    OpenCV gets one thread: it works on small images in several request threads at once. Searches and coresets use all
+    threads. OpenVINO gets the number when it compiles a network.
     """
     cv2.setNumThreads(1)
     patchcore_threads.set_threads(threads)

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and that the command is whole."""
+"""The arithmetic of the benchmarks, and that every sub-command starts."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What of docker/ can be held to without an engine: the linter, Compose's own parser, and what must not change."""
+"""Checks of docker/ that need no engine: the linter, Compose's own parser, and properties of the files."""
 
 import os
 import re
@@ -66,7 +66,7 @@ def test_no_image_runs_as_root(file):
             assert "\nUSER 10001\n" in stage
 
 
-def test_what_goes_to_the_engine_is_only_what_the_images_copy():
+def test_the_build_context_contains_only_what_the_images_copy():
     ignored = (DOCKER.parent / ".dockerignore").read_text().split()
     assert ignored[0] == "*"
     copied = set(re.findall(r"^COPY (?!--)(.+) \S+$", "".join(f.read_text() for f in DOCKERFILES), re.MULTILINE))
@@ -86,7 +86,7 @@ def test_compose_refuses_to_start_triton_without_an_administrators_key():
     assert "set it in docker/.env" in done.stderr
 
 
-def test_the_gateways_take_their_keys_from_a_secret_and_let_nobody_else_in():
+def test_the_gateways_read_their_keys_from_a_secret_and_refuse_other_clients():
     done = compose("--profile", "cpu", "config")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("GATEWAY_API_KEYS_FILE: /run/secrets/api_keys") == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway_process import PROJECT, Gateway, running
+from tests.e2e.gateway_process import PATIENT, PROJECT, Gateway, running
 from tests.e2e.synthetic_images import png, steel
 
 _LOGS: list[Path] = []
@@ -12,7 +12,7 @@ _LOGS: list[Path] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Show with a failure what the gateways said while the test ran."""
+    """Add the logs of the gateways to the report of a failed test."""
     report = yield
     if report.failed:
         for log in _LOGS:
@@ -24,24 +24,34 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def launch(
-    model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., AbstractContextManager[Gateway]]:
-    """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, tls=…, **settings)."""
+    """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, tls=…, **settings).
+
+    It writes to folders of its own, but for compiled networks, which all share; its deadlines are `PATIENT`.
+    """
     logs = tmp_path_factory.mktemp("logs")
+    compiled = PROJECT / ".cache" / "openvino"
+    compiled.mkdir(parents=True, exist_ok=True)
 
     def start(name, *, command=None, cwd=PROJECT, tls=None, **settings):
         log = logs / f"{name}.log"
         if log not in _LOGS:
             _LOGS.append(log)
-        settings.setdefault("models_dir", tmp_path_factory.mktemp(name) / "models")
-        return running(log, {"model_repository": model_repository, **settings}, command, cwd, tls)
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "cache").mkdir()
+        (folder / "cache" / "openvino").symlink_to(compiled)
+        own = {"models_dir": folder / "site" / "models", "state_dir": folder / "state", "cache_dir": folder / "cache"}
+        if "model_repository" not in settings:
+            settings["model_repository"] = request.getfixturevalue("model_repository")
+        return running(log, {**PATIENT, **own, **settings}, command, cwd, tls)
 
     return start
 
 
 @pytest.fixture(scope="session")
 def gateway(launch) -> Iterator[Gateway]:
-    """The gateway that most tests talk to, with the settings of somebody who set none."""
+    """The gateway that most tests talk to: of all settings only deadlines and folders are not the defaults."""
     with launch("gateway") as started:
         yield started
         crashes = started.log.read_text().count("Traceback")
@@ -50,6 +60,6 @@ def gateway(launch) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def small_roi(gateway) -> str:
-    """An ROI of two OK images that nobody changes, not calibrated."""
+    """An ROI of two OK images without calibration. No test changes it."""
     gateway.fit("small", [png(steel(0)), png(steel(1))])
     return "small"

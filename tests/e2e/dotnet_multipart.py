@@ -33,7 +33,7 @@ class Part:
 
     @classmethod
     def file(cls, name: str, file_name: str, content: bytes, content_type: str | None = None) -> "Part":
-        """ByteArrayContent or StreamContent; without a type unless the program set one."""
+        """ByteArrayContent or StreamContent. It has no content type unless the program sets one."""
         return cls(name, content, file_name, content_type)
 
     def headers(self) -> str:
@@ -60,7 +60,7 @@ def body(parts: list[Part]) -> bytes:
 
 
 def request(path: str, port: int, parts: list[Part], *, expect_continue: bool = False) -> tuple[bytes, bytes]:
-    """Head and body. .NET Framework asks before it sends a body (`Expect: 100-continue`), .NET Core does not."""
+    """Return head and body. .NET Framework sends `Expect: 100-continue`, .NET Core does not."""
     content = body(parts)
     lines = [
         f"POST {path} HTTP/1.1",
@@ -84,7 +84,7 @@ class Reply:
 
 
 def exchange(port: int, head: bytes, content: bytes = b"", *, await_continue: bool = False) -> Reply:
-    """Send bytes over a connection of their own and read one answer."""
+    """Send bytes over a new connection and read one answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(head)
         if await_continue:

@@ -1,4 +1,4 @@
-"""A gateway as a client meets it: a process of its own behind a real socket."""
+"""A gateway as clients see it: a separate process behind a real socket."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,20 @@ from typing import Any
 import httpx
 
 PROJECT = Path(__file__).resolve().parents[2]
-_START_S = 120
-_STOP_S = 30
+_START_S = 300
+_STOP_S = 60
+_ANSWER_S = 600
+PATIENT = {
+    "max_queue_s": 600,
+    "fit_lock_timeout_s": 600,
+    "engine_timeout_s": 600,
+    "engine_fit_timeout_s": 600,
+    "triton_timeout_s": 300,
+    "triton_fit_timeout_s": 600,
+    "min_upload_bytes_s": 1,
+    "shutdown_grace_s": 600,
+}
+"""Deadlines of a test gateway: a loaded machine must not miss them. A test about a deadline sets its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,14 @@ def answered(response: httpx.Response) -> dict[str, Any]:
     return response.json()
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
+    """Wait for something that happens in another process, however loaded the machine is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.01)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -56,8 +76,13 @@ def free_port() -> int:
 
 
 def environment(settings: dict[str, Any]) -> dict[str, str]:
-    """This process's, without its own gateway settings, with those given by name: models_dir=…"""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    """This process's, without its own gateway settings, with those given by name: models_dir=…
+
+    Bytecode is kept under .cache, so that a process starts faster and leaves nothing beside the sources.
+    """
+    left_out = ("GATEWAY_", "PYTHONDONTWRITEBYTECODE")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    clean["PYTHONPYCACHEPREFIX"] = str(PROJECT / ".cache" / "pycache")
     return {**clean, **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}}
 
 
@@ -69,7 +94,7 @@ def running(
     cwd: Path = PROJECT,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Gateway]:
-    """Start a gateway, wait until it listens, and end it as a service manager would.
+    """Start a gateway, wait until it listens, and stop it like a service manager.
 
     Args:
         log: its output is appended there.
@@ -90,7 +115,7 @@ def running(
         )
     try:
         url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, timeout=120, trust_env=False, verify=tls or True) as client:
+        with httpx.Client(base_url=url, timeout=_ANSWER_S, trust_env=False, verify=tls or True) as client:
             _wait_for(client, process, log)
             yield Gateway(process, port, client, Path(settings["models_dir"]), log)
     finally:
@@ -110,7 +135,7 @@ def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path)
         try:
             client.get("/health")
         except httpx.TransportError:
-            time.sleep(0.05)
+            time.sleep(0.02)
         else:
             return
     raise RuntimeError(f"the gateway did not listen within {_START_S} s:\n{log.read_text()}")

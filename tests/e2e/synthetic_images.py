@@ -1,11 +1,11 @@
-"""Brushed steel and what goes wrong with it: images that are the same on every machine."""
+"""Synthetic images of brushed steel and its defects, equal on every machine."""
 
 import cv2
 import numpy as np
 
 
 def steel(seed: int, size_wh: tuple[int, int] = (384, 384)) -> np.ndarray:
-    """An OK part: uint8 [H, W], brushed along x, evenly lit but for a little."""
+    """Return an OK part: uint8 [H, W], brushed along x, lit almost evenly."""
     width, height = size_wh
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 1, (height, width)).astype(np.float32)
@@ -17,14 +17,14 @@ def steel(seed: int, size_wh: tuple[int, int] = (384, 384)) -> np.ndarray:
 
 
 def with_blob(image: np.ndarray, centre: tuple[int, int], radius: int, strength: float = 0.5):
-    """A dark, rough pit. Returns the image and where the defect is, bool [H, W]."""
+    """Add a dark, rough pit. Return the image and the mask of the defect, bool [H, W]."""
     mask = np.zeros(image.shape[:2], np.uint8)
     cv2.circle(mask, centre, radius, 255, -1)
     return _spoiled(image, mask, strength)
 
 
 def with_scratch(image: np.ndarray, start: tuple[int, int], end: tuple[int, int], width: int, strength: float = 0.5):
-    """A scratch across the brushing. Returns the image and where the defect is, bool [H, W]."""
+    """Add a scratch across the brushing. Return the image and the mask of the defect, bool [H, W]."""
     mask = np.zeros(image.shape[:2], np.uint8)
     cv2.line(mask, start, end, 255, width)
     return _spoiled(image, mask, strength)
@@ -38,7 +38,7 @@ def _spoiled(image: np.ndarray, mask: np.ndarray, strength: float) -> tuple[np.n
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encode; colour is RGB."""
+    """Encode an image, grey or RGB."""
     return _encode(".png", image)
 
 
@@ -53,7 +53,7 @@ def _encode(extension: str, image: np.ndarray) -> bytes:
 
 
 def decoded(data: bytes) -> np.ndarray:
-    """Pixels as they are stored."""
+    """Decode an image without any conversion."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image is not None
     return image

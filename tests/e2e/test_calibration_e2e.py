@@ -1,4 +1,4 @@
-"""Thresholds, suspects and spatial weights as a client meets them."""
+"""Thresholds, suspects and spatial weights over HTTP."""
 
 import hashlib
 import json
@@ -75,14 +75,14 @@ def test_a_threshold_from_given_scores_is_stale_after_a_fit_and_says_so_everywhe
         {"pixel_threshold": None},
     ],
 )
-def test_a_wrong_wish_is_refused_by_name(gateway, small_roi, wrong):
+def test_an_invalid_option_is_refused_by_name(gateway, small_roi, wrong):
     body = {"role_id": "steel", "roi_id": small_roi, "mm_per_px": 0.2, "ok_scores": [0.5], **wrong}
     reply = gateway.client.post("/calibrate_ng", json=body)
     assert reply.status_code == 422
     assert next(iter(wrong)) in reply.json()["error"]["message"]
 
 
-def test_an_ok_image_can_be_taken_out_but_not_the_last(gateway):
+def test_an_ok_image_can_be_removed_but_not_the_last(gateway):
     roi = "taken out"
     gateway.fit(roi, OK[:2])
     url = f"/rois/steel/{roi}/ok/"
@@ -99,7 +99,7 @@ def test_an_ok_image_can_be_taken_out_but_not_the_last(gateway):
     assert gateway.client.delete(f"/rois/steel/never/ok/{'0' * 64}").json()["error"]["code"] == "unknown_roi"
 
 
-def test_an_image_unlike_the_others_is_suspected_and_kept_out_on_request(gateway):
+def test_an_image_unlike_the_others_is_suspect_and_excluded_on_request(gateway):
     roi = "suspects"
     first = gateway.fit(roi, [*OK, ("stray.png", RIGHT)])
     assert first["suspect_images"][0]["file_name"] == "stray.png"
@@ -113,11 +113,12 @@ def test_an_image_unlike_the_others_is_suspected_and_kept_out_on_request(gateway
     assert gateway.infer(roi, RIGHT)["score"] > gateway.infer(roi, UNSEEN)["score"]
 
 
-def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch, tmp_path):
+def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch, small_model_repository, tmp_path):
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"edge": [0, 128, 0, 64]}))  # the left half
     models = tmp_path / "models"
-    with launch("boxed", models_dir=models, roi_config=boxes) as gateway:
+    given = {"models_dir": models, "model_repository": small_model_repository, "roi_config": boxes}
+    with launch("boxed", **given) as gateway:
         fitted = gateway.fit("edge", OK)
         assert fitted["spatial_weights"]["kind"] == "manual"
         gateway.fit("plain", OK)
@@ -129,7 +130,7 @@ def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch,
         assert "before the override" in log
         assert "overridden by the manual box" in log
     boxes.write_text(json.dumps({"edge": [0, 128, 64, 128]}))
-    with launch("boxed again", models_dir=models, roi_config=boxes) as gateway:
+    with launch("boxed again", **given) as gateway:
         answer = gateway.infer("edge", RIGHT)
         assert (answer["verdict"], answer["weights_stale"]) == ("ok", True)
         assert summary(gateway, "edge")["weights_stale"] is True

@@ -1,8 +1,10 @@
-"""The HTTP contract, key by key: what the GUI and the PLC programs rely on."""
+"""The HTTP contract, key by key, as the GUI and PLC programs use it."""
 
 import base64
 import json
 import re
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ def infer(gateway, calibrated):
 
 
 def has(answer, types):
-    """Exactly these keys, each of its type."""
+    """Require exactly these keys, each with its type."""
     assert set(answer) == set(types)
     for key, kind in types.items():
         assert isinstance(answer[key], kind), f"{key}: {answer[key]!r}"
@@ -164,7 +166,7 @@ def test_heatmap_none_and_base64_differ_in_nothing_else(infer):
     ],
     ids=lambda value: value["kind"] if isinstance(value, dict) else "",
 )
-def test_outside_the_shape_there_is_nothing(infer, shape, inside):
+def test_the_map_is_zero_outside_the_shape(infer, shape, inside):
     x, y = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
     mask = inside(x, y)
     answer, whole = infer(shape=json.dumps(shape), area_mm2_thr=0), infer(area_mm2_thr=0)
@@ -183,7 +185,7 @@ def test_the_score_is_that_of_the_pixels_inside_the_shape(infer):
     assert infer(shape=json.dumps(away))["score"] < infer()["score"] < infer(shape=json.dumps(on_it))["score"]
 
 
-def test_a_key_of_a_shape_that_nobody_knows_is_answered_with_a_warning(infer):
+def test_an_unknown_key_of_a_shape_is_answered_with_a_warning(infer):
     answer = infer(shape='{"kind": "circle", "r": 50, "colour": "red"}')
     assert any("colour" in warning for warning in answer["warnings"])
 
@@ -207,12 +209,12 @@ def test_a_harmless_request_id_is_echoed(gateway, given):
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", "<script>", "ä".encode(), b"\xff", "a;b", '"', "${x}"])
-def test_any_other_is_replaced(gateway, given):
+def test_any_other_request_id_is_replaced(gateway, given):
     chosen = gateway.client.get("/health", headers={"X-Request-ID": given}).headers["x-request-id"]
     assert re.fullmatch(r"[0-9a-f]{32}", chosen)
 
 
-def test_each_request_has_an_id_of_its_own_also_when_it_fails(gateway):
+def test_each_request_has_its_own_id_even_when_it_fails(gateway):
     paths = ["/health", "/health", "/rois", "/nothing", "/rois/never/fitted", "/openapi.json"]
     ids = [gateway.client.get(path).headers["x-request-id"] for path in paths]
     assert len(set(ids)) == len(ids)
@@ -231,19 +233,19 @@ def test_server_timing_names_the_stages(gateway, small_roi):
 # --- precedence and warnings -----------------------------------------------------------------------------------------
 
 
-def test_without_a_calibration_the_settings_hold(gateway, small_roi):
+def test_without_a_calibration_the_settings_apply(gateway, small_roi):
     params = gateway.infer(small_roi, png(NG))["params"]
     assert (params["k"], params["p_score"], params["blur_sigma"], params["area_mm2_thr"]) == (1, 99, 1, 1)
 
 
-def test_the_calibration_comes_before_the_settings(gateway):
+def test_the_calibration_overrides_the_settings(gateway):
     gateway.fit("precedence", [png(steel(seed)) for seed in range(2)], role="contract")
     gateway.calibrate("precedence", role="contract", ok_scores=[0.3], area_mm2_thr=7.5, score_percentile=98)
     params = gateway.infer("precedence", png(NG), role="contract")["params"]
     assert (params["p_score"], params["area_mm2_thr"]) == (98, 7.5)
 
 
-def test_the_request_comes_before_the_calibration(infer):
+def test_the_request_overrides_the_calibration(infer):
     params = infer(k=3, p_score=97.5, blur_sigma=0, area_mm2_thr=3)["params"]
     assert (params["k"], params["p_score"], params["blur_sigma"], params["area_mm2_thr"]) == (3, 97.5, 0, 3)
 
@@ -272,13 +274,13 @@ def warnings_of(answer):
     ],
     ids=str,
 )
-def test_what_differs_from_fit_or_calibration_is_answered_with_a_warning(infer, fields, says):
+def test_a_parameter_that_differs_from_fit_or_calibration_gives_a_warning(infer, fields, says):
     found = warnings_of(infer(**fields))
     assert len(found) == bool(says)
     assert all(words in found[0] for words in says)
 
 
-def test_random_weights_are_warned_of(infer):
+def test_random_weights_give_a_warning(infer):
     assert RANDOM_WEIGHTS in infer()["warnings"]
 
 
@@ -286,7 +288,7 @@ def test_an_image_of_the_ok_set_is_recognised(infer):
     assert any("OK images" in warning for warning in infer(png(steel(0)))["warnings"])
 
 
-def test_more_neighbours_than_the_bank_has_are_all_it_has(gateway, small_roi):
+def test_more_neighbours_than_tokens_means_all_tokens(gateway, small_roi):
     answer = gateway.infer(small_roi, png(NG), k=100)
     n_embeddings = gateway.client.get(f"/rois/steel/{small_roi}").json()["n_embeddings"]
     assert answer["params"]["k"] == n_embeddings < 100
@@ -328,7 +330,7 @@ def test_a_further_fit_adds_to_what_was_learned_and_makes_the_threshold_stale(ga
     assert warnings_of(gateway.infer("further", png(NG), **roi)) == []
 
 
-def test_one_image_alone_has_no_scores_to_calibrate_from(gateway):
+def test_a_single_image_has_no_scores_to_calibrate_from(gateway):
     fit = gateway.fit("alone", [png(steel(0))], role="contract")
     assert fit["ok_scores"] is None
     body = {"role_id": "contract", "roi_id": "alone", "mm_per_px": 0.2, "ok_scores": [], "ng_scores": []}
@@ -338,20 +340,26 @@ def test_one_image_alone_has_no_scores_to_calibrate_from(gateway):
     assert gateway.calibrate("alone", role="contract", ok_scores=[0.4])["threshold"] == pytest.approx(0.4)
 
 
-def test_without_scores_given_the_fits_own_are_taken(gateway):
+def test_without_given_scores_the_scores_of_the_fit_are_used(gateway):
     fit = gateway.fit("own", [png(steel(seed)) for seed in range(3)], role="contract")
     chosen = gateway.calibrate("own", role="contract")
     assert (chosen["ok_source"], chosen["n_ok"]) == ("leave-one-out", 3)
     assert chosen["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
 
 
-def test_a_deleted_roi_leaves_nothing_but_its_audit_trail(launch, small_model_repository, tmp_path):
+def test_a_deleted_roi_leaves_only_its_audit_trail(launch, small_model_repository, tmp_path):
     with launch("leaving", model_repository=small_model_repository, state_dir=tmp_path) as gateway:
         gateway.fit("brief", [png(steel(0))])
         gateway.infer("brief", png(steel(1)))
-        assert [path.name for path in tmp_path.rglob("*.ring")] == ["brief.ring"]
+        (database,) = tmp_path.rglob("*.sqlite3")
+
+        def inspections():
+            with closing(sqlite3.connect(database)) as connection:
+                return connection.execute("SELECT roi_id FROM inspection").fetchall()
+
+        assert inspections() == [("brief",)]
         assert gateway.client.delete("/rois/steel/brief").status_code == 200
-        assert list(tmp_path.rglob("*.ring")) == []
+        assert inspections() == []
         left = [path for path in gateway.models_dir.rglob("*") if path.is_file() and "brief" in str(path)]
         assert [path for path in left if path.suffix not in (".jsonl", ".lock")] == []
         assert len(gateway.client.get("/rois/steel/brief/audit").json()["entries"]) == 2
@@ -413,7 +421,7 @@ def test_the_document_lists_every_error_code_and_its_status(document):
         assert f"`{code}`" in document["info"]["description"]
 
 
-def test_the_document_has_no_form_of_error_but_the_envelope(document):
+def test_the_document_has_only_the_envelope_for_errors(document):
     assert "HTTPValidationError" not in json.dumps(document)
 
 
@@ -431,7 +439,7 @@ def test_an_example_has_the_keys_of_an_answer(gateway, small_roi, document, path
     assert set(example) | nulls == set(answer)
 
 
-def test_the_documentation_needs_nobody_but_the_gateway(gateway):
+def test_the_documentation_loads_everything_from_the_gateway(gateway):
     page = gateway.client.get("/docs")
     named = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
     parts = [path for pair in named for path in pair if path]
@@ -446,14 +454,14 @@ def test_the_documentation_needs_nobody_but_the_gateway(gateway):
     assert gateway.client.get("/docs/__init__.py").status_code == 422
 
 
-def test_the_page_of_the_documentation_knows_the_version_of_openapi_that_is_served(gateway, document):
-    """Swagger UI knows OpenAPI 3.1 from its version 5 on, and shows nothing of what it does not know."""
+def test_swagger_ui_supports_the_served_version_of_openapi(gateway, document):
+    """Swagger UI supports OpenAPI 3.1 since version 5. It does not show a document of an unknown version."""
     assert document["openapi"].startswith("3.1.")
     script = gateway.client.get("/docs/swagger-ui-bundle.js").text
     assert re.search(r'PACKAGE_VERSION:"5[.]', script)
 
 
-def test_an_ok_image_sent_again_with_a_shape_is_scored_inside_it_from_now_on(gateway):
+def test_an_ok_image_sent_again_with_a_shape_is_scored_inside_it(gateway):
     images = [png(steel(seed)) for seed in (80, 81, 82)]
     whole = gateway.fit("reshaped", images)
     again = gateway.fit("reshaped", images[:1], shape='{"kind": "circle", "r": 60}')
@@ -464,7 +472,7 @@ def test_an_ok_image_sent_again_with_a_shape_is_scored_inside_it_from_now_on(gat
     assert gateway.fit("reshaped", images)["version"] == again["version"]
 
 
-def test_scores_that_a_client_leaves_null_are_as_good_as_none(gateway):
+def test_scores_that_are_null_count_as_absent(gateway):
     gateway.fit("null scores", [png(steel(seed)) for seed in (90, 91, 92)])
     answer = gateway.calibrate("null scores", ok_scores=None, ng_scores=None)
     assert (answer["ok_source"], answer["n_ok"], answer["n_ng"]) == ("leave-one-out", 3, 0)

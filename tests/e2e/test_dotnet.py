@@ -1,4 +1,4 @@
-"""What .NET's HttpClient sends is valid input as it comes."""
+"""Requests of .NET's HttpClient are valid without changes."""
 
 import shutil
 import subprocess
@@ -118,13 +118,13 @@ def test_fields_may_follow_the_file(gateway, fitted):
     assert send(gateway, "/infer", [image, *form("fitted")]) == send(gateway, "/infer", form("fitted", image))
 
 
-def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(gateway, fitted):
+def test_a_client_that_expects_100_continue_gets_it(gateway, fitted):
     image = Part.file("image", "roi.png", png(steel(90)))
     answer = send(gateway, "/infer", form("fitted", image), expect_continue=True)
     assert answer["score"] > 0
 
 
-def test_a_comma_from_a_german_locale_is_told_from_a_mistake(gateway, fitted):
+def test_a_decimal_comma_is_refused_with_the_reason(gateway, fitted):
     parts = form("fitted", Part.file("image", "roi.png", png(steel(90))))
     parts[2] = Part.text("mm_per_px", "0,2")
     reply = exchange(gateway.port, *request("/infer", gateway.port, parts))

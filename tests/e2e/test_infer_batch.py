@@ -1,4 +1,4 @@
-"""Several ROIs of one part in one request."""
+"""Several ROIs in one request."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_each_answer_is_that_of_infer_in_the_order_of_the_request(gateway, small
         assert (together["heatmap_png_base64"] is None) == (alone["heatmap_png_base64"] is None)
 
 
-def test_what_is_wrong_with_one_does_not_fail_the_others(gateway, small_roi):
+def test_an_error_in_one_item_does_not_fail_the_others(gateway, small_roi):
     good = png(steel(10))
     items = [
         item(small_roi),
@@ -71,7 +71,7 @@ def test_what_is_wrong_with_one_does_not_fail_the_others(gateway, small_roi):
         ('[{"role_id": "a", "roi_id": "x", "mm_per_px": 1}, {"role_id": "a", "roi_id": "x", "mm_per_px": 1}]', "items"),
     ],
 )
-def test_a_request_that_cannot_be_told_apart_into_items_is_refused_whole(gateway, items, named):
+def test_invalid_items_refuse_the_whole_request(gateway, items, named):
     response = batch(gateway, items, [png(steel(0))])
     assert response.status_code == 422
     error = response.json()["error"]

@@ -1,4 +1,4 @@
-"""What Prometheus reads and what the log says, of a gateway that really served."""
+"""Metrics and log lines of a gateway that served requests."""
 
 import json
 import os
@@ -13,12 +13,13 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.gateway_process import wait_until
 from tests.e2e.synthetic_images import png, steel
 
 
 @pytest.fixture(scope="module")
 def served(launch, small_model_repository, tmp_path_factory):
-    """A gateway with JSON logs that nobody else talks to."""
+    """A gateway with JSON logs for this module only."""
     state = tmp_path_factory.mktemp("state")
     with launch("metrics", model_repository=small_model_repository, state_dir=state, log_format="json") as gateway:
         gateway.fit("watched", [png(steel(i)) for i in range(4)])
@@ -55,7 +56,7 @@ def test_requests_are_counted_by_endpoint_and_outcome(served) -> None:
     assert _difference(counts(), before) == [3, 1, 1]
 
 
-def test_what_is_refused_before_it_is_routed_is_counted_to_its_endpoint(served) -> None:
+def test_a_request_refused_before_routing_is_counted_for_its_endpoint(served) -> None:
     labels = {"endpoint": "/rois/{role_id}/{roi_id}", "code": "forbidden"}
     before = value(served.client, "gateway_requests_total", **labels)
     refused = served.client.get("/rois/steel/watched", headers={"Origin": "https://elsewhere.example"})
@@ -67,7 +68,7 @@ def _difference(after: list[float], before: list[float]) -> list[float]:
     return [a - b for a, b in zip(after, before, strict=True)]
 
 
-def test_an_inspection_leaves_its_stages_score_and_verdict(served) -> None:
+def test_an_inspection_is_counted_with_its_stages_score_and_verdict(served) -> None:
     labels = {"role_id": "steel", "roi_id": "watched"}
     before = samples(served.client)
     score = served.infer("watched", png(steel(10)))["score"]
@@ -86,7 +87,7 @@ def test_an_inspection_leaves_its_stages_score_and_verdict(served) -> None:
     assert after["gateway_engine_ready", ()] == 1
 
 
-def test_every_metric_has_a_help_text_and_a_name_by_the_rules(served) -> None:
+def test_every_metric_has_a_help_text_and_a_valid_name(served) -> None:
     for family in text_string_to_metric_families(served.client.get("/metrics").text):
         assert family.name.startswith("gateway_")
         assert len(family.documentation) > 10, family.name
@@ -110,7 +111,7 @@ def test_rois_beyond_the_bound_share_one_label(launch, small_model_repository, t
         assert value(gateway.client, "gateway_rois") == 3
 
 
-def test_a_line_of_json_tells_of_each_request_and_nothing_of_its_image(served) -> None:
+def test_each_request_has_a_json_log_line_without_its_image(served) -> None:
     sent = png(steel(11))
     answer = served.post("/infer", "watched", [sent], "image")
     line = _line(served.log, answer.headers["X-Request-ID"])
@@ -124,7 +125,7 @@ def test_a_line_of_json_tells_of_each_request_and_nothing_of_its_image(served) -
 
 def _line(log: Path, request_id: str) -> dict:
     """The line of a request, which is written when its answer is already on its way."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for text in log.read_text().splitlines(keepends=True):
             line = json.loads(text) if text.endswith("\n") else {}
@@ -134,7 +135,7 @@ def _line(log: Path, request_id: str) -> dict:
     raise AssertionError(f"no line of {request_id}")
 
 
-def test_drift_is_told_from_the_window_and_survives_a_restart(launch, small_model_repository, tmp_path) -> None:
+def test_drift_is_measured_from_the_window_and_survives_a_restart(launch, small_model_repository, tmp_path) -> None:
     settings = {
         "model_repository": small_model_repository,
         "models_dir": tmp_path / "models",
@@ -144,7 +145,7 @@ def test_drift_is_told_from_the_window_and_survives_a_restart(launch, small_mode
         gateway.fit("moving", [png(steel(i)) for i in range(20)])
         few = gateway.client.get("/rois/steel/moving/drift").json()
         assert (few["n"], few["ks"]) == (0, None)
-        assert "50 are needed" in few["reason"]
+        assert "drift needs 50" in few["reason"]
         for i in range(50):
             gateway.infer("moving", png((steel(100 + i) * 0.7).astype("uint8")), heatmap="none")
         before = gateway.client.get("/rois/steel/moving/drift").json()
@@ -173,37 +174,41 @@ class TestTwoWorkers:
             yield gateway
 
     def infer(self, gateway) -> None:
-        """On a connection of its own, so that either worker may take it."""
+        """Inspect over a new connection, so that either worker may answer."""
         form = {"role_id": "steel", "roi_id": "shared", "mm_per_px": "0.2", "heatmap": "none"}
         url = f"http://127.0.0.1:{gateway.port}/infer"
-        answer = httpx.post(url, data=form, files={"image": ("a.png", png(steel(3)))}, timeout=60, trust_env=False)
+        answer = httpx.post(url, data=form, files={"image": ("a.png", png(steel(3)))}, timeout=600, trust_env=False)
         assert answer.status_code == 200, answer.text
 
     def scrape(self, gateway) -> dict:
-        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=600, trust_env=False) as client:
             return samples(client)
 
     def test_the_counters_of_two_workers_add_up_exactly_whichever_is_asked(self, workers) -> None:
-        with ThreadPoolExecutor(6) as pool:
-            list(pool.map(lambda _: self.infer(workers), range(40)))
-        served_by_both = False
+        n = 0
+        while n == 0 or (self.scrape(workers)["gateway_bank_cache_misses_total", ()] < 2 and n < 400):
+            with ThreadPoolExecutor(6) as pool:
+                list(pool.map(lambda _: self.infer(workers), range(20)))
+            n += 20
+        answered = "gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))
+        wait_until(lambda: self.scrape(workers)[answered] >= n)  # the last are counted when they are answered
         for _ in range(10):
             found = self.scrape(workers)
-            assert found["gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))] == 40
-            assert found["gateway_score_count", (("roi_id", "shared"), ("role_id", "steel"))] == 40
-            assert found["gateway_stage_duration_seconds_count", (("stage", "engine"),)] == 40
+            assert found[answered] == n
+            assert found["gateway_score_count", (("roi_id", "shared"), ("role_id", "steel"))] == n
+            assert found["gateway_stage_duration_seconds_count", (("stage", "engine"),)] == n
             assert found["gateway_bank_version", (("roi_id", "shared"), ("role_id", "steel"))] == 1
-            served_by_both |= found["gateway_bank_cache_misses_total", ()] == 2
-        assert served_by_both, "one worker did all the work: nothing was added up"
+            both = found["gateway_bank_cache_misses_total", ()] == 2
+            assert both, "one worker did all the work: nothing was added up"
 
-    def test_what_a_killed_worker_counted_is_not_forgotten(self, workers) -> None:
+    def test_the_counters_of_a_killed_worker_are_kept(self, workers) -> None:
         for _ in range(6):
             self.infer(workers)
         children = Path(f"/proc/{workers.process.pid}/task/{workers.process.pid}/children").read_text().split()
         names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
         victim = next(pid for pid, name in names.items() if "spawn_main" in name)
         os.kill(int(victim), signal.SIGKILL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 3000
         while time.monotonic() < deadline:
             try:
                 self.infer(workers)

@@ -1,4 +1,4 @@
-"""What a gateway is as a process: starts, restarts, neighbours, limits, load, and no engine at all."""
+"""The gateway as a process: start, restart, several gateways, limits, load, and no engine."""
 
 import base64
 import contextlib
@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.dotnet_multipart import Reply, exchange
-from tests.e2e.gateway_process import PROJECT, environment
+from tests.e2e.gateway_process import PROJECT, environment, wait_until
+from tests.e2e.held_request import held, in_flight, metric
 from tests.e2e.synthetic_images import jpeg, png, steel
 
 OK = [png(steel(seed)) for seed in range(4)]
@@ -25,7 +26,7 @@ BODY_LIMIT = 2 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a gateway answered that was killed afterwards, in the midst of a fit."""
+    """Answers of a gateway that was killed afterwards, during a fit."""
 
     models_dir: Path
     fit: dict[str, Any]
@@ -34,14 +35,29 @@ class Before:
 
 
 @pytest.fixture(scope="module")
-def before(launch, tmp_path_factory) -> Before:
+def start(launch, small_model_repository):
+    """Start a gateway over the small network."""
+
+    def start(name, **settings):
+        return launch(name, **{"model_repository": small_model_repository, **settings})
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def before(start, tmp_path_factory) -> Before:
     models_dir = tmp_path_factory.mktemp("shared") / "models"
-    with launch("first", models_dir=models_dir) as first, ThreadPoolExecutor(1) as pool:
+    with start("first", models_dir=models_dir) as first, ThreadPoolExecutor(1) as pool:
         fit = first.fit("kept", OK)
         first.calibrate("kept", ok_scores=[0.3, 0.32], ng_scores=[0.9], area_mm2_thr=2)
         inferred = first.infer("kept", UNSEEN)
         detail = first.client.get("/rois/steel/kept").json()
-        killed = pool.submit(first.post, "/fit_ok", "kept", [png(steel(seed)) for seed in range(80, 92)], "images")
+        calls = "gateway_engine_batch_images_count"
+        n_calls = metric(first, calls)
+        images = [png(steel(seed, (112, 112))) for seed in range(80, 280)]
+        fields = {"coreset_rate": 1.0}  # of all tokens: many seconds
+        killed = pool.submit(first.post, "/fit_ok", "kept", images, "images", fields=fields)
+        wait_until(lambda: metric(first, calls) > n_calls)
         first.infer("kept", UNSEEN)  # answered between the batches of the fit
         assert not killed.done()
         first.process.kill()
@@ -51,9 +67,9 @@ def before(launch, tmp_path_factory) -> Before:
 
 
 @pytest.fixture(scope="module")
-def again(launch, before):
+def again(start, before):
     """The same gateway, started again."""
-    with launch("again", models_dir=before.models_dir) as started:
+    with start("again", models_dir=before.models_dir) as started:
         yield started
 
 
@@ -63,10 +79,10 @@ def heatmaps(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def beside(launch, before, heatmaps):
+def beside(start, before, heatmaps):
     """A gateway beside it on the same models folder, with narrow limits."""
     limits = {"max_queued_inspections": 1, "max_queued_fits": 1, "max_fit_images": 3, "max_roi_images": 5}
-    with launch(
+    with start(
         "beside",
         models_dir=before.models_dir,
         heatmap_dir=heatmaps,
@@ -79,7 +95,7 @@ def beside(launch, before, heatmaps):
 
 @pytest.fixture(scope="module")
 def engineless(launch, before, tmp_path_factory):
-    """A gateway that finds no model."""
+    """A gateway without a model."""
     with launch(
         "engineless", models_dir=before.models_dir, model_repository=tmp_path_factory.mktemp("none")
     ) as started:
@@ -96,7 +112,7 @@ def error_of(reply) -> dict[str, str]:
 # --- restarts and neighbours -----------------------------------------------------------------------------------------
 
 
-def test_a_restart_keeps_everything_also_after_a_kill_in_the_midst_of_a_fit(before, again):
+def test_a_restart_keeps_everything_even_after_a_kill_during_a_fit(before, again):
     assert again.client.get("/rois/steel/kept").json() == before.detail
     assert again.infer("kept", UNSEEN) == before.inferred
 
@@ -140,7 +156,7 @@ def test_a_neighbour_sees_a_fit_a_calibration_and_a_deletion_at_its_next_request
 
 
 def test_health_and_inspections_are_answered_while_a_fit_runs(gateway, small_roi):
-    """A fit that computed on the event loop would let a handful of requests through, between its batches."""
+    """A fit on the event loop would allow only a few requests, between its batches."""
     images = [png(steel(seed)) for seed in range(200, 206)]
     with ThreadPoolExecutor(1) as pool:
         # A rate of 40 % makes the coreset, which is one uninterrupted computation, the longest stage.
@@ -161,19 +177,16 @@ def test_health_and_inspections_are_answered_while_a_fit_runs(gateway, small_roi
 
 @pytest.mark.parametrize(("path", "field"), [("/infer", "image"), ("/fit_ok", "images")])
 def test_more_requests_than_are_queued_are_told_when_to_come_again(beside, path, field):
-    def post(seed):
-        roi, image = ("kept", UNSEEN) if path == "/infer" else (f"queued {seed}", png(steel(seed)))
-        return beside.post(path, roi, [image], field)
-
-    with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(post, range(8)))
-    refused = [reply for reply in replies if reply.status_code != 200]
-    assert 0 < len(refused) < len(replies)
-    for reply in refused:
-        assert reply.status_code == 429
-        assert int(reply.headers["retry-after"]) >= 1
-        assert error_of(reply)["code"] == "overloaded"
-    assert post(99).status_code == 200, "a place is free again"
+    roi, work = ("kept", "inspect") if path == "/infer" else ("queued", "fit")
+    form = {"role_id": "steel", "roi_id": roi, "mm_per_px": "0.2"}
+    with held(beside, path, work, form, [(field, UNSEEN)]) as first:
+        refused = beside.post(path, roi, [UNSEEN], field)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert error_of(refused)["code"] == "overloaded"
+        assert first.answer().status == 200
+    wait_until(lambda: in_flight(beside, work) == 0)
+    assert beside.post(path, roi, [UNSEEN], field).status_code == 200, "a place is free again"
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
@@ -197,7 +210,7 @@ def test_a_body_without_a_length_is_refused_once_it_is_over_the_limit(beside, pa
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     start = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
-    with socket.create_connection(("127.0.0.1", beside.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", beside.port), timeout=600) as connection:
         connection.sendall(head.encode())
         for chunk in (start, bytes(BODY_LIMIT // 2), bytes(BODY_LIMIT // 2)):
             connection.sendall(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
@@ -215,7 +228,7 @@ def test_too_many_images_are_refused_before_any_is_learned(beside):
     assert not (beside.models_dir / "steel" / "many").exists()
 
 
-def test_more_files_than_any_form_may_have_are_too_many_too(gateway):
+def test_more_files_than_any_form_may_have_are_refused(gateway):
     reply = gateway.post("/fit_ok", "many", [b"x"] * 1001, "images")
     assert reply.status_code == 413
     assert error_of(reply)["code"] == "too_large"
@@ -248,7 +261,7 @@ def test_a_heatmap_as_a_path_is_the_same_png_below_the_folder(beside, heatmaps):
 # --- no engine -------------------------------------------------------------------------------------------------------
 
 
-def test_without_an_engine_it_is_alive_but_not_ready_and_says_why(engineless):
+def test_without_an_engine_the_gateway_is_alive_but_not_ready_with_a_reason(engineless):
     assert engineless.client.get("/health").json()["status"] == "ok"
     reply = engineless.client.get("/ready")
     assert reply.status_code == 503
@@ -258,14 +271,14 @@ def test_without_an_engine_it_is_alive_but_not_ready_and_says_why(engineless):
 
 
 @pytest.mark.parametrize(("path", "field"), [("/infer", "image"), ("/fit_ok", "images")])
-def test_without_an_engine_work_is_refused_for_now(engineless, path, field):
+def test_without_an_engine_work_is_refused_with_a_retry_time(engineless, path, field):
     reply = engineless.post(path, "kept", [UNSEEN], field)
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) >= 1
     assert error_of(reply)["code"] == "engine_unavailable"
 
 
-def test_without_an_engine_what_is_stored_is_still_told(engineless, before):
+def test_without_an_engine_stored_rois_are_still_listed(engineless, before):
     assert engineless.client.get("/rois/steel/kept").json() == before.detail
 
 
@@ -277,14 +290,14 @@ def test_without_an_engine_what_is_stored_is_still_told(engineless, before):
     [("gateway.app:app", PROJECT), ("app:app", PROJECT / "gateway")],
     ids=["root", "gateway/"],
 )
-def test_uvicorn_starts_it_from_either_folder(launch, tmp_path, application, folder):
+def test_uvicorn_starts_the_gateway_from_either_folder(launch, tmp_path, application, folder):
     command = ("-m", "uvicorn", application, "--port", "{port}")
     with launch(f"uvicorn {application}", command=command, cwd=folder, model_repository=tmp_path) as started:
         assert started.client.get("/health").json()["model"] == "dinov2-vit-s/14"
         assert started.client.get("/nothing").json()["error"]["code"] == "not_found"
 
 
-def test_settings_prints_those_in_effect():
+def test_the_settings_command_prints_the_effective_settings():
     run = _gateway("settings", k=3, models_dir="/somewhere/else")
     assert run.returncode == 0
     printed = dict(line.split("=", 1) for line in run.stdout.splitlines())
@@ -294,7 +307,7 @@ def test_settings_prints_those_in_effect():
 
 
 @pytest.mark.parametrize("command", ["settings", "serve"])
-def test_a_wrong_setting_is_named_and_ends_it(command):
+def test_a_wrong_setting_is_named_and_stops_the_start(command):
     run = _gateway(command, coreset_rate="0,02")
     assert run.returncode != 0
     assert "GATEWAY_CORESET_RATE" in run.stderr
@@ -309,19 +322,21 @@ def _gateway(command, **settings):
         env=environment(settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
 def test_the_serving_process_never_loads_torch(again):
-    """Looked at after it has fitted and inspected."""
+    """Checked after a fit and an inspection."""
     libraries = Path(f"/proc/{again.process.pid}/maps")
     if not libraries.is_file():
         pytest.skip("no /proc here")
     assert "torch" not in libraries.read_text()
 
 
-def test_importing_the_gateway_imports_nothing_of_the_export():
-    code = "import sys, gateway.app; print([m for m in ('torch', 'timm', 'onnx', 'export') if m in sys.modules])"
+def test_importing_the_gateway_imports_nothing_of_the_export_and_no_statistics():
+    """scipy.stats takes as long as all the rest: it is loaded when drift or a calibration first asks for it."""
+    modules = ("torch", "timm", "onnx", "export", "scipy.stats")
+    code = f"import sys, gateway.app; print([m for m in {modules} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment({}), capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr

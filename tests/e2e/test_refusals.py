@@ -1,4 +1,4 @@
-"""Bad input never yields a 500: the right status, one envelope, a message that names what is wrong, nothing written."""
+"""Invalid input gives the right status, the envelope and a message that names the fault, and writes nothing."""
 
 import json
 import re
@@ -19,7 +19,7 @@ FIT, INFER = ("/fit_ok", "images"), ("/infer", "image")
 
 
 def refused(reply, status, code, *says):
-    """Check an error answer (of httpx or of `exchange`) against the contract; returns its message."""
+    """Check an error answer (of httpx or of `exchange`) against the contract and return its message."""
     status_seen = getattr(reply, "status_code", None) or reply.status
     assert status_seen == status, reply.content
     assert reply.headers["content-type"] == "application/json"
@@ -38,7 +38,7 @@ def refused(reply, status, code, *says):
 
 @pytest.fixture(autouse=True)
 def nothing_is_written(gateway, small_roi):
-    """No refused request leaves a trace in or beside the models folder."""
+    """Check that refused requests change no file in or beside the models folder."""
     before = _files(gateway.models_dir)
     yield
     assert _files(gateway.models_dir) == before
@@ -53,7 +53,7 @@ def _files(models_dir):
 
 
 def post(gateway, route, roi="small", image=("roi.png", PNG), **changes):
-    """A good request with some fields changed; None takes one out."""
+    """Send a valid request with some fields changed. None removes a field."""
     path, field = route
     form = {"role_id": "steel", "roi_id": roi, "mm_per_px": "0.2", **changes}
     form = {name: value for name, value in form.items() if value is not None}
@@ -93,7 +93,7 @@ def post(gateway, route, roi="small", image=("roi.png", PNG), **changes):
     ],
     ids=lambda value: repr(value[:12]),
 )
-def test_an_id_that_is_none_is_refused_everywhere(gateway, field, value):
+def test_an_invalid_id_is_refused_everywhere(gateway, field, value):
     for route in (FIT, INFER):
         refused(post(gateway, route, **{field: value}), 422, "invalid_request", field, repr(value[:64])[1:-1])
     body = {"role_id": "steel", "roi_id": "small", "mm_per_px": 0.2, "ok_scores": [0.5], "ng_scores": [], field: value}
@@ -174,7 +174,7 @@ def test_a_missing_image_is_named(gateway, route):
 
 
 @pytest.mark.parametrize("route", [FIT, INFER], ids=["fit", "infer"])
-def test_an_image_sent_as_text_is_said_to_need_a_file_name(gateway, route):
+def test_an_image_sent_as_text_is_refused_with_the_missing_file_name(gateway, route):
     path, field = route
     form = {"role_id": "steel", "roi_id": "small", "mm_per_px": "0.2", field: "C:\\images\\ok 1.png"}
     reply = gateway.client.post(path, data=form, files=[("nothing", ("", b""))])
@@ -182,7 +182,7 @@ def test_an_image_sent_as_text_is_said_to_need_a_file_name(gateway, route):
     assert "UploadFile" not in message
 
 
-def test_an_optional_field_left_blank_is_left_out(gateway):
+def test_a_blank_optional_field_counts_as_absent(gateway):
     blank = dict.fromkeys(("shape", "k", "p_score", "blur_sigma", "area_mm2_thr", "heatmap"), "")
     assert post(gateway, INFER, **blank).status_code == 200
 
@@ -225,7 +225,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_a_file_that_is_no_image_is_refused_by_name(gateway, kind):
+def test_a_file_that_is_not_an_image_is_refused_by_name(gateway, kind):
     data, status, code = IMAGES[kind]
     refused(post(gateway, INFER, image=("scan 7.png", data)), status, code, "scan 7.png")
     refused(post(gateway, FIT, roi="never", image=("scan 7.png", data)), status, code, "scan 7.png")
@@ -289,7 +289,7 @@ def test_a_file_may_have_any_name(gateway, name, shown):
     ],
     ids=lambda text: text[:44],
 )
-def test_a_shape_that_is_none_is_refused_by_what_is_wrong_with_it(gateway, shape, says):
+def test_an_invalid_shape_is_refused_with_the_reason(gateway, shape, says):
     refused(post(gateway, INFER, shape=shape), 422, "invalid_request", "shape", says)
     refused(post(gateway, FIT, roi="never", shape=shape), 422, "invalid_request", "shape", says)
 
@@ -332,14 +332,14 @@ GOOD_BODY = {"role_id": "steel", "roi_id": "small", "mm_per_px": 0.2, "ok_scores
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_wrong_calibration_is_refused_by_what_is_wrong_with_it(gateway, changes, says):
+def test_an_invalid_calibration_is_refused_with_the_reason(gateway, changes, says):
     body = json.dumps({**GOOD_BODY, **changes})
     reply = gateway.client.post("/calibrate_ng", content=body, headers={"Content-Type": "application/json"})
     refused(reply, 422, "invalid_request", *says)
 
 
 @pytest.mark.parametrize("field", ["role_id", "roi_id", "mm_per_px"])
-def test_a_calibration_names_the_field_it_misses(gateway, field):
+def test_a_missing_field_of_a_calibration_is_named(gateway, field):
     body = {name: value for name, value in GOOD_BODY.items() if name != field}
     refused(gateway.client.post("/calibrate_ng", json=body), 422, "invalid_request", field, "missing")
 
@@ -364,7 +364,7 @@ def test_a_calibration_names_the_field_it_misses(gateway, field):
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_a_body_that_is_no_calibration_is_refused(gateway, body):
+def test_a_body_that_is_not_a_calibration_is_refused(gateway, body):
     reply = gateway.client.post("/calibrate_ng", content=body, headers={"Content-Type": "application/json"})
     refused(reply, 422, "invalid_request")
 
@@ -377,7 +377,7 @@ def test_a_calibration_of_another_content_type_is_refused(gateway):
         assert "application/json" in message or "JSON" in reply.json()["error"]["hint"], message
 
 
-def test_an_roi_never_fitted_is_unknown(gateway):
+def test_an_roi_that_was_never_fitted_is_unknown(gateway):
     refused(post(gateway, INFER, roi="never"), 404, "unknown_roi", "steel/never")
     body = {**GOOD_BODY, "roi_id": "never"}
     refused(gateway.client.post("/calibrate_ng", json=body), 404, "unknown_roi", "steel/never")
@@ -423,12 +423,12 @@ FIELD = b'--x\r\nContent-Disposition: form-data; name="role_id"\r\n\r\nsteel\r\n
     ids=lambda value: repr(value)[:48],
 )
 @pytest.mark.parametrize("path", ["/fit_ok", "/infer"])
-def test_a_body_that_is_no_form_is_refused(gateway, path, content_type, body):
+def test_a_body_that_is_not_a_form_is_refused(gateway, path, content_type, body):
     headers = {} if content_type is None else {"Content-Type": content_type}
     refused(gateway.client.post(path, content=body, headers=headers), 422, "invalid_request")
 
 
-def test_a_name_that_is_no_text_is_refused_as_the_image_it_names(gateway):
+def test_an_undecodable_file_name_is_accepted(gateway):
     parts = [("role_id", b"steel"), ("roi_id", b"small"), ("mm_per_px", b"0.2")]
     body = b"".join(
         b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (n.encode(), v) for n, v in parts
@@ -439,7 +439,7 @@ def test_a_name_that_is_no_text_is_refused_as_the_image_it_names(gateway):
 
 
 @pytest.mark.parametrize(("path", "status"), [("/rois/a/b/" + "x" * 10_000, 404), ("/rois//" + "x" * 10_000, 404)])
-def test_a_path_of_any_length_is_refused_in_a_few_words(gateway, path, status):
+def test_the_refusal_of_a_long_path_is_short(gateway, path, status):
     refused(gateway.client.get(path), status, "not_found", "characters")
 
 

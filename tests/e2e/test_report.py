@@ -72,7 +72,7 @@ def test_the_page_shows_the_figures_of_the_api(roi, page) -> None:
     assert "calibrate" in text
 
 
-def test_the_page_needs_nothing_but_itself_and_runs_nothing(roi, page) -> None:
+def test_the_page_loads_nothing_and_runs_no_script(roi, page) -> None:
     parts = Parts(page)
     assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in parts.tags}
     sources = [attributes["src"] for tag, attributes in parts.tags if tag == "img"]
@@ -83,7 +83,7 @@ def test_the_page_needs_nothing_but_itself_and_runs_nothing(roi, page) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_a_file_name_is_text_whatever_it_holds(page) -> None:
+def test_a_file_name_is_escaped(page) -> None:
     assert ODD in Parts(page).text
     assert ODD not in page
 
@@ -113,7 +113,7 @@ def test_a_thumbnail_is_the_image_learned(roi, page) -> None:
     assert small[40:70, 40:70].mean() < small[:15, :15].mean() - 30  # its dark blob
 
 
-def test_an_ok_image_that_is_damaged_is_said_to_be(launch, small_model_repository, tmp_path) -> None:
+def test_a_damaged_ok_image_is_marked_as_damaged(launch, small_model_repository, tmp_path) -> None:
     with launch("report-damaged", model_repository=small_model_repository, state_dir=tmp_path) as gateway:
         gateway.fit("torn", [png(steel(0)), png(steel(1))])
         victim = next((gateway.models_dir / "steel" / "torn" / "ok").glob("*.png"))

@@ -20,10 +20,10 @@ from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import top_mean, upsample
-from tests.artifacts.test_artifacts import command, done, refused
+from tests.artifacts.test_artifacts import artifacts, done, refused
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png
-from tests.export.tiny_student import COMMAND, options, publish_folder, write_images
+from tests.export.tiny_student import COMMAND, trained_once
 
 SIDE, SENT = 32, 40  # pixels of the network's image, and of the images sent
 MM_PER_PX = 0.2
@@ -54,11 +54,8 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Trained:
-    folder = tmp_path_factory.mktemp("student")
-    images = folder / "conn1"
-    write_images(images, 14, size=SENT)
-    version = publish_folder(images, options(folder / "repository"))
+def trained() -> Trained:
+    images, version = trained_once(14, SENT, SIDE)
     return Trained(version, images, read_student(version))
 
 
@@ -73,7 +70,7 @@ def gateway(launch, small_model_repository, tmp_path_factory):
 
 def publish(trained: Trained, gateway: Gateway, key: object = KEY, *more: object, **settings: object) -> str:
     return done(
-        command(
+        artifacts(
             gateway.models_dir,
             *("publish-model", trained.version, key, "--mm-per-px", MM_PER_PX, "--images", trained.images),
             *more,
@@ -228,18 +225,18 @@ def test_a_damaged_network_is_noticed_and_the_last_whole_version_answers(trained
         answer = infer(gateway, UNSEEN)
         assert (answer["version"], answer["degraded"]) == (1, True)
         assert "model.onnx fails its checksum" in " ".join(answer["warnings"])
-        found = command(gateway.models_dir, "verify")
+        found = artifacts(gateway.models_dir, "verify")
         assert found.returncode == 1
         assert "model.onnx" in found.stdout
 
 
 def test_it_moves_to_another_site_with_its_network_and_its_images(trained, gateway, published, launch, tmp_path):
     answer = infer(gateway, UNSEEN)
-    done(command(gateway.models_dir, "verify", KEY))
-    done(command(gateway.models_dir, "export", KEY, tmp_path / "conn1.tar", "--version", 2))
+    done(artifacts(gateway.models_dir, "verify", KEY))
+    done(artifacts(gateway.models_dir, "export", KEY, tmp_path / "conn1.tar", "--version", 2))
     there = tmp_path / "there"
-    done(command(there, "import", tmp_path / "conn1.tar"))
-    done(command(there, "verify"))
+    done(artifacts(there, "import", tmp_path / "conn1.tar"))
+    done(artifacts(there, "verify"))
     # No token model is there, and none is asked for.
     with launch("student-moved", models_dir=there, model_repository=tmp_path / "none", precision="f32") as other:
         moved = infer(other, UNSEEN)
@@ -298,9 +295,9 @@ def test_what_cannot_be_published_changes_nothing(trained, gateway, tmp_path):
     graph = torn / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     rest = ("steel/never", "--mm-per-px", 0.2, "--images")
-    refused(command(gateway.models_dir, "publish-model", torn, *rest, trained.images), "damaged")
-    refused(command(gateway.models_dir, "publish-model", trained.version, *rest, tmp_path), "validation images")
-    refused(command(gateway.models_dir, "publish-model", tmp_path, *rest, trained.images), "model.json")
+    refused(artifacts(gateway.models_dir, "publish-model", torn, *rest, trained.images), "damaged")
+    refused(artifacts(gateway.models_dir, "publish-model", trained.version, *rest, tmp_path), "validation images")
+    refused(artifacts(gateway.models_dir, "publish-model", tmp_path, *rest, trained.images), "model.json")
     assert gateway.client.get("/rois/steel/never").status_code == 404
 
 
@@ -334,7 +331,7 @@ def test_the_same_publication_again_changes_nothing_and_the_last_bank_outlives_m
     def published(mm_per_px):
         images = ("--images", trained.images)
         options = ("publish-model", trained.version, KEY, "--mm-per-px", mm_per_px, *images)
-        return done(command(models, *options, keep_versions=2))
+        return done(artifacts(models, *options, keep_versions=2))
 
     def tell_files():
         return {path: path.stat().st_mtime_ns for path in models.rglob("*") if path.is_file()}
@@ -365,7 +362,7 @@ def test_another_description_or_mask_of_the_same_network_is_another_version(trai
 
     def published():
         images = ("--images", trained.images)
-        return done(command(tmp_path / "models", "publish-model", version, KEY, "--mm-per-px", MM_PER_PX, *images))
+        return done(artifacts(tmp_path / "models", "publish-model", version, KEY, "--mm-per-px", MM_PER_PX, *images))
 
     assert "version 1: " in published()
     parity = {name: each.model_copy(update={"passed": False}) for name, each in trained.model.parity.items()}

@@ -23,7 +23,7 @@ from gateway.app import create_app
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.learning.service import FitService
 from gateway.networks.model_description import newest_version, read_description
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from postprocess.anomaly_map import score
 from tests.evaluation.tiny import N_GOOD, N_TRAIN, data_set, tile, write
@@ -143,7 +143,7 @@ async def serving(settings):
     services, engine = app.state.services, BrightnessEngine()
     app.state.services = replace(
         services,
-        engines=(engines := Engines(engine, settings)),
+        engines=(engines := EngineRegistry(engine, settings)),
         pipeline=InspectionPipeline(engines, services.banks, services.weighting, settings),
         fitting=FitService(engine, services.store, services.weighting, settings),
     )
@@ -194,9 +194,9 @@ def test_a_gateway_that_refuses_is_quoted(settings):
 
 
 @pytest.fixture
-def seeded(model_repository, tmp_path, monkeypatch):
+def seeded(small_model_repository, tmp_path, monkeypatch):
     """The command with the seeded model, and folders of its own."""
-    monkeypatch.setenv("GATEWAY_MODEL_REPOSITORY", str(model_repository))
+    monkeypatch.setenv("GATEWAY_MODEL_REPOSITORY", str(small_model_repository))
     monkeypatch.setenv("GATEWAY_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.delenv("DINOV2_WEIGHTS", raising=False)
     monkeypatch.setattr(command, "_CACHE", tmp_path / "cache")

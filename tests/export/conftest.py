@@ -8,7 +8,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def shared_weights() -> Path:
-    """Real DINOv2 ViT-S/14 weights, where this machine has them."""
+    """Path of real DINOv2 ViT-S/14 weights. Skip without them."""
     named = os.environ.get("DINOV2_WEIGHTS", "")
     path = Path(named) if named else PROJECT.parent / "shared" / "weights" / "dinov2_vits14.safetensors"
     if not path.is_file():

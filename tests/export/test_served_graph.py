@@ -1,4 +1,4 @@
-"""The published graph: what goes in, what comes out, and that each token speaks of its own patch."""
+"""The published graph: its input, its output, and that each token depends mostly on its own patch."""
 
 from pathlib import Path
 
@@ -70,14 +70,14 @@ def test_a_change_in_one_patch_changes_its_own_token_most(session, row, column):
     assert distance[row, column] > 3 * others.max()
 
 
-def test_the_file_is_valid_whole_and_names_no_machine(version):
+def test_the_file_is_valid_and_self_contained_and_names_no_machine(version):
     data = (version / "model.onnx").read_bytes()
     model = onnx.load_from_string(data)
     onnx.checker.check_model(model, full_check=True)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert str(Path(__file__).parents[2]).encode() not in data
     for tensor in model.graph.initializer:
-        tensor.ClearField("raw_data")  # weights hold any three bytes by chance
+        tensor.ClearField("raw_data")  # weights contain any three bytes by chance
     assert b".py" not in model.SerializeToString()
 
 

@@ -1,4 +1,4 @@
-"""Which images a student learns, and that no other file is opened."""
+"""The images of a training, and that no other file is opened."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_only_rows_labelled_ok_are_opened(tmp_path):
     assert {Path(name).suffix for name in images.files.values()} == {".png"}
 
 
-def test_connectors_are_told_apart_and_paths_start_at_the_file(tmp_path, monkeypatch):
+def test_each_connector_has_its_images_and_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     rows = ok_rows(tmp_path / "data", "conn2", 11, seed=2) + ok_rows(tmp_path / "data", "conn1", 10, seed=1)
     file = write_csv(tmp_path / "data", *rows)
     monkeypatch.chdir(tmp_path)
@@ -60,7 +60,7 @@ def test_training_and_evaluation_read_the_same_csv_alike(tmp_path, monkeypatch):
     rows += [(f"here/{path.name}", "conn1", "ok") for path in write_images(tmp_path / "here", 6, seed=2)]
     (tmp_path / "lists" / "bad.png").write_bytes(b"not opened")
     file = write_csv(tmp_path / "lists", *rows, header="Image_Path,roi,label")
-    monkeypatch.chdir(tmp_path)  # from where the second half of the paths start
+    monkeypatch.chdir(tmp_path)  # the second half of the paths are relative to it
     trained = read_csv(file, Columns())["conn1"].paths
     (evaluated,) = read_labelled_for_evaluation(file)
     good = [*evaluated.train, *(sample.path for sample in evaluated.test if not sample.is_ng)]
@@ -75,13 +75,13 @@ def test_columns_and_label_may_have_other_names(tmp_path):
     assert found.unused == {"OK": 1}
 
 
-def test_a_missing_column_is_named_with_those_there_are(tmp_path):
+def test_a_missing_column_is_named_with_the_existing_ones(tmp_path):
     file = write_csv(tmp_path, header="image path,plug,verdict")
     with pytest.raises(ExportError, match=r"no column 'connector' and no column 'label'; .* image path, plug, verdict"):
         read_csv(file, Columns())
 
 
-def test_an_image_that_is_ok_and_not_ok_is_refused(tmp_path):
+def test_an_image_with_two_labels_is_refused(tmp_path):
     file = write_csv(tmp_path, ("a.png", "x", "OK"), ("a.png", "x", "KO"))
     with pytest.raises(ExportError, match=r"a\.png of connector x is both OK and KO"):
         load(read_csv(file, Columns())["x"], 32, 0, 0.2)
@@ -108,7 +108,7 @@ def test_names_and_order_do_not_change_the_split_and_the_seed_does(tmp_path):
     assert split(one) != split(load(read_folder(tmp_path / "a", "x"), 32, 1, 0.2))
 
 
-def test_an_image_is_what_the_network_of_the_gateway_would_see(tmp_path):
+def test_an_image_is_decoded_as_the_gateway_does(tmp_path):
     for path in write_images(tmp_path, SMALLEST_OK):
         grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         cv2.imwrite(str(path), grey[:30])
@@ -146,7 +146,7 @@ def test_an_augmented_image_stays_within_what_is_stated(image):
     for seed in range(50):
         changed = augmented(image, np.random.default_rng(seed), how)
         assert (changed.dtype, changed.shape) == (np.float32, image.shape)
-        # Brightness by a tenth of full scale and what a shift of a smooth image adds: never another picture.
+        # A tenth of full scale for the brightness, and some more for the shift of a smooth image.
         assert abs(changed.mean() - image.mean()) < 0.1 * 255 + 3
         assert np.corrcoef(changed.ravel(), image.ravel())[0, 1] > 0.9
 
@@ -157,6 +157,6 @@ def test_the_same_generator_augments_alike_and_another_does_not(image):
     assert np.abs(one - other).max() > 1
 
 
-def test_no_change_asked_for_is_no_change(image):
+def test_an_augmentation_of_zero_changes_nothing(image):
     how = Augmentation(shift=0, brightness=0, contrast=0, blur=0, noise=0)
     np.testing.assert_allclose(augmented(image, np.random.default_rng(0), how), image, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Models of connectors from a CSV: what is written, that KO images are unused, and what is refused."""
+"""Models of connectors from a CSV: their files, that KO images are unused, and which input is refused."""
 
 import hashlib
 import shutil
@@ -26,13 +26,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def command(*arguments: object) -> int:
-    """`python -m export student-teacher` in this process."""
+    """Run `python -m export student-teacher` in this process."""
     return export_main.main(["student-teacher", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of two connectors; of the rows that are not OK, no file can be opened as an image."""
+    """A CSV of two connectors. The files of rows with other labels than OK are not images."""
     folder = tmp_path_factory.mktemp("data")
     rows = []
     for seed, (connector, count) in enumerate({"conn1": 10, "conn2": 12}.items()):
@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def repository(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both connectors, trained by the command line and made ready for Triton."""
+    """Both connectors, trained by the command line, with files for Triton."""
     folder = tmp_path_factory.mktemp("repository")
     given = ("--csv", data / "dataset.csv", "--all", "--repository", folder, "--backend", "python")
     assert command(*given, *COMMAND) == 0
@@ -96,7 +96,7 @@ def test_the_description_says_what_was_trained(repository):
     assert str(PROJECT) not in (folder / "model.json").read_text()
 
 
-def test_either_kind_of_model_is_told_by_its_description(tmp_path):
+def test_the_description_tells_the_kind_of_model(tmp_path):
     token_model = write_version(tmp_path / "1")
     assert read_any_description(tmp_path / "1") == token_model
     with pytest.raises(DescriptionError, match="not a student-teacher description"):
@@ -110,7 +110,7 @@ def test_the_ok_maps_are_those_of_the_graph_on_the_validation_images(repository,
     assert (maps.dtype, maps.shape) == (np.float32, (model.training.n_validation, 32, 32))
     assert checksums == [image.sha256 for image in model.training.images if image.part == "validation"]
     np.testing.assert_allclose(robust_scores(maps), model.ok_maps.scores)
-    # The unit of a map is what parts the two quantiles of these very maps.
+    # The unit of a map is the difference of the two quantiles of these maps.
     low, high = np.quantile(maps.astype(np.float64), model.quantiles)
     assert high - low == pytest.approx(1, rel=1e-4)
 
@@ -131,7 +131,7 @@ def test_every_runtime_of_this_machine_is_recorded(repository):
     assert all(found.passed is (found.max_error <= found.tolerance) for found in parity.values())
 
 
-def test_errors_of_a_map_count_in_its_unit_and_as_a_share_above():
+def test_errors_of_a_map_are_absolute_up_to_1_and_relative_above():
     expected = np.zeros((1, 10, 10), np.float32)
     expected[0, 0, 0] = 50
     off = expected.copy()
@@ -173,7 +173,7 @@ def test_the_same_recipe_is_not_trained_again_and_another_seed_is_the_next_versi
     assert read_student(first).fingerprint != read_student(second).fingerprint
 
 
-def test_a_damaged_version_of_the_same_is_trained_anew(data, tmp_path, caplog):
+def test_a_damaged_version_of_the_same_recipe_is_trained_again(data, tmp_path, caplog):
     first = publish_folder(data / "conn1", options(tmp_path))
     for file in ("model.onnx", "ok_maps.npz"):
         version = max(first.parent.glob("[0-9]*"))
@@ -181,11 +181,11 @@ def test_a_damaged_version_of_the_same_is_trained_anew(data, tmp_path, caplog):
         again = publish_folder(data / "conn1", options(tmp_path))
         assert int(again.name) == int(version.name) + 1
         assert read_student(again).student_sha256 == read_student(first).student_sha256
-        assert f"{version} came of the same and is damaged" in caplog.text
+        assert f"{version} has the same images and options, but it is damaged" in caplog.text
     assert publish_folder(data / "conn1", options(tmp_path)) == again
 
 
-def test_a_connector_that_cannot_be_trained_does_not_keep_the_others_from_it(data, tmp_path, capsys):
+def test_a_connector_that_cannot_be_trained_does_not_stop_the_others(data, tmp_path, capsys):
     rows = (data / "dataset.csv").read_text().splitlines()
     file = data / "more.csv"
     few = [line.replace(",conn1,", ",few,") for line in rows if line.startswith("conn1/")][:3]
@@ -212,7 +212,7 @@ def test_a_connector_that_cannot_be_trained_does_not_keep_the_others_from_it(dat
         assert said in line
 
 
-def test_a_training_that_fails_does_not_keep_the_next_one_of_all_from_its_turn(data, tmp_path, monkeypatch, capsys):
+def test_a_failed_training_does_not_stop_the_next_one(data, tmp_path, monkeypatch, capsys):
     def fails(options, connector, *rest):
         if connector == "conn1":
             raise ExportError("no luck")
@@ -228,8 +228,8 @@ def test_a_training_that_fails_does_not_keep_the_next_one_of_all_from_its_turn(d
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--csv", "dataset.csv"], "which connector? --connector NAME or --all; those of dataset.csv: conn1, conn2"),
-        (["--csv", "dataset.csv", "--connector", "conn9"], "no connector 'conn9' in dataset.csv; there are: conn1,"),
+        (["--csv", "dataset.csv"], "name a connector with --connector NAME, or use --all. dataset.csv has: conn1,"),
+        (["--csv", "dataset.csv", "--connector", "conn9"], "dataset.csv has no connector 'conn9'. It has: conn1,"),
         (["--csv", "dataset.csv", "--all", "--label-column", "verdict"], "no column 'verdict'; its columns are image"),
         (["--csv", "dataset.csv", "--all", "--ok-label", "KO"], "conn1_ko.png"),
         (["--csv", "absent.csv", "--all"], "absent.csv: No such file"),
@@ -239,11 +239,11 @@ def test_a_training_that_fails_does_not_keep_the_next_one_of_all_from_its_turn(d
         (["--ok", "conn1", "--connector", "../up"], "not a model name"),
         (["--ok", "conn1", "--size", "100"], "size 100: give a multiple of 32"),
         (["--ok", "conn1", "--layers", "layer9"], "layers layer9: give some of layer1"),
-        (["--ok", "conn1", "--epochs", "0"], "epochs 0: must lie between"),
+        (["--ok", "conn1", "--epochs", "0"], "epochs 0: must be between"),
         (["--ok", "conn1", "--weights", "absent.safetensors"], "no weights file absent.safetensors"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_trained_is_one_clear_error_and_writes_nothing(
+def test_input_that_cannot_be_trained_is_one_clear_error_and_writes_nothing(
     data, tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(data)

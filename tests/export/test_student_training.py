@@ -1,4 +1,4 @@
-"""The loss, the map and the training, against the same computed by hand; the same seed gives the same weights."""
+"""The loss, the map and the training, compared with a computation by hand. The same seed gives the same weights."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_the_map_is_the_mean_of_the_layers_in_their_units(images):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_is_the_mean_of_the_squared_differences_from_the_quantile_on(images):
+def test_the_loss_is_the_mean_of_the_squared_differences_above_the_quantile(images):
     graph = new_graph().eval()
     batch = torch.from_numpy(images.train[:3]).float()
     with torch.inference_mode():
@@ -86,20 +86,20 @@ def test_training_lowers_the_loss_and_leaves_the_teacher_alone(images, tmp_path)
     assert same(teacher, graph.teacher.state_dict())
 
 
-def test_what_other_options_left_unfinished_is_not_gone_on_with_and_that_is_told(images, tmp_path, caplog):
+def test_a_checkpoint_of_other_options_is_not_continued_and_that_is_logged(images, tmp_path, caplog):
     write_checkpoint(tmp_path, "other", Progress({}, {}, {}, [(1.0, 2.0)] * 7, 0.0))
     assert read_checkpoint(tmp_path, "this") is None
     assert "is of other images or options, after epoch 7: starting over" in caplog.text
 
 
-def test_what_else_draws_random_numbers_does_not_change_a_student():
+def test_other_random_numbers_do_not_change_a_student():
     torch.manual_seed(1)
     one = new_student(LAYERS, 3).state_dict()
     torch.rand(7)
     assert same(one, new_student(LAYERS, 3).state_dict())
 
 
-def test_the_share_of_differences_that_is_learned_falls_from_all_to_the_hardest():
+def test_the_learned_share_of_differences_falls_from_all_to_the_hardest():
     options = TrainingOptions(epochs=12, hard_quantile=0.999, hardening=0.5)
     shares = [1 - options.quantile_at(epoch) for epoch in range(12)]
     np.testing.assert_allclose(shares, [10 ** (-min(epoch, 6) / 2) for epoch in range(12)])
@@ -107,7 +107,7 @@ def test_the_share_of_differences_that_is_learned_falls_from_all_to_the_hardest(
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(images, tmp_path, epochs, monkeypatch):
+def test_a_training_continues_from_its_checkpoint_to_the_same_weights(images, tmp_path, epochs, monkeypatch):
     whole = trained(new_graph(), images, tmp_path / "whole")
 
     class CutOffError(Exception):
@@ -129,7 +129,7 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(images, tmp_
     assert same(whole, trained(new_graph(), images, tmp_path / "cut"))
 
 
-def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_not_gone_on_with(images, tmp_path):
+def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_not_continued(images, tmp_path):
     trained(new_graph(), images, tmp_path, epochs=1)
     assert read_checkpoint(tmp_path, "recipe") is not None
     assert read_checkpoint(tmp_path, "another recipe") is None
@@ -139,9 +139,9 @@ def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_not_gone_on_with(ima
         assert read_checkpoint(tmp_path, "recipe") is None
 
 
-def test_it_ends_when_the_validation_loss_has_stopped_falling(images, tmp_path):
+def test_the_training_ends_when_the_validation_loss_stops_falling(images, tmp_path):
     graph = new_graph()
-    # A rate at which nothing is learned but noise: the best epoch is an early one.
+    # With this learning rate only noise is learned, so the best epoch is an early one.
     options = TrainingOptions(epochs=40, patience=2, batch_size=4, learning_rate=1e-8, device="cpu")
     result = train(graph, images, options, recipe="r", folder=tmp_path, name="test")
     validation = [loss for _, loss in result.history]
@@ -164,7 +164,7 @@ def test_other_layers_are_refused(layers):
         load_teacher("seed:0", layers)
 
 
-def test_weights_that_end_below_a_layer_name_it_and_what_they_have(tmp_path):
+def test_weights_that_end_before_a_layer_are_refused_with_the_layers_they_have(tmp_path):
     whole = load_teacher("seed:0", ("layer4",))[1].state
     cut = {key: value for key, value in whole.items() if not key.startswith("layer4.")}
     save_file(cut, tmp_path / "cut.safetensors")

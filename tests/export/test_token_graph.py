@@ -1,4 +1,4 @@
-"""The graph in torch, against the same computed by hand with timm and torch's own operators."""
+"""The graph in torch, compared with a computation by hand with timm and torch's own operators."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ def weights() -> Weights:
 
 
 def timm_maps(weights: Weights, pixels: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
-    """Tokens [B, C, h, w] of the layers by timm's own way; pixels float [B, 3, S, S] in RGB order, 0 to 255."""
+    """Return the tokens [B, C, h, w] of the layers from timm. Pixels are float [B, 3, S, S], RGB, 0 to 255."""
     model = timm.create_model(TIMM_ID, img_size=pixels.shape[-1]).eval()
     model.load_state_dict(checkpoint_filter_fn(dict(weights.state), model))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -1,4 +1,4 @@
-"""What Triton is told: every option against a golden file, all of it readable by Triton's own protobuf."""
+"""The configuration of Triton: every option is compared with a golden file, and Triton's own protobuf reads them."""
 
 import difflib
 import json
@@ -64,7 +64,7 @@ def text(options: ServingOptions) -> str:
 
 
 def hold_to(path: Path, found: str) -> None:
-    """Compare with a golden file; UPDATE_GOLDEN=1 writes it instead, for git to show what has changed."""
+    """Compare with a golden file. UPDATE_GOLDEN=1 writes it instead, so that git shows the difference."""
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(found)
@@ -92,7 +92,7 @@ def test_every_committed_configuration_is_read_by_tritons_protobuf():
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_each_option_changes_what_its_golden_file_says(option):
+def test_each_option_makes_the_difference_in_its_golden_file(option):
     options = OPTIONS[option]
     changed = difflib.unified_diff(
         text(ServingOptions(options.backend)).splitlines(),
@@ -140,7 +140,7 @@ def test_the_profile_of_the_tensorrt_provider_covers_every_batch():
     assert config.max_batch_size == 16
 
 
-def test_engines_of_other_weights_are_never_taken_for_these():
+def test_engines_of_other_weights_are_never_loaded():
     def cache(fingerprint):
         config = serving_config(description(fingerprint), ServingOptions("onnxruntime"), 1)
         return config.optimization.execution_accelerators.gpu_execution_accelerator[0].parameters
@@ -150,7 +150,7 @@ def test_engines_of_other_weights_are_never_taken_for_these():
         assert one[key] != other[key]
 
 
-def test_bf16_is_asked_for_only_where_the_export_passed_in_it():
+def test_bf16_is_requested_only_if_the_export_passed_in_it():
     config = serving_config(description(parity={}), ServingOptions("openvino"), 1)
     assert "HINT_BF16" not in config.parameters
 
@@ -158,19 +158,19 @@ def test_bf16_is_asked_for_only_where_the_export_passed_in_it():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ServingOptions("openvino", device="gpu"), "CPU alone"),
-        (ServingOptions("tensorrt", device="cpu"), "made for a GPU"),
+        (ServingOptions("openvino", device="gpu"), "only on a CPU"),
+        (ServingOptions("tensorrt", device="cpu"), "needs a GPU"),
         (ServingOptions("python", max_batch_size=0), "max batch size 0"),
-        (ServingOptions("tensorrt", max_batch_size=4, opt_batch_size=8), "opt batch size 8: must lie between 1 and 4"),
+        (ServingOptions("tensorrt", max_batch_size=4, opt_batch_size=8), "opt batch size 8: must be between 1 and 4"),
         (ServingOptions("python", inspect_timeout_ms=0), "timeout of inspections 0"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, message):
+def test_contradicting_options_are_refused(options, message):
     with pytest.raises(ExportError, match=message):
         options.resolved()
 
 
-def test_a_served_folder_is_complete_and_says_what_is_in_it(model_folder):
+def test_a_served_folder_is_complete_and_describes_its_versions(model_folder):
     other = write_version(model_folder / "2", factor=2)
     path = write_serving_files(model_folder, ServingOptions("python"))
     config = parse_config(path.read_text())
@@ -248,7 +248,7 @@ def test_without_a_version_the_error_says_what_to_run(tmp_path):
         write_serving_files(tmp_path, ServingOptions("python"))
 
 
-def test_a_version_that_is_not_there_is_refused(model_folder):
+def test_a_missing_version_is_refused(model_folder):
     with pytest.raises(ExportError, match=r"model\.json"):
         write_serving_files(model_folder, ServingOptions("python"), version=9)
 
@@ -287,7 +287,7 @@ def test_the_command_line_reaches_every_option():
         assert options_from(_parser().parse_args(["--backend", backend])) == ServingOptions(backend)
 
 
-def test_the_command_writes_and_says_where(model_folder, capsys):
+def test_the_command_writes_the_configuration_and_prints_its_path(model_folder, capsys):
     assert main(["--repository", str(model_folder.parent), "--backend", "openvino", "--version", "1"]) == 0
     assert Path(capsys.readouterr().out.strip()) == model_folder / "config.pbtxt"
     assert main(["--repository", str(model_folder.parent / "none"), "--backend", "openvino"]) == 1

@@ -1,4 +1,4 @@
-"""The Python backend's model, without a server: Triton's utilities are replaced by what this needs of them."""
+"""The model of the Python backend without a server: a stand-in replaces Triton's utilities."""
 
 import importlib.util
 import json
@@ -65,7 +65,7 @@ def version(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load(version: Path, monkeypatch: pytest.MonkeyPatch):
-    """Load the model as Triton's stub does: the file of the version's folder, with the configuration as JSON."""
+    """Load the model as Triton's stub does: from the folder of the version, with the configuration as JSON."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", FakeUtils("triton_python_backend_utils"))
 
     def loaded(options=ServingOptions("python"), **parameters):  # noqa: B008 - frozen
@@ -106,7 +106,7 @@ def tokens(response) -> np.ndarray:
 
 
 def counted(model) -> list[int]:
-    """Batch sizes that the network is asked for from now on."""
+    """Record the batch sizes of the network from now on."""
     asked = []
     run = model._network.run
 
@@ -133,7 +133,7 @@ def test_tokens_are_fp32_where_the_configuration_says_so(load):
     assert tokens(load(ServingOptions("python", output="fp32")).execute([Request(images(1))])[0]).dtype == np.float32
 
 
-def test_a_cancelled_request_costs_nothing_and_harms_nobody(load):
+def test_a_cancelled_request_is_not_run_and_does_not_affect_others(load):
     model = load()
     asked = counted(model)
     responses = model.execute([Request(images(2)), Request(images(3), cancelled=True), Request(images(1))])
@@ -142,7 +142,7 @@ def test_a_cancelled_request_costs_nothing_and_harms_nobody(load):
     assert [len(tokens(responses[i])) for i in (0, 2)] == [2, 1]
 
 
-def test_a_batch_that_nobody_waits_for_is_not_run(load):
+def test_a_batch_of_cancelled_requests_is_not_run(load):
     model = load()
     asked = counted(model)
     (response,) = model.execute([Request(images(1), cancelled=True)])
@@ -166,7 +166,7 @@ def test_a_wrong_input_fails_alone(load, wrong):
     assert len(tokens(right)) == 1
 
 
-def test_what_the_runtime_raises_is_answered_and_the_model_goes_on(load):
+def test_an_error_of_the_runtime_is_answered_and_the_model_continues(load):
     model = load()
     run = model._network.run
 
@@ -182,6 +182,6 @@ def test_what_the_runtime_raises_is_answered_and_the_model_goes_on(load):
     assert len(tokens(model.execute([Request(images(1))])[0])) == 1
 
 
-def test_a_version_that_the_configuration_describes_otherwise_is_not_loaded(load):
+def test_a_version_that_differs_from_the_configuration_is_not_loaded(load):
     with pytest.raises(FakeUtils.TritonModelException, match=r"config\.pbtxt says that version 1 is ffff"):
         load(**{"fingerprint/1": "ffff"})

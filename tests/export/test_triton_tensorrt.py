@@ -1,4 +1,4 @@
-"""The TensorRT builder, as far as it goes without a GPU: what TensorRT is asked for, and what is published."""
+"""The TensorRT builder without a GPU: the calls of TensorRT's API, and what is published."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def version(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trt() -> MagicMock:
-    """A TensorRT that builds the plan b"plan"."""
+    """A stand-in for TensorRT that builds the plan b"plan"."""
     module = MagicMock(__version__="10.13.2")
     builder = module.Builder.return_value
     builder.build_serialized_network.return_value = b"plan"
@@ -37,7 +37,7 @@ def trt() -> MagicMock:
 
 
 def publish(version: Path, *, off: float = 0.0) -> None:
-    """Publish b"plan", which gives the graph's tokens, or tokens that are `off`."""
+    """Publish b"plan", which returns the tokens of the graph, or wrong tokens if `off`."""
     model = read_description(version)
     network = OnnxRuntimeNetwork(version, model, device="cpu")
 
@@ -101,7 +101,7 @@ def test_a_plan_that_disagrees_is_not_published(version):
     assert {path.name: path.read_bytes() for path in version.iterdir()} == before
 
 
-def test_a_plan_is_built_again_only_for_something_else(version, trt, monkeypatch):
+def test_a_plan_is_built_again_only_for_another_record(version, trt, monkeypatch):
     publish(version)
     model = read_description(version)
     built = []

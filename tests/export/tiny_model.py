@@ -1,4 +1,4 @@
-"""An exported version that is made without torch: a graph of five operators with the served graph's tensors."""
+"""An exported version that is made without torch: a graph of five operators with the tensors of the served graph."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ SIZE, GRID = 28, 2
 
 
 def description(fingerprint: str = "0" * 64, **changes: object) -> ModelDescription:
-    """Of the model that is served by default, with no real weights."""
+    """Return a description of the default model, without real weights."""
     passed = Parity(max_abs_error=0.008, min_cosine=0.9993, tolerance_cosine=0.999, passed=True)
     model = ModelDescription(
         name="dinov2_vits14",
@@ -31,7 +31,7 @@ def description(fingerprint: str = "0" * 64, **changes: object) -> ModelDescript
 
 
 def write_version(folder: Path, factor: float = 1.0) -> ModelDescription:
-    """A version whose tokens are mean colours of a 2 x 2 grid, times `factor`: other factors are other models."""
+    """Write a version whose tokens are mean colours of a 2 x 2 grid, times `factor`. Each factor is another model."""
     initialisers = [
         helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
         helper.make_tensor("shape", TensorProto.INT64, [3], [0, 3, GRID * GRID]),

@@ -1,14 +1,16 @@
-"""Images and options with which a student is trained in seconds: the real network over 32 x 32 pixels."""
+"""Images and options for a training of seconds: the real network on 32 x 32 pixels."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+from filelock import FileLock
 
 from export.comparison import camera_images
 from export.student_teacher.dataset import load, read_folder
 from export.student_teacher.publish import StudentOptions, publish_student
 from export.student_teacher.training import TrainingOptions
+from tests.conftest import PROJECT, kept_folder
 
 TRAINING = TrainingOptions(epochs=2, batch_size=4)
 COMMAND = ("--weights", "seed:0", "--size", "32", "--layers", "layer1", "--epochs", "2", "--batch-size", "4")
@@ -21,7 +23,7 @@ def options(repository: Path, *, layers: tuple[str, ...] = ("layer1",), size: in
 
 
 def write_images(folder: Path, count: int, seed: int = 0, size: int = 40) -> list[Path]:
-    """`count` images of parts, none like another."""
+    """Write `count` different images of parts."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i, image in enumerate(camera_images(count, size, seed)):
@@ -35,3 +37,22 @@ def publish_folder(folder: Path, given: StudentOptions, connector: str = "conn1"
     training = given.training
     images = load(read_folder(folder, connector), given.size, training.seed, training.validation_share)
     return publish_student(given, connector, images, {})
+
+
+def trained_once(
+    count: int, size_sent: int, size: int = 32, layers: tuple[str, ...] = ("layer1",)
+) -> tuple[Path, Path]:
+    """Images of a part and a student of them, for tests of what is done with a student; kept under .cache.
+
+    Returns:
+        The folder of the images and that of the version: nobody writes into them.
+    """
+    folder = kept_folder(
+        "test-student", sorted((PROJECT / "export").rglob("*.py")), repr((count, size_sent, size, layers)).encode()
+    )
+    version = folder / "repository" / "st_conn1" / "1"
+    with FileLock(f"{folder}.lock"):
+        if not (version / "model.json").is_file():
+            write_images(folder / "conn1", count, size=size_sent)
+            assert publish_folder(folder / "conn1", options(folder / "repository", layers=layers, size=size)) == version
+    return folder / "conn1", version

@@ -14,7 +14,7 @@ from gateway.inspection.version_cache import VersionCache
 from gateway.learning.request import FitRequest, FitResult, ImageFile
 from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import Calibration, Manifest
@@ -49,7 +49,9 @@ class Bench:
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
         banks = VersionCache(self.store, max_entries=4, max_bytes=1 << 30)
-        self.pipeline = InspectionPipeline(Engines(self.engine, self.settings), banks, self.weighting, self.settings)
+        self.pipeline = InspectionPipeline(
+            EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
+        )
 
     def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:
         files = [ImageFile(f"{i}.png", lambda data=data: data) for i, data in enumerate(images)]

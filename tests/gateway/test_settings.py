@@ -30,16 +30,14 @@ def test_defaults_are_those_of_the_specification() -> None:
     assert settings.models_dir == HOME / "models"
 
 
-def test_environment_goes_before_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_overrides_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GATEWAY_PORT=1111\nGATEWAY_SEED=7\n")
     monkeypatch.setenv("GATEWAY_PORT", "2222")
     settings = Settings()
     assert (settings.port, settings.seed) == (2222, 7)
 
 
-def test_relative_folders_are_those_of_the_project_wherever_it_is_started(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_relative_folders_start_from_the_project_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GATEWAY_MODELS_DIR", "elsewhere")
     monkeypatch.setenv("GATEWAY_CACHE_DIR", "/absolute")
@@ -67,7 +65,7 @@ def test_a_setting_out_of_range_stops_the_start(monkeypatch: pytest.MonkeyPatch,
         Settings()
 
 
-def test_points_for_fewer_than_four_a_region_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_than_four_contour_points_per_region_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_MAX_REGIONS", "5001")
     with pytest.raises(ValidationError, match="20004"):
         Settings()
@@ -80,7 +78,7 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1
 
 
-def test_the_settings_command_prints_what_counts(
+def test_the_settings_command_prints_the_effective_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GATEWAY_SEED", "42")

@@ -36,7 +36,7 @@ def test_a_cancelled_caller_keeps_its_place_until_its_thread_has_ended() -> None
     asyncio.run(run())
 
 
-def test_what_a_thread_gives_or_raises_reaches_its_caller() -> None:
+def test_results_and_exceptions_of_a_thread_reach_its_caller() -> None:
     async def run() -> None:
         assert await in_thread(lambda a: a + 1, 1, limiter=CapacityLimiter(1)) == 2
         with pytest.raises(ZeroDivisionError):
@@ -45,9 +45,7 @@ def test_what_a_thread_gives_or_raises_reaches_its_caller() -> None:
     asyncio.run(run())
 
 
-def test_an_inspection_whose_client_is_gone_ends_only_with_its_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_inspection_without_its_client_ends_with_its_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path / "models")
     bench.fit(EVEN)
     entered, may_end = threading.Event(), threading.Event()

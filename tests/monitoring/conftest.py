@@ -1,4 +1,4 @@
-"""Prometheus's own programs, and what they look at: a real gateway and the real Triton."""
+"""Prometheus programs, and the gateway and Triton that they scrape."""
 
 from collections.abc import Iterator
 from pathlib import Path

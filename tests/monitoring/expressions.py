@@ -1,4 +1,4 @@
-"""Every PromQL expression of docker/: of the rules, of their tests, and of the dashboard."""
+"""Every PromQL expression in docker/: in the rules, their tests and the dashboard."""
 
 import json
 import re
@@ -15,7 +15,7 @@ RULE_TESTS = sorted((DOCKER / "prometheus" / "tests").glob("*.yml"))
 DASHBOARDS = sorted((DOCKER / "grafana" / "dashboards").glob("*.json"))
 
 VARIABLES = {"$__rate_interval": "5m", "$role": ".*", "$roi": ".*"}
-"""What Grafana puts in their places."""
+"""Values that Grafana inserts for its variables."""
 
 
 def rules() -> list[dict[str, Any]]:

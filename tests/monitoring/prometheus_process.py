@@ -1,4 +1,4 @@
-"""A real Prometheus on docker/prometheus, with the clocks of its rules put forward."""
+"""A real Prometheus with the rules of docker/prometheus, whose waiting times are shortened."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A gateway with Triton behind it, both looked at by a Prometheus."""
+"""A gateway with Triton, both scraped by Prometheus."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from export.triton_options import ServingOptions
-from gateway.monitoring.drift import MIN_SAMPLES
+from gateway.monitoring.drift.measure import MIN_SAMPLES
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel
 from tests.monitoring.prometheus_process import Prometheus, running_prometheus, wait_until
 from tests.triton.server import MODEL, TritonServer
 
 PLACES = 5
-"""Inspections that the gateway admits at once."""
+"""Limit of admitted inspections."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""No rule, test of a rule, or panel names a metric that nobody exposes."""
+"""Every metric in a rule, a test of a rule or a panel is exposed by the gateway or Triton."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What can be said of the rules without a server: promtool runs them, and nothing is left out."""
+"""The rules without a server: promtool runs their tests, and every alert has tests."""
 
 import re
 import subprocess

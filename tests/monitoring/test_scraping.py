@@ -1,4 +1,4 @@
-"""A real Prometheus looks at a real gateway with the real Triton behind it: under load, and when things go wrong."""
+"""A real Prometheus scrapes a gateway with Triton, under load and during faults."""
 
 import bisect
 import re
@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.monitoring.drift import MIN_SAMPLES
+from gateway.monitoring.drift.measure import MIN_SAMPLES
 from gateway.monitoring.metrics import STAGE_SECONDS
 from tests.e2e.synthetic_images import png, steel, with_blob
 from tests.monitoring.expressions import DASHBOARDS, dashboard, metric_names, targets, variable_query

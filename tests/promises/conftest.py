@@ -1,4 +1,4 @@
-"""The promises of the README's table, each held by faults that really happen.
+"""The promises of docs/promises.md, each held by faults that really happen.
 
 The ordinary run holds a sample of each; `scripts/test --all` holds the full numbers, by the same code.
 """
@@ -17,7 +17,7 @@ def full(pytestconfig: pytest.Config) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests measured, for the README's table and for whoever compares."""
+    """Print what the tests measured, for docs/promises.md and for comparison."""
     # Of the teardown, which comes last: a fixture may have measured too.
     reports = [report for kind in ("", "error") for report in terminalreporter.getreports(kind)]
     measured = [

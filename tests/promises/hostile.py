@@ -1,4 +1,4 @@
-"""What a client may send that means no good: ids, bodies, images, shapes; strategies of Hypothesis."""
+"""Hypothesis strategies for hostile requests: ids, bodies, images, shapes."""
 
 import io
 import json
@@ -148,7 +148,7 @@ _NUMBERS = [0, 1, 2, 7, 8, 127, 128, 255, 256, 4096, 32767, 65535, 65536, 2**24,
 
 @st.composite
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
-    """A file with a few of its bytes changed, moved, lost or added."""
+    """A file with a few bytes changed, moved, removed or added."""
     out = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(out) - 1)))
@@ -176,7 +176,7 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def _with_a_changed_chunk(draw: st.DrawFn, data: bytes) -> bytes:
-    """A PNG with a chunk changed and its checksum made good; any other file as it is."""
+    """A PNG with a changed chunk and a valid checksum. Any other file is unchanged."""
     chunks, at = [], 8
     while data.startswith(b"\x89PNG") and at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4])
@@ -235,7 +235,7 @@ ANY_JSON = st.recursive(
 
 
 def _near(good: dict[str, st.SearchStrategy]) -> st.SearchStrategy:
-    """Objects with the keys that are expected, all good; or good or not, some missing, some more."""
+    """Objects with the expected keys: all valid, or some invalid, missing or unknown."""
     keys = {key: st.one_of(value, value, value, ANY_JSON) for key, value in good.items()}
     return st.fixed_dictionaries(good) | st.fixed_dictionaries({}, optional={**keys, "other": ANY_JSON})
 
@@ -319,7 +319,7 @@ _CHARSETS = [*[b""] * 12, b"; charset=utf-16", b"; charset=idna", b"; charset=\x
 
 @st.composite
 def parts(draw: st.DrawFn) -> bytes:
-    """One part of a form, more or less."""
+    """One part of a form, possibly invalid."""
     name = draw(st.sampled_from([*FIELDS, "image", "images", "", "x" * 3000, '"', "role_id[]"]))
     if name in ("image", "images"):
         content = draw(st.one_of(st.sampled_from(SEEDS), IMAGES))
@@ -342,7 +342,7 @@ def parts(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def forms(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Content type and body of a form: the good fields, then anything; sometimes damaged."""
+    """Content type and body of a form: valid fields, then random parts; sometimes damaged."""
     body = []
     for name in ("role_id", "roi_id", "mm_per_px", "items"):
         if draw(st.integers(0, 19)):

@@ -1,4 +1,4 @@
-"""API keys as whoever runs a gateway makes them: by its command."""
+"""API keys made by the gateway's command."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def make_key(name: str, scope: str, *allow: str) -> tuple[str, dict]:
-    """The key and its entry for GATEWAY_API_KEYS."""
+    """Return a key and its entry for GATEWAY_API_KEYS."""
     patterns = [part for each in allow for part in ("--allow", each)]
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "key", "--name", name, "--scope", scope, *patterns],

@@ -1,15 +1,15 @@
-"""What a process takes, as the kernel counts it."""
+"""Memory of a process, as the kernel counts it."""
 
 from pathlib import Path
 
 
 def rss_mib(pid: int) -> float:
-    """Memory of a process now."""
+    """Return the current memory of a process."""
     return _status(pid, "VmRSS")
 
 
 def peak_mib(pid: int) -> float:
-    """The most that it ever took."""
+    """Return the peak memory of a process."""
     return _status(pid, "VmHWM")
 
 

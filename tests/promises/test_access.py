@@ -1,4 +1,4 @@
-"""Nobody in: every endpoint with every kind of key, through a real socket."""
+"""Access control: every endpoint with every kind of key, through a real socket."""
 
 import json
 import socket
@@ -63,7 +63,7 @@ def keys():
 
 @pytest.fixture(scope="module")
 def closed(launch, keys, small_model_repository, tmp_path_factory):
-    """A gateway with keys, an ROI of each of two roles, and what they look like to a key for all."""
+    """A gateway with keys and one ROI in each of two roles."""
     keys_file = tmp_path_factory.mktemp("keys") / "keys.json"
     keys_file.write_text(json.dumps(keys[1][1:]))
     inline = json.dumps(keys[1][:1])

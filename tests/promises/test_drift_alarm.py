@@ -1,4 +1,4 @@
-"""Drift on real images, as a gateway measured them: none in an unchanged stream, and soon in a changed one."""
+"""Drift on real images that a gateway inspected: no alarm without a change, an alarm soon after one."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.monitoring.drift import DriftLog, Recent, measure
+from gateway.monitoring.drift.measure import measure
+from gateway.monitoring.drift.recent import Recent, RecentInspections
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from tests.e2e.synthetic_images import png
@@ -26,7 +27,7 @@ def blurred(image: np.ndarray) -> np.ndarray:
 
 
 def shifted(image: np.ndarray) -> np.ndarray:
-    """The crop moved by 8 % of the image: what comes into view is beside the part."""
+    """Move the crop by 8 % of the image, so that the surroundings of the part become visible."""
     height, width = image.shape
     down, right = int(0.08 * height), int(0.08 * width)
     return cv2.copyMakeBorder(image, down, 0, right, 0, cv2.BORDER_REPLICATE)[:height, :width]
@@ -37,7 +38,7 @@ CHANGES = {"unchanged": lambda image: image, "bright": bright, "blurred": blurre
 
 @pytest.fixture(scope="module")
 def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dict[str, Any]:
-    """What a gateway that learned the good tiles kept of unseen ones, unchanged and changed."""
+    """Recent inspections of unseen tiles, unchanged and changed, by a gateway that learned the good tiles."""
     state, models = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("models")
     key = RoiKey("steel", "tile")
     with launch(
@@ -55,7 +56,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
     store = ArtifactStore(models, keep_versions=5)
     manifest, _ = store.served_manifest(key)
     calibration = store.calibration(key, manifest).calibration
-    kept = DriftLog(state / "drift", 1000).recent(key, manifest)
+    kept = RecentInspections(state / "drift", 1000).of(key, manifest)
     parts = np.split(np.arange(len(kept)), len(CHANGES))
     return {
         "manifest": manifest,
@@ -68,7 +69,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
 def window(streams: dict[str, Any], name: str, seed: int) -> Recent:
     drawn = np.random.default_rng(seed).choice(streams[name], WINDOW)
     kept = streams["kept"]
-    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict", "scored_otherwise")
+    fields = ("time", "score", "threshold", "brightness", "sharpness", "verdict", "scored_alike")
     return Recent(**{field: getattr(kept, field)[drawn] for field in fields})
 
 

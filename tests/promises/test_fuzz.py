@@ -1,4 +1,4 @@
-"""Nothing that is sent makes a 500, a hang, a leak, or a file where none belongs.
+"""No request causes a 500, a hang, a leak, or a file in a wrong place.
 
 Seeded by Hypothesis itself (`derandomize`): a run sends what the run before sent. A failure prints what did it.
 """
@@ -23,8 +23,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from gateway.api.schemas.calibrate import CalibrateAnswer
+from gateway.api.schemas.fit import FitAnswer
 from gateway.api.schemas.infer import BatchAnswer, InferAnswer
-from gateway.api.schemas.teach import CalibrateAnswer, FitAnswer
 from gateway.errors import ERRORS
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel
@@ -39,19 +40,19 @@ OK = [png(steel(i, (SIDE, SIDE))) for i in range(3)]
 FORM = {"role_id": ROLE, "roi_id": ROI, "mm_per_px": "0.2"}
 WARM_UP = 60
 GROWTH_MIB = 150
-"""What a gateway may take more after any number of requests than after the warm-up, for banks and by the allocator."""
+"""Memory that a gateway may use more after any number of requests than after the warm-up, in MiB."""
 
 
 @dataclass
 class Target:
-    """A gateway that is fuzzed, and what it must not touch."""
+    """A gateway to fuzz, and the files that it must not change."""
 
     gateway: Gateway
     root: Path
     statuses: dict[int, int] = field(default_factory=dict)
 
     def send(self, method: str, path: str | httpx.URL, **request) -> httpx.Response:
-        """Send and judge. A request that is not answered within the client's timeout is a hang, and fails."""
+        """Send a request and check the answer. No answer within the client's timeout is a failure."""
         reply = self.gateway.client.request(method, path, timeout=60, **request)
         self.judge(reply.status_code, reply.content, reply.headers, str(path))
         return reply
@@ -89,7 +90,7 @@ def fuzzed(launch, small_model_repository, tmp_path_factory) -> Iterator[Target]
 
 @pytest.fixture
 def target(fuzzed, record_property) -> Iterator[Target]:
-    """The gateway with a whole ROI; after the test it is as whole, as small, and nothing around it has changed."""
+    """The gateway with an undamaged ROI. After the test, check the ROI, the memory and the files around it."""
     fuzzed.fit()
     for _ in range(WARM_UP):
         before = fuzzed.inspected()
@@ -110,7 +111,7 @@ def target(fuzzed, record_property) -> Iterator[Target]:
 
 
 def examples(strategy: st.SearchStrategy, n: int, check) -> None:
-    """Run a check on n examples of a strategy, always the same ones."""
+    """Run a check on n examples of a strategy. They are the same in every run."""
     everything = list(HealthCheck)
 
     @settings(

@@ -29,7 +29,7 @@ QUEUE_S = 1.0
 TIMES_OVER = 5
 _GUARD_S = 180
 _TRIES = 15
-"""Somebody else may be at work on this machine while one of two seconds is measured."""
+"""Other programs may run on this machine during a measurement."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def loaded(launch, small_model_repository) -> Iterator[Gateway]:
 
 
 def infer_request(gateway: Gateway, folder: Path) -> Path:
-    """A file with the bytes of a POST /infer."""
+    """Write the bytes of a POST /infer to a file."""
     form = {"role_id": "steel", "roi_id": "kept", "mm_per_px": "0.2"}
     request = httpx.Request("POST", "http://gateway/infer", data=form, files={"image": ("roi.png", UNSEEN)})
     body = request.read()
@@ -51,7 +51,7 @@ def infer_request(gateway: Gateway, folder: Path) -> Path:
 
 
 class Answers:
-    """What the clients were answered, in seconds."""
+    """Answers and times in seconds, as the clients saw them."""
 
     def __init__(self, rows: list[list[float]], seconds: float) -> None:
         _, self._latency, self._status, self._retry_after = np.array(rows).T
@@ -90,7 +90,7 @@ def answers(process: subprocess.Popen[bytes], seconds: float) -> Answers:
 
 
 class Probe(threading.Thread):
-    """Asks /health all the time; also how late this machine lets somebody run who only sleeps."""
+    """Request /health continuously, and measure how late this machine wakes a sleeping thread."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def test_fits_and_inspections_have_places_of_their_own(launch, small_model_repos
 
 
 def announced(gateway: Gateway, n_bytes: int, head: str = "POST /infer HTTP/1.1\r\n") -> socket.socket:
-    """A connection with a request that says how long its body is, and does not send it."""
+    """Open a connection with a request that declares the length of its body and does not send it."""
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=60)
     content_type = "multipart/form-data; boundary=x"
     connection.sendall(
@@ -236,7 +236,7 @@ def answered(connection: socket.socket) -> tuple[HTTPResponse, dict[str, str]]:
 
 
 def until_admitted(gateway: Gateway) -> None:
-    """The only place is free once the gateway has noticed who left."""
+    """Wait until the gateway has noticed the disconnect and the only place is free."""
     ends = time.monotonic() + _GUARD_S
     while gateway.post("/infer", "never fitted", [UNSEEN], "image").status_code == 429:
         assert time.monotonic() < ends

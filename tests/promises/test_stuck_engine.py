@@ -1,4 +1,4 @@
-"""An engine call that does not come back: the thread that computes is stopped, as a driver or a lock may stop it."""
+"""An engine call that never returns: the computing thread is stopped, as a driver or a lock may do."""
 
 import ctypes
 import os

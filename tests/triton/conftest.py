@@ -18,7 +18,7 @@ from tests.triton.server import MODEL, SCRIPT, TritonServer, running_triton, ser
 
 __all__ = ["launch", "pytest_runtest_makereport"]  # a gateway in front of the server, as in tests/e2e
 
-# Small queues, so that a test can fill them; no smaller than 16 clients and a fit need.
+# Small queues, so that a test can fill them, but large enough for 16 clients and a fit.
 SERVING = ServingOptions("python", inspect_queue_size=24, fit_queue_size=24, inspect_timeout_ms=100_000)
 
 Launch = Callable[..., AbstractContextManager[TritonServer]]
@@ -26,9 +26,9 @@ Launch = Callable[..., AbstractContextManager[TritonServer]]
 
 @pytest.fixture(scope="session")
 def triton_installed() -> None:
-    """The real tritonserver, installed by scripts/triton where it is not yet."""
+    """The real tritonserver. scripts/triton installs it if needed."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        pytest.skip("there is a wheel of Triton for Linux on x86-64 alone")
+        pytest.skip("the wheel of Triton supports only Linux on x86-64")
     done = subprocess.run(
         [SCRIPT, "--with", "wheel", "--prepare"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800
     )
@@ -36,14 +36,22 @@ def triton_installed() -> None:
 
 
 @pytest.fixture(scope="session")
-def model_version(model_repository: Path) -> Path:
-    """The version folder of the seeded export."""
-    return model_repository / MODEL / "1"
+def served_repository(request: pytest.FixtureRequest) -> Path:
+    """A model repository with the seeded export that is served: the small one, with --all the one of full size."""
+    return request.getfixturevalue(
+        "model_repository" if request.config.getoption("--all") else "small_model_repository"
+    )
+
+
+@pytest.fixture(scope="session")
+def model_version(served_repository: Path) -> Path:
+    """Its version folder."""
+    return served_repository / MODEL / "1"
 
 
 @pytest.fixture(scope="session")
 def other_version(model_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model of the same shape: every second feature of the seeded one negated, its own fingerprint."""
+    """Another model of the same shape: every second feature is negated, and the fingerprint differs."""
     folder = tmp_path_factory.mktemp("other-model") / "1"
     folder.mkdir()
     graph = onnx.load(model_version / "model.onnx")
@@ -66,7 +74,7 @@ def other_version(model_version: Path, tmp_path_factory: pytest.TempPathFactory)
 def launch_triton(
     triton_installed: None, model_version: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launch]:
-    """Start a server of one's own: with launch_triton("name", options=…, versions=…, start=…) as server."""
+    """Start a separate server: with launch_triton("name", options=…, versions=…, start=…) as server."""
 
     def launch(name, *arguments, options=SERVING, versions=None, serve=None, start=True):
         folder = tmp_path_factory.mktemp(name)
@@ -78,6 +86,6 @@ def launch_triton(
 
 @pytest.fixture(scope="session")
 def triton_server(launch_triton: Launch) -> Iterator[TritonServer]:
-    """The server that most tests share: leave it as it was found."""
+    """The server that most tests share. A test must not change it."""
     with launch_triton("triton") as server:
         yield server

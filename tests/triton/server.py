@@ -1,4 +1,4 @@
-"""A real tritonserver for tests: started by scripts/triton on free ports, on a repository of its own."""
+"""A real tritonserver for tests. scripts/triton starts it on free ports, with a separate repository."""
 
 import contextlib
 import os
@@ -10,35 +10,43 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
+from tests.triton.gate import Gate
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = PROJECT / "scripts" / "triton"
 MODEL = "dinov2_vits14"
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 
 
 def serving_repository(
     folder: Path, versions: Mapping[int, Path], options: ServingOptions, *, serve: int | None = None
 ) -> Path:
-    """A model repository in `folder` with these version folders under these numbers, configured by `options`."""
+    """Make a model repository in `folder` with these version folders under these numbers, configured by `options`."""
     for number, source in versions.items():
         add_version(folder, number, source)
     write_serving_files(folder / MODEL, options, version=serve)
+    for model in folder.glob(f"{MODEL}/*/model.py"):
+        gate_of(folder).install(model.parent)
     return folder
 
 
+def gate_of(repository: Path) -> Gate:
+    """The gate before the models of a repository that `serving_repository` made."""
+    return Gate(repository.with_name("gate"))
+
+
 def add_version(repository: Path, number: int, source: Path) -> None:
-    """Put a copy of the version folder `source` into `repository`, not yet served."""
+    """Copy the version folder `source` into `repository`. It is not served yet."""
     target = repository / MODEL / str(number)
     target.mkdir(parents=True)
     for name in ("model.json", "model.onnx"):
-        # Nobody writes into a graph: a link spares its 87 MB.
+        # A graph is never changed, so a link saves the copy of its 87 MB.
         try:
             os.link(source / name, target / name)
         except OSError:
@@ -46,7 +54,7 @@ def add_version(repository: Path, number: int, source: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are taken before any is let go, so they differ."""
+    """Return different ports that are free now. All are bound before the first is closed."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -56,7 +64,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class TritonServer:
-    """One server, running or not; it comes back on the same ports."""
+    """One server, running or not. It restarts on the same ports."""
 
     repository: Path
     log: Path
@@ -70,7 +78,7 @@ class TritonServer:
 
     @property
     def url(self) -> str:
-        """Of the gRPC endpoint, as tritonclient takes it."""
+        """Address of the gRPC endpoint, for tritonclient."""
         return f"127.0.0.1:{self.grpc}"
 
     @property
@@ -79,17 +87,33 @@ class TritonServer:
 
     @property
     def pid(self) -> int:
-        """Of tritonserver itself: scripts/triton becomes it."""
+        """Process id of tritonserver. scripts/triton becomes this process."""
         assert self.process is not None
         return self.process.pid
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """Take requests and run none, until the end of this; what it gives lets a number of executions through."""
+        with gate_of(self.repository).closed() as let:
+            yield let
+
+    def wait_queued(self, count: int = 0, timeout_s: float = 120) -> None:
+        """While it is held: wait until one batch is in its execution and so many requests, or more, in the queue."""
+        deadline = time.monotonic() + timeout_s
+        while not gate_of(self.repository).has_one_waiting or self._queued() < count:
+            assert time.monotonic() < deadline, f"{self._queued():g} requests are in the queue, not {count}"
+            time.sleep(0.01)
+
+    def _queued(self) -> float:
+        return self.metrics().get("nv_inference_pending_request_count", 0)
+
     def start(self) -> None:
-        """Start it and wait until the model answers."""
+        """Start the server and wait until the model answers."""
         self.launch()
         self.wait_ready()
 
     def launch(self) -> None:
-        """Start it, and do not wait."""
+        """Start the server without waiting."""
         self.starts += 1
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -106,12 +130,12 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A session of its own: what is left of it can be found, and a Ctrl-C of the tests does not reach it.
+                # A separate session: leftover processes can be found, and a Ctrl-C of the tests does not reach it.
                 start_new_session=True,
             )
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until it says that the model is ready, or fail with its log."""
+        """Wait until the server says that the model is ready, or fail with its log."""
         deadline = time.monotonic() + timeout_s
         while self.said().count("==> ready: ") < self.starts or not self.ready():
             assert self.running(), f"Triton ended before it was ready:\n{self.said()}"
@@ -119,7 +143,7 @@ class TritonServer:
             time.sleep(0.1)
 
     def ready(self) -> bool:
-        """Whether the model is served now."""
+        """Tell whether the model is served now."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.http}/v2/models/{self.model}/ready", timeout=5
@@ -129,21 +153,21 @@ class TritonServer:
             return False
 
     def running(self) -> bool:
-        """Whether its process is there."""
+        """Tell whether the process exists."""
         return self.process is not None and self.process.poll() is None
 
     def settled_metrics(self) -> dict[str, float]:
-        """`metrics` once they stand still: Triton counts a request a moment after it has answered it."""
+        """Return `metrics` after they stop changing, since Triton counts a request shortly after its answer."""
         before: dict[str, float] = {}
         now = self.metrics()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while before != now and time.monotonic() < deadline:
             time.sleep(0.3)
             before, now = now, self.metrics()
         return now
 
     def metrics(self) -> dict[str, float]:
-        """Triton's own counters of the model, by name, with `reason` where one has it; summed over versions."""
+        """Return Triton's own counters of the model, by name and `reason`, summed over versions."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
         found: dict[str, float] = {}
@@ -154,18 +178,40 @@ class TritonServer:
         return found
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 40) -> int:
-        """Signal it, wait for its end, and return its exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         assert self.process is not None
         if self.running():
             self.process.send_signal(number)
         return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End it as a crash does; the processes of the Python backend end by themselves."""
+        shared = self._shared_memory()
         self.stop(signal.SIGKILL)
+        for path in shared:
+            path.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """End all of it at once: a clean end, for which Triton takes seconds, is not what most tests are about."""
+        if self.process is not None:
+            shared = self._shared_memory()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.process.wait()
+            for path in shared:
+                path.unlink(missing_ok=True)
+
+    def _shared_memory(self) -> set[Path]:
+        """Regions of the Python backend, which a server that is killed leaves behind."""
+        found = set()
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                found |= {Path(name) for name in re.findall(r"/dev/shm/triton_python_backend\S+", maps)}
+        return found
 
     def stall(self) -> None:
-        """Let it hang: it takes connections and requests, and answers none. `resume` wakes it."""
+        """Suspend the server: it accepts connections and requests, but does not answer. `resume` wakes it."""
         for pid in self.processes():
             os.kill(pid, signal.SIGSTOP)
 
@@ -174,7 +220,7 @@ class TritonServer:
             os.kill(pid, signal.SIGCONT)
 
     def processes(self) -> list[int]:
-        """What lives of its session: tritonserver and the processes of the Python backend."""
+        """Return the live processes of its session: tritonserver and the processes of the Python backend."""
         assert self.process is not None
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -186,7 +232,7 @@ class TritonServer:
         return sorted(found)
 
     def said(self) -> str:
-        """Its log, of all of its starts."""
+        """The log of all starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
@@ -194,7 +240,7 @@ class TritonServer:
 def running_triton(
     repository: Path, log: Path, *arguments: str, start: bool = True, model: str = MODEL
 ) -> Iterator[TritonServer]:
-    """A server on free ports, gone afterwards whatever has happened to it."""
+    """Run a server on free ports. It is killed afterwards in any case."""
     http, grpc, metrics = free_ports(3)
     server = TritonServer(repository, log, http, grpc, metrics, arguments, model)
     try:
@@ -202,13 +248,4 @@ def running_triton(
             server.start()
         yield server
     finally:
-        if server.process is not None:
-            with contextlib.suppress(ProcessLookupError, OSError):
-                os.killpg(server.pid, signal.SIGCONT)
-            try:
-                server.stop()
-            except subprocess.TimeoutExpired:
-                pass
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(server.pid, signal.SIGKILL)
+        server.end()

@@ -1,4 +1,4 @@
-"""A trained student-teacher model behind the real server: the map of one process and of the other is the same."""
+"""A trained student-teacher model on the real server: its maps equal those of the gateway's process."""
 
 import asyncio
 import base64
@@ -19,9 +19,9 @@ from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
 from gateway.networks.embedded.runtimes import OpenVinoNetwork, Precision, supports_bf16
 from gateway.networks.student_description import StudentDescription, read_student
-from tests.artifacts.test_artifacts import command, done
+from tests.artifacts.test_artifacts import artifacts, done
 from tests.e2e.synthetic_images import decoded, png
-from tests.export.tiny_student import options, publish_folder, write_images
+from tests.export.tiny_student import trained_once
 from tests.triton.server import TritonServer, running_triton
 
 SIZE = 64
@@ -30,12 +30,14 @@ Ask = Callable[[np.ndarray], tuple[np.ndarray, StudentDescription]]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student of the real network, trained for two epochs."""
-    folder = tmp_path_factory.mktemp("student")
-    write_images(folder / "conn1", 12, size=SIZE)
-    given = options(folder / "repository", layers=("layer1", "layer2", "layer3"), size=SIZE)
-    return publish_folder(folder / "conn1", given)
+def images_and_version() -> tuple[Path, Path]:
+    """OK images, and a student of the real network that was trained with them for two epochs."""
+    return trained_once(12, SIZE, SIZE, ("layer1", "layer2", "layer3"))
+
+
+@pytest.fixture(scope="module")
+def trained(images_and_version: tuple[Path, Path]) -> Path:
+    return images_and_version[1]
 
 
 @pytest.fixture(scope="module", params=["bf16", "f32"])
@@ -47,7 +49,7 @@ def precision(request) -> Precision:
 
 @pytest.fixture(scope="module")
 def model(trained: Path, precision: Precision) -> StudentDescription:
-    """The model, as passed or not passed in bf16: the server takes what was passed."""
+    """The model, with its check in bf16 passed or failed. The server uses bf16 only if it passed."""
     found = read_student(trained)
     bf16 = found.parity.get("openvino-bf16")
     parity = {} if bf16 is None else {"openvino-bf16": bf16.model_copy(update={"passed": precision == "bf16"})}
@@ -72,7 +74,7 @@ def server(version: Path, triton_installed: None, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def served(server: TritonServer) -> Ask:
-    """Gives the server images; what comes back are the maps and what the server says of the model that made them."""
+    """Send images to the server. Return the maps, and the server's description of the model."""
 
     async def ask(images: np.ndarray) -> tuple[np.ndarray, StudentDescription]:
         async with triton.InferenceServerClient(server.url) as client:
@@ -83,7 +85,7 @@ def served(server: TritonServer) -> Ask:
             text = config.parameters[f"model.json/{answer.get_response().model_version}"].string_value
         return answer.as_numpy("map"), StudentDescription.model_validate_json(text)
 
-    return lambda images: asyncio.run(asyncio.wait_for(ask(images), 120))
+    return lambda images: asyncio.run(asyncio.wait_for(ask(images), 600))
 
 
 @pytest.mark.parametrize("count", [1, 4, 6])
@@ -104,18 +106,17 @@ def test_the_map_of_the_server_is_that_of_onnx_runtime_as_far_as_its_precision_g
 
 
 def test_a_gateway_over_the_server_answers_as_one_with_the_network_inside(
-    launch, server, version, trained, precision, tmp_path
+    launch, server, version, images_and_version, precision, tmp_path
 ):
-    """Also with the model of another training under the same name: told apart by the fingerprint."""
+    """The fingerprint also distinguishes the model of another training with the same name."""
     models = tmp_path / "models"
-    ok = trained.parents[2] / "conn1"
-    other = publish_folder(ok, options(tmp_path / "other", size=SIZE))
+    other_ok, other = trained_once(14, 40)
 
-    def publish(model: Path, key: str) -> None:
-        done(command(models, "publish-model", model, key, "--mm-per-px", 0.2, "--images", ok))
+    def publish(model: Path, key: str, ok: Path) -> None:
+        done(artifacts(models, "publish-model", model, key, "--mm-per-px", 0.2, "--images", ok))
 
-    publish(version, "steel/conn1")
-    publish(other, "steel/other")
+    publish(version, "steel/conn1", images_and_version[0])
+    publish(other, "steel/other", other_ok)
     settings = {"models_dir": models, "model_repository": tmp_path / "none"}
     unseen = [png(image) for image in camera_images(3, SIZE, seed=9)]
     with launch(f"student-inside-{precision}", **settings) as inside:

@@ -1,4 +1,4 @@
-"""One trace from the client through the gateway to Triton, as two real exporters send it to real collectors."""
+"""One trace from the client through the gateway to Triton, from two real exporters to real collectors."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ CALLER = "00f067aa0ba902b7"
 
 
 class Collector:
-    """Spans that came in by OTLP, over gRPC or HTTP."""
+    """Collects spans by OTLP, over gRPC or HTTP."""
 
     def __init__(self) -> None:
         self.spans = []
@@ -34,9 +34,9 @@ class Collector:
             self._more.notify_all()
 
     def of(self, trace_id: str, wanted: int):
-        """The spans of a trace, once there are as many."""
+        """Wait for that many spans of a trace, and return them."""
         with self._more:
-            self._more.wait_for(lambda: len(self._found(trace_id)) >= wanted, timeout=60)
+            self._more.wait_for(lambda: len(self._found(trace_id)) >= wanted, timeout=300)
             return self._found(trace_id)
 
     def _found(self, trace_id: str):
@@ -61,7 +61,7 @@ def grpc_collector():
 
 
 def from_json(body: bytes) -> trace_service_pb2.ExportTraceServiceRequest:
-    """OTLP's own JSON, which differs from protobuf's in that ids are hexadecimal."""
+    """Parse OTLP's JSON. Unlike protobuf's JSON, its ids are hexadecimal."""
     request = trace_service_pb2.ExportTraceServiceRequest()
     for resource in json.loads(body)["resourceSpans"]:
         for scope in resource["scopeSpans"]:
@@ -101,7 +101,7 @@ def http_collector():
 
 
 @pytest.fixture(scope="module")
-def traced(launch_triton, launch, model_version):
+def traced(launch_triton, launch, served_repository):
     with (
         grpc_collector() as (ours, endpoint),
         http_collector() as (theirs, url),
@@ -112,7 +112,13 @@ def traced(launch_triton, launch, model_version):
             *("--trace-config", "opentelemetry,bsp_schedule_delay=200"),
             *("--trace-config", "level=TIMESTAMPS", "--trace-config", "rate=1"),
         ) as triton,
-        launch("traced", engine="triton", triton_url=triton.url, otlp_endpoint=endpoint) as gateway,
+        launch(
+            "traced",
+            engine="triton",
+            triton_url=triton.url,
+            model_repository=served_repository,
+            otlp_endpoint=endpoint,
+        ) as gateway,
     ):
         gateway.fit("traced", [png(steel(0)), png(steel(1))])
         yield gateway, ours, theirs

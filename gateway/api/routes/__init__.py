@@ -1,1 +1,1 @@
-"""The endpoints, one module a subject."""
+"""Endpoints, one module per subject."""

@@ -1,4 +1,4 @@
-"""``GET /docs``: the API as a page to try it on, which asks nobody but this gateway for its parts."""
+"""``GET /docs``: Swagger UI. The page loads its parts from this gateway only."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ PartName = Literal["swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"]
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    """Swagger UI, allowed to load and run what the page names and nothing else."""
+    """Return Swagger UI, with a policy that allows only the scripts and styles named in the page."""
     root = request.scope.get("root_path", "")
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
@@ -41,6 +41,6 @@ async def docs(request: Request) -> HTMLResponse:
 
 @router.get("/docs/{name}")
 def part(name: PartName) -> Response:
-    """A file of Swagger UI as its project releases it."""
+    """Return a file of Swagger UI, as its project released it."""
     content = files("fastapi_offline").joinpath("static", name).read_bytes()
     return Response(content, media_type=guess_type(name)[0], headers={"Cache-Control": "max-age=3600"})

@@ -1,4 +1,4 @@
-"""``GET /rois/{role}/{roi}/report``: what an ROI learned and how it does, for people and for programs."""
+"""``GET /rois/{role}/{roi}/report``."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,16 +11,16 @@ from fastapi.responses import HTMLResponse
 from numpy.typing import NDArray
 
 from gateway import __version__
+from gateway.api.answers.drift import drift_body
+from gateway.api.answers.roi import roi_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.routes.metrics import drift_of
-from gateway.api.routes.status import detail_and_manifest
 from gateway.api.schemas.report import ReportAnswer
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.images.decoding import Limits
-from gateway.monitoring.drift import MIN_SAMPLES
-from gateway.monitoring.report import page as page
+from gateway.monitoring.drift.measure import MIN_SAMPLES
+from gateway.monitoring.report import page
 from gateway.process.services import Services
 from gateway.store.manifest import Manifest
 from gateway.store.roi_key import RoiKey
@@ -28,15 +28,15 @@ from gateway.store.roi_key import RoiKey
 router = APIRouter(tags=["status"])
 
 _AUDIT_ENTRIES = 50
-_ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'"
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'"
 
 
 @router.get(
     "/rois/{role_id}/{roi_id}/report",
     response_model=ReportAnswer,
-    summary="What an ROI learned and how it does",
+    summary="Report of an ROI",
     responses={
-        200: {"content": {"text/html": {}}, "description": "a self-contained page, or the same figures as JSON"},
+        200: {"content": {"text/html": {}}, "description": "A self-contained page, or the same figures as JSON"},
         **documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
     },
 )
@@ -48,13 +48,13 @@ async def report(
     roi_id: RoiId,
     form: Annotated[
         Literal["html", "json"] | None,
-        Query(alias="format", description="without it, what the Accept header asks for; html where it does not say"),
+        Query(alias="format", description="html or json; without it, as the Accept header asks, and html by default"),
     ] = None,
 ) -> Response:
-    """Contact sheet of the OK images, bank, scores, calibration, spatial weights, drift, versions and audit trail.
+    """Return the OK images, bank, scores, calibration, spatial weights, drift, versions and audit trail on one page.
 
-    The page holds everything that it shows, and prints. The figures are those of `/rois/{role}/{roi}`, `/drift` and
-    `/audit`.
+    The page loads nothing from elsewhere and can be printed. The figures are those of `/rois/{role}/{roi}`, `/drift`
+    and `/audit`.
     """
     key = caller.roi(role_id, roi_id)
     roi = await services.banks.get(key)
@@ -62,22 +62,22 @@ async def report(
     accepted = request.headers.get("accept", "")
     if form == "json" or (form is None and "application/json" in accepted and "text/html" not in accepted):
         return JsonResponse(figures)
-    # Where the version in use is damaged, an older one answers: its weights are none of this report.
+    # If the version in use is damaged, an older version is loaded. Its weights do not belong in this report.
     weights = roi.loaded.weights if roi.loaded.manifest.version == manifest.version else None
     html = await to_thread.run_sync(_page, services, key, manifest, weights, figures)
-    return HTMLResponse(html, headers={"Content-Security-Policy": _ALLOWED})
+    return HTMLResponse(html, headers={"Content-Security-Policy": _PAGE_POLICY})
 
 
 def _figures(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]:
-    """Every figure of the report, and the manifest that its images are of."""
-    detail, manifest = detail_and_manifest(services, key)
+    """Return every figure of the report, and the manifest of its images."""
+    detail, manifest = roi_body(services, key)
     figures = {
         **asdict(key),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "gateway": __version__,
         "roi": detail,
         "bank": manifest.model_dump(include={"extractor", "token_hw", "dim", "k", "p_score", "n_tokens_total"}),
-        "drift": drift_of(services, key),
+        "drift": drift_body(services, key),
         "drift_needs": MIN_SAMPLES,
         "audit": services.store.audit.read(key, _AUDIT_ENTRIES),
     }

@@ -1,1 +1,1 @@
-"""Bodies of requests and answers, for validation and for the OpenAPI document."""
+"""Request and answer bodies, for validation and for the OpenAPI document."""

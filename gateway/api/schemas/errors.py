@@ -1,10 +1,10 @@
-"""The one form of every error."""
+"""Body of every error."""
 
 from pydantic import BaseModel
 
 
 class ErrorBody(BaseModel):
-    """What is wrong with which value, and what to do."""
+    """What is wrong with which value, and what to do about it."""
 
     code: str
     message: str
@@ -12,6 +12,6 @@ class ErrorBody(BaseModel):
 
 
 class ErrorEnvelope(BaseModel):
-    """The one form of every error."""
+    """Body of every error answer."""
 
     error: ErrorBody

@@ -19,7 +19,7 @@ class RegionAnswer(BaseModel):
 
 
 class ParamsAnswer(BaseModel):
-    """What the answer was computed with."""
+    """Parameters of an inspection."""
 
     extractor: str
     coreset_rate: float
@@ -79,35 +79,39 @@ class InferAnswer(BaseModel):
     role_id: str
     roi_id: str
     score: float
-    threshold: float | None = Field(description="null before calibration: then there are no regions")
-    pixel_threshold: float | None = Field(description="of regions; null before calibration")
+    threshold: float | None = Field(description="null before calibration; then there are no regions")
+    pixel_threshold: float | None = Field(description="threshold of regions; null before calibration")
     verdict: Verdict
-    verdict_reason: VerdictReason | None = Field(description="what rejects it; null unless the verdict is ng")
-    calibration_stale: bool = Field(description="the thresholds were made for another memory bank or other weights")
-    weights_stale: bool = Field(description="the manual box or the weights' settings changed since the fit")
+    verdict_reason: VerdictReason | None = Field(description="why the verdict is ng; null for any other verdict")
+    calibration_stale: bool = Field(
+        description="whether the thresholds were made for another memory bank or other weights"
+    )
+    weights_stale: bool = Field(
+        description="whether the manual box or the settings of the weights changed since the fit"
+    )
     degraded: bool = Field(
-        description="what is in use is damaged on disk: the last whole version or a copy answers, as warnings say"
+        description="whether files in use are damaged; the last undamaged version or a copy answers (see warnings)"
     )
     heatmap_png_base64: str | None = Field(description="null for heatmap=path and none")
-    heatmap_path: str | None = Field(description="below GATEWAY_HEATMAP_DIR, for heatmap=path")
-    heatmap_max: float = Field(description="value of the map that 255 stands for; one for all heatmaps of a version")
+    heatmap_path: str | None = Field(description="path below GATEWAY_HEATMAP_DIR; null unless heatmap=path")
+    heatmap_max: float = Field(description="map value of the grey level 255; the same for all heatmaps of a version")
     regions: list[RegionAnswer] = Field(description="largest first")
     token_shape: tuple[int, int]
-    image_size: tuple[int, int] = Field(description="width, height of the image as seen (EXIF orientation applied)")
+    image_size: tuple[int, int] = Field(description="width and height of the image after EXIF orientation")
     params: ParamsAnswer
-    version: int = Field(description="of what answered")
+    version: int = Field(description="version that answered")
     warnings: list[str]
 
 
 class BatchItem(BaseModel):
-    """One of several images to inspect together."""
+    """Parameters of one image of several."""
 
     model_config = ConfigDict(extra="forbid")
 
     role_id: RoleId
     roi_id: RoiId
     mm_per_px: MmPerPx
-    shape: dict[str, Any] | str | None = Field(None, description="as in /infer, or the same as a JSON object")
+    shape: dict[str, Any] | str | None = Field(None, description="as in /infer, or as a JSON object")
     k: int | None = Field(None, ge=1, le=100)
     p_score: Percentile | None = None
     blur_sigma: Annotated[Number, Field(ge=0, le=20)] | None = None
@@ -116,6 +120,6 @@ class BatchItem(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """The inspections of several images, in the order of the request."""
+    """Inspections of several images, in the order of the request."""
 
-    results: list[InferAnswer | ErrorEnvelope] = Field(description="an answer of /infer, or an error envelope, each")
+    results: list[InferAnswer | ErrorEnvelope] = Field(description="each an answer of /infer or an error envelope")

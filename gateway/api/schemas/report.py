@@ -1,15 +1,15 @@
-"""Bodies of the report of an ROI."""
+"""Body of the report of an ROI."""
 
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from gateway.api.schemas.drift import DriftAnswer
-from gateway.api.schemas.status import RoiDetail
+from gateway.api.schemas.rois import RoiDetail
 
 
 class BankAnswer(BaseModel):
-    """How the memory bank or the student-teacher model was made; what only a bank has is 0 for the latter."""
+    """How the memory bank or the student-teacher model was made. Values that only a bank has are 0 for the latter."""
 
     extractor: str
     token_hw: tuple[int, int]
@@ -20,14 +20,14 @@ class BankAnswer(BaseModel):
 
 
 class ReportAnswer(BaseModel):
-    """What other endpoints answer of an ROI, of one moment."""
+    """Answers of the other endpoints about an ROI, taken at the same time."""
 
     role_id: str
     roi_id: str
     made_at: str
-    gateway: str = Field(description="its version")
+    gateway: str = Field(description="version of the gateway")
     roi: RoiDetail
     bank: BankAnswer
     drift: DriftAnswer
-    drift_needs: int = Field(description="inspections without which nothing is said of drift")
+    drift_needs: int = Field(description="smallest number of inspections that drift needs")
     audit: list[dict[str, Any]] = Field(description="the newest entries of /audit")

@@ -1,1 +1,1 @@
-"""Who may call what: API keys and the middleware that asks for them."""
+"""Access control: API keys, scopes and the middleware that checks them."""

@@ -1,8 +1,7 @@
-"""Who may do what: API keys, their scopes, and the ROIs that they are for.
+"""API keys, their scopes, and the ROIs that they allow.
 
-A key is 256 random bits, shown once, when it is made. What is kept is its SHA-256, and that is enough: a slow, salted
-hash defends what people choose against guessing, and nobody guesses 256 random bits. It would cost every request its
-time instead.
+A key has 256 random bits and is printed once, when it is made. The gateway stores its SHA-256 only. A slow, salted hash
+protects passwords that people choose; 256 random bits cannot be guessed, and a slow hash would delay every request.
 """
 
 import hashlib
@@ -21,11 +20,11 @@ from gateway.monitoring.request_context import tell
 from gateway.store.roi_key import RoiKey, is_valid_id
 
 Scope = Literal["inspect", "teach"]
-"""teach may do all that inspect may: whoever can teach a wrong part can also look at it."""
+"""The scope teach includes inspect."""
 
 
 class KeyListError(ValueError):
-    """API keys that cannot be used; names the entry and what is wrong with it, never a value of it."""
+    """Unusable API keys. The message names the entry and what is wrong with it, and never contains a value of it."""
 
 
 def _roi_pattern(pattern: str) -> str:
@@ -39,73 +38,73 @@ RoiPattern = Annotated[str, AfterValidator(_roi_pattern)]
 
 
 class Caller(BaseModel):
-    """Somebody who asks, and what that one may do."""
+    """The sender of a request, and what it may do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     scope: Scope
     allow: tuple[RoiPattern, ...] = Field(min_length=1)
-    """ROIs: ``role_id/roi_id``, ``role_id/*``, or ``*`` for all."""
+    """Allowed ROIs: ``role_id/roi_id``, ``role_id/*``, or ``*`` for all."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether what needs this scope is allowed, as far as the ROI does not matter."""
+        """Return whether the caller may use an endpoint that needs this scope, for some ROI."""
         return self.scope in (scope, "teach")
 
     def sees(self, key: RoiKey) -> bool:
-        """Whether an ROI is this caller's, be it fitted or not."""
+        """Return whether the caller may use an ROI, whether it is fitted or not."""
         return not {"*", f"{key.role_id}/*", str(key)}.isdisjoint(self.allow)
 
     def roi(self, role_id: str, roi_id: str) -> RoiKey:
-        """The ROI that a request names. Looks at no disk, so that a refusal does not tell what is fitted.
+        """Return the key of the ROI that a request names. Reads no file, so a refusal does not tell what is fitted.
 
         Raises:
-            InvalidRequestError: an id that is none.
-            ForbiddenError: not this caller's.
+            InvalidRequestError: an id is invalid.
+            ForbiddenError: the caller may not use the ROI.
         """
         key = RoiKey(role_id, roi_id)
         tell(role_id=key.role_id, roi_id=key.roi_id)
         if not self.sees(key):
-            raise ForbiddenError(f"the key {self.name!r} is not for {key}")
+            raise ForbiddenError(f"the key {self.name!r} does not allow {key}")
         return key
 
 
 ANONYMOUS = Caller(name="anonymous", scope="teach", allow=("*",))
-"""Everybody, where no keys are configured."""
+"""The caller of every request, if no keys are configured."""
 
 
 class ApiKey(Caller):
-    """An entry of the list of keys."""
+    """An entry in the list of keys."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
-    """Of the key, in lower-case hexadecimal."""
+    """SHA-256 of the key, in lower-case hexadecimal."""
 
 
-# Never an empty one: that would open the gateway.
+# An empty list would open the gateway to everybody.
 _KEYS = TypeAdapter(Annotated[list[ApiKey], Field(min_length=1)])
 
 
 class KeyRing:
-    """The keys that are valid."""
+    """The valid keys."""
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
-        """Take over keys.
+        """Store the keys.
 
         Raises:
-            KeyListError: two of one name, or one that means everybody.
+            KeyListError: two keys have the same name, or a key has the name of the anonymous caller.
         """
         names = [key.name for key in keys]
         for name in names:
             if names.count(name) > 1 or name == ANONYMOUS.name:
-                raise KeyListError(f"the name {name!r} is taken; give each key one of its own")
+                raise KeyListError(f"the name {name!r} is used twice or reserved; give each key a name of its own")
         self._keys = tuple(keys)
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether there is any key."""
         return bool(self._keys)
 
     def find(self, presented: str) -> ApiKey | None:
-        """The entry of a key, or None. Takes as long for any key: all entries are compared, each in constant time."""
+        """Return the entry of a key, or None. It compares all entries, each in constant time."""
         digest = _digest(presented)
         found = None
         for key in self._keys:
@@ -115,10 +114,14 @@ class KeyRing:
 
 
 def read_keys(inline: SecretStr | None, file: Path | None) -> KeyRing:
-    """The keys of the settings: a JSON list of entries, given as text, in a file, or some in each.
+    """Return the keys of the settings, from JSON lists of entries in a text and in a file.
+
+    Args:
+        inline: JSON list of entries.
+        file: file with a JSON list of entries.
 
     Raises:
-        KeyListError: not such a list, or the file cannot be read.
+        KeyListError: a list is invalid, or the file cannot be read.
     """
     keys: list[ApiKey] = []
     if inline is not None:
@@ -136,7 +139,7 @@ def _parsed(text: str, source: str) -> list[ApiKey]:
     try:
         return _KEYS.validate_json(text)
     except ValidationError as error:
-        # Not its own text: that shows what was given, which may be a key.
+        # The text of the error itself would show the input, which may be a key.
         problem = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         expected = "expected a JSON list of entries as `python -m gateway key` prints them"
@@ -147,17 +150,17 @@ def new_key(name: str, scope: Scope, allow: Sequence[str]) -> tuple[str, ApiKey]
     """Make a key.
 
     Returns:
-        The key itself, which is kept nowhere, and its entry.
+        The key, which is stored nowhere, and its entry.
 
     Raises:
-        ValueError: a name or a pattern that is none.
+        ValueError: the name or a pattern is invalid.
     """
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     return key, ApiKey(name=name, sha256=_digest(key), scope=scope, allow=tuple(allow))
 
 
 def entry_text(key: ApiKey) -> str:
-    """An entry as it stands in the settings."""
+    """Return an entry as JSON, as the settings expect it."""
     return json.dumps(key.model_dump(mode="json"))
 
 

@@ -11,7 +11,7 @@ from gateway.detectors.memory_bank.search.backend import SearchBackend, build_se
 from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, faiss_available
 from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.store.arrays import npz_bytes, read_npz
 from gateway.store.manifest import INDEX, MEMORY, FileName, Manifest
 
@@ -69,9 +69,9 @@ class MemoryBankDetector:
         if not is_right:
             raise ValueError("the memory bank is not the one that the manifest describes")
 
-    async def engine(self, engines: Engines) -> TokenEngine:
+    async def engine(self, engines: EngineRegistry) -> TokenEngine:
         """See `Detector.engine`."""
-        return engines.tokens
+        return engines.token_engine
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
         """See `Detector.neighbours`."""

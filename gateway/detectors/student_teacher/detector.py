@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.networks import TokenEngine
-from gateway.networks.registry import Engines
+from gateway.networks.registry import EngineRegistry
 from gateway.networks.student_description import StudentDescription
 from gateway.store.manifest import NETWORK, NETWORK_DESCRIPTION, FileName, Manifest
 
@@ -64,9 +64,9 @@ class StudentTeacherDetector:
         if not is_right:
             raise ValueError("the network is not the one that the manifest describes")
 
-    async def engine(self, engines: Engines) -> TokenEngine:
+    async def engine(self, engines: EngineRegistry) -> TokenEngine:
         """See `Detector.engine`."""
-        return await engines.network(self.description.as_tokens(), self._files[NETWORK])
+        return await engines.engine_for(self.description.as_tokens(), self._files[NETWORK])
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
         """See `Detector.neighbours`."""

@@ -1,1 +1,1 @@
-"""The report of an ROI as a page."""
+"""The report of an ROI as an HTML page."""

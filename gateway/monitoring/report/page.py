@@ -1,4 +1,4 @@
-"""The report of an ROI as a page of its own: figures from the API's own answers, pictures from its OK images."""
+"""HTML page of an ROI's report: figures from the API's answers, pictures from the OK images."""
 
 import base64
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _THUMBNAIL = 112
 _MOST_THUMBNAILS = 240
 _MEAN_OF = 64
-"""OK images that the mean image is made of: more look the same."""
+"""Largest number of OK images in the mean image. More images give the same picture."""
 _MEAN_SIDE = 378
 _OVERLAY = 0.45
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
@@ -36,49 +36,49 @@ _templates = Environment(
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """An OK image of the contact sheet."""
+    """A small picture of an OK image."""
 
     image: OkImage
     data_uri: str | None
-    """None where the stored image is damaged or gone."""
+    """None if the stored image is damaged or missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What the page shows beside figures."""
+    """The pictures of the page."""
 
     thumbnails: list[Thumbnail]
-    """Learned images first, then those kept out."""
+    """Learned images first, then excluded ones."""
     mean_image: str | None
     weights: str | None
-    """The spatial weights over the mean image."""
+    """Spatial weights drawn over the mean image."""
     weights_range: tuple[float, float] | None
 
 
 def pictures(
     stored: OkFiles, manifest: Manifest, order: Sequence[str], weights: NDArray[np.float32] | None, limits: Limits
 ) -> Pictures:
-    """Read what the page shows. Blocks: a few milliseconds an image.
+    """Make the pictures of the page. Blocks for a few milliseconds per image.
 
     Args:
         stored: the OK images of the ROI.
-        manifest: of the version in use.
-        order: SHA-256 of the learned images, as the contact sheet shows them.
+        manifest: manifest of the version in use.
+        order: SHA-256 of the learned images, in the order of the page.
         weights: float32 [h, w], spatial weights of the version.
-        limits: of what is decoded.
+        limits: limits of the decoder.
     """
     by_sha256 = {image.sha256: image for image in manifest.images}
     thumbnails: list[Thumbnail] = []
     total, n = np.zeros((_MEAN_SIDE, _MEAN_SIDE), np.float32), 0
     step = max(1, len(manifest.images) // _MEAN_OF)
     for i, image in enumerate((*(by_sha256[sha256] for sha256 in order), *manifest.excluded)):
-        wanted = i < len(manifest.images) and i % step == 0
-        if i >= _MOST_THUMBNAILS and not wanted:
+        in_mean = i < len(manifest.images) and i % step == 0
+        if i >= _MOST_THUMBNAILS and not in_mean:
             continue
         pixels = _pixels(stored, image, limits)
         if i < _MOST_THUMBNAILS:
             thumbnails.append(Thumbnail(image, None if pixels is None else _thumbnail(pixels)))
-        if wanted and pixels is not None:
+        if in_mean and pixels is not None:
             grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
             total += cv2.resize(grey, (_MEAN_SIDE, _MEAN_SIDE), interpolation=cv2.INTER_AREA)
             n += 1
@@ -96,7 +96,7 @@ def pictures(
 
 
 def render(report: dict[str, Any], shown: Pictures) -> str:
-    """The page, self-contained: no script, no file but itself."""
+    """Return the page. It is self-contained: it has no script and loads no other file."""
     return _templates.get_template("report.html.j2").render(
         report=report,
         pictures=shown,
@@ -108,7 +108,7 @@ def render(report: dict[str, Any], shown: Pictures) -> str:
 
 
 def histogram_svg(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Bars and lines of the score histogram in a box of 640 × 220, for the template; None without scores."""
+    """Return bars, ticks and threshold of the score histogram, in a box of 640 × 220. None without scores."""
     histogram = report["drift"]["histogram"]
     edges = np.asarray(histogram["edges"], np.float64)
     series = [np.asarray(histogram[name], np.float64) for name in ("ok_images", "recent")]
@@ -152,7 +152,7 @@ def _pixels(stored: OkFiles, image: OkImage, limits: Limits) -> NDArray[np.uint8
         data = stored.image(image)
         return decode(data, image.file_name, read_header(data, image.file_name, limits))
     except GatewayError as error:
-        log.warning("not in the report: %s", error.message)
+        log.warning("missing in the report: %s", error.message)
         return None
 
 
@@ -165,7 +165,7 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> str:
 
 
 def _overlaid(mean: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Weights in colour over a grey image. Returns uint8 [H, W, 3] BGR."""
+    """Return a grey image with the weights drawn over it in colour: uint8 [H, W, 3] BGR."""
     spread = float(weights.max() - weights.min()) or 1.0
     scaled = ((weights - weights.min()) / spread * 255).astype(np.uint8)
     colour = cv2.applyColorMap(
@@ -175,17 +175,21 @@ def _overlaid(mean: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[
 
 
 def _uri(image: NDArray[Any]) -> str:
-    """A picture as part of the page: uint8 [H, W] or [H, W, 3] BGR."""
+    """Return a picture as a data URI.
+
+    Args:
+        image: uint8 [H, W] grey or [H, W, 3] BGR.
+    """
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
 def _when(iso: str) -> str:
-    """A stored time for people, in UTC."""
+    """Return a stored ISO time in readable form, in UTC."""
     return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def sheet_order(images: Sequence[dict[str, Any]]) -> list[str]:
-    """SHA-256 of the images as the contact sheet shows them: suspects first, then by falling score."""
+    """Return the SHA-256 of the images in the order of the page: suspects first, then by descending score."""
     ordered = sorted(images, key=lambda i: (not i["suspect"], -(i["score"] if i["score"] is not None else 0.0)))
     return [image["sha256"] for image in ordered]

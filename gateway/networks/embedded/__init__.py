@@ -1,1 +1,1 @@
-"""Networks in this process: OpenVINO or ONNX Runtime on a thread of its own."""
+"""Networks in this process: OpenVINO or ONNX Runtime on one thread."""

@@ -1,4 +1,4 @@
-"""The network in this process, for a laptop, a single line, and tests: no server needed."""
+"""The token engine in this process, for a laptop, a single line, and tests. It needs no server."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedEngine:
-    """OpenVINO on CPU, ONNX Runtime on CUDA. One batch at a time, on all cores; inspections before fits."""
+    """Runs a network with OpenVINO on CPU or ONNX Runtime on CUDA."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class EmbeddedEngine:
 
         Args:
             settings: device, precision, deadlines.
-            thread: where networks run; None makes one of its own, which ends with the engine.
-            given: a model and its graph; None takes the newest version of the repository.
+            thread: runs the network; None makes a thread that ends with the engine.
+            given: a model and its graph (ONNX); None means the newest version in the repository.
         """
         self._settings = settings
         self._network: Network | None = None
@@ -56,11 +56,11 @@ class EmbeddedEngine:
         return "cuda" if self._settings.device == "cuda" else "cpu"
 
     async def start(self) -> None:
-        """Load the model and run it once, so that the first request does not pay for it."""
+        """Load the model and run it once, so that the first request does not wait for that."""
         try:
             model, network = await asyncio.to_thread(self._load)
-        except Exception as error:  # noqa: BLE001 - runtimes raise kinds of their own; /ready tells whatever it is
-            self._reason = f"{error}; export a model with `python -m export`, or see the README on GATEWAY_DEVICE"
+        except Exception as error:  # noqa: BLE001 - runtimes raise their own exceptions; /ready shows them
+            self._reason = f"{error}; export a model with `python -m export`, or check the setting GATEWAY_DEVICE"
             log.error("embedded engine: %s", self._reason)
             return
         self._model, self._network, self._reason = model, network, None
@@ -74,7 +74,7 @@ class EmbeddedEngine:
             folder = newest_version(self._settings.model_folder)
             model, graph = read_description(folder), folder
         if model.has_random_weights:
-            log.warning("model %s has RANDOM weights (%s): scores mean nothing", model.name, model.weights.detail)
+            log.warning("the model %s has RANDOM weights (%s): scores mean nothing", model.name, model.weights.detail)
         network = open_network(graph, model, self._settings)
         network.run(np.zeros((1, model.input_size, model.input_size, 3), np.uint8))
         return model, network
@@ -93,7 +93,8 @@ class EmbeddedEngine:
         if self._network is None or self._model is None:
             raise self._unavailable()
         if not self._model.same_model_as(model):
-            raise ModelMismatchError(f"tokens of model {model.fingerprint} were wanted")
+            wanted, own = model.fingerprint[:16], self._model.fingerprint[:16]
+            raise ModelMismatchError(f"the request is for tokens of model {wanted}, the engine has {own}")
         return await self._thread.run(self._network, images, priority)
 
     async def ready(self) -> EngineStatus:
@@ -116,19 +117,19 @@ def open_network(graph: Path | bytes, model: ModelDescription, settings: Setting
 
     Args:
         graph: the ONNX file, a folder that holds it, or its bytes.
-        model: that it is of.
-        settings: device, precision, threads, and where compiled graphs are kept.
+        model: the description of the graph.
+        settings: device, precision, threads, and the folder of compiled graphs.
 
     Raises:
-        RuntimeError: the device or precision that was asked for is not to be had.
+        RuntimeError: the device or precision of the settings is unavailable.
     """
     if settings.device == "cuda":
         return OnnxRuntimeNetwork(graph, model, device="cuda")
     if settings.device == "auto" and _has_cuda():
         try:
             return OnnxRuntimeNetwork(graph, model, device="cuda")
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises kinds of its own
-            log.warning("there is a GPU, but ONNX Runtime cannot use it, so the CPU computes: %s", error)
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own exceptions
+            log.warning("ONNX Runtime cannot use the GPU of this machine, the CPU computes instead: %s", error)
     return OpenVinoNetwork(
         graph,
         model,
@@ -142,7 +143,9 @@ def _cpu_precision(model: ModelDescription, settings: Settings) -> Precision:
     checked = model.parity.get("openvino-bf16")
     passed = checked is not None and checked.passed
     if settings.precision == "bf16" and not (supports_bf16() and passed):
-        raise RuntimeError("GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export did not pass in it")
+        raise RuntimeError(
+            "GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export failed its check in bf16"
+        )
     return "bf16" if settings.precision != "f32" and passed and supports_bf16() else "f32"
 
 

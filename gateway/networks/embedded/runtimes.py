@@ -1,4 +1,4 @@
-"""The exported graph compiled in this process: OpenVINO on CPU, ONNX Runtime on CUDA. One call at a time."""
+"""Compile an exported graph in this process: OpenVINO on CPU, ONNX Runtime on CUDA. Only one call at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +25,10 @@ class Network(Protocol):
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Batch sizes that run best, largest first; 1 is always among them."""
+        """Preferred batch sizes, largest first. They include 1."""
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Uint8 [B, S, S, 3] RGB -> float32 [B, N, D], for any B of at least 1."""
+        """Compute tokens: uint8 [B, S, S, 3] RGB -> float32 [B, N, D], for any B of at least 1."""
 
 
 def _of_folder(graph: Path | bytes) -> Path | bytes:
@@ -36,7 +36,7 @@ def _of_folder(graph: Path | bytes) -> Path | bytes:
 
 
 def supports_bf16() -> bool:
-    """Whether OpenVINO runs bf16 on this processor (AMX or AVX-512-bf16)."""
+    """Tell whether OpenVINO runs bf16 on this processor (AMX or AVX-512-bf16)."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -61,11 +61,11 @@ class OpenVinoNetwork:
 
         Args:
             graph: the ONNX file, a version folder that holds it, or its bytes.
-            description: that of the graph.
-            precision: what the matrix products run in; in- and outputs do not change.
+            description: of the graph.
+            precision: of the matrix products; the types of input and output stay.
             threads: 0 leaves the choice to OpenVINO.
-            cache_dir: compiled graphs are kept there, so that the next start takes a fraction of the time.
-            batch_sizes: what batches are cut into.
+            cache_dir: folder of compiled graphs, which makes the next start faster.
+            batch_sizes: sizes that batches are split into.
         """
         import openvino
 
@@ -109,7 +109,7 @@ class OpenVinoNetwork:
 
 
 class OnnxRuntimeNetwork:
-    """ONNX Runtime in fp32: CUDA where a GPU is there; on CPU the reference that others are compared with."""
+    """ONNX Runtime in fp32: on CUDA for serving, on CPU as the reference for the other runtimes."""
 
     batch_sizes: tuple[int, ...] = (16, 8, 4, 2, 1)
 
@@ -117,7 +117,7 @@ class OnnxRuntimeNetwork:
         """Open a session.
 
         Raises:
-            RuntimeError: ``cuda`` was asked for and this build or machine has none.
+            RuntimeError: this build of ONNX Runtime or this machine cannot run on `device`.
         """
         import onnxruntime
 

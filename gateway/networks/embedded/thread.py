@@ -1,4 +1,4 @@
-"""The one thread that runs networks in this process, so that several of them do not fight for the cores."""
+"""The one thread that runs the networks of this process, so that they do not compete for the cores."""
 
 import asyncio
 import heapq
@@ -26,7 +26,7 @@ _CLOSE_S = 1.0
 
 
 class PriorityLock:
-    """An asyncio lock that goes to the waiter of the best priority, and among those to the first."""
+    """An asyncio lock that goes to the waiter with the best priority, and among equals to the first."""
 
     def __init__(self) -> None:
         self._held = False
@@ -35,7 +35,7 @@ class PriorityLock:
 
     @asynccontextmanager
     async def __call__(self, priority: int) -> AsyncIterator[None]:
-        """Hold it; a smaller number is a better priority."""
+        """Hold the lock. A smaller number is a better priority."""
         if self._held:
             turn = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiters, (priority, next(self._order), turn))
@@ -53,7 +53,7 @@ class PriorityLock:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        # The lock stays held while it is handed over, so that nobody slips in between.
+        # The lock stays held during the handover, so that no other task takes it in between.
         while self._waiters:
             _, _, turn = heapq.heappop(self._waiters)
             if not turn.done():
@@ -63,22 +63,31 @@ class PriorityLock:
 
 
 class NetworkThread:
-    """Runs one batch of one network at a time, on all cores; inspections before fits."""
+    """Runs one batch of one network at a time, on all cores. Inspections go before fits."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._turn = PriorityLock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.calls: set[asyncio.Task[NDArray[np.float32]]] = set()
-        """Waiting or at work, also those whose callers have gone."""
+        """Calls that wait or run, also those whose callers were cancelled."""
         self._run: asyncio.Future[NDArray[np.float32]] | None = None
         self._running_since = 0.0
 
     async def run(self, network: Network, images: NDArray[np.uint8], priority: Priority) -> NDArray[np.float32]:
-        """What `network` makes of images, cut to its batches, so that an inspection waits for one small batch at most.
+        """Run the network in small batches, so that an inspection waits for one batch of a fit at most.
+
+        Args:
+            network: compiled.
+            images: uint8 [B, S, S, 3], RGB.
+            priority: inspections go before fits.
+
+        Returns:
+            float32 [B, N, D].
 
         Raises:
-            EngineTimeoutError: not within the deadline of an inspection, or of one batch of a fit.
+            EngineTimeoutError: the network did not answer before the deadline of an inspection, or of one batch of a
+                fit.
             EngineUnavailableError: the network failed.
         """
         step = network.batch_sizes[0]
@@ -97,7 +106,7 @@ class NetworkThread:
     async def _by(
         self, ends: float, call: Coroutine[Any, Any, NDArray[np.float32]], priority: Priority
     ) -> NDArray[np.float32]:
-        """Await a call until a deadline. One at work then goes on by itself, and keeps its turn until it ends."""
+        """Await a call until a deadline. A call that is running then continues, and keeps its turn until it ends."""
         stuck = self.stuck()
         if stuck is not None:
             call.close()
@@ -119,7 +128,7 @@ class NetworkThread:
     def _forget(self, call: asyncio.Task[NDArray[np.float32]]) -> None:
         self.calls.discard(call)
         if not call.cancelled():
-            call.exception()  # retrieved: its caller may be gone
+            call.exception()  # retrieved, since its caller may be cancelled
 
     async def _in_turn(self, network: Network, images: NDArray[np.uint8], priority: Priority) -> NDArray[np.float32]:
         called = time.monotonic()
@@ -129,7 +138,7 @@ class NetworkThread:
                 metrics.STAGE_SECONDS.labels("queue").observe(self._running_since - called)
             self._run = run = asyncio.get_running_loop().run_in_executor(self._thread, network.run, images)
             try:
-                # The batch ends in its thread whatever becomes of the caller; only then is it the next one's turn.
+                # A cancelled caller does not stop the thread. The next call waits until this batch has ended.
                 return await asyncio.shield(run)
             except asyncio.CancelledError:
                 await asyncio.wait([run])
@@ -142,7 +151,7 @@ class NetworkThread:
                     self._run = None
 
     def stuck(self) -> str | None:
-        """What to say of a run that takes longer than any may; nobody can stop it, and nothing else can run."""
+        """Return a message when a run takes longer than the deadline, else None. A run cannot be stopped."""
         if self._run is None:
             return None
         running_s = time.monotonic() - self._running_since
@@ -151,7 +160,7 @@ class NetworkThread:
         return f"the network has not answered for {running_s:.0f} s; restart the gateway if it does not recover"
 
     async def close(self) -> None:
-        """End the thread. A run that is stuck is left behind: nothing can stop it."""
+        """End the thread. A stuck run is abandoned, since it cannot be stopped."""
         if self._run is not None:
             await asyncio.wait([self._run], timeout=_CLOSE_S)
         self._thread.shutdown(wait=self._run is None or self._run.done(), cancel_futures=True)

@@ -1,7 +1,7 @@
-"""System shared memory between this process and a Triton on the same host, so that tensors are not copied by gRPC.
+"""System shared memory between this process and a Triton on the same host, so that gRPC does not copy tensors.
 
-A region is a file under ``/dev/shm`` that both map. It is unlinked as soon as Triton has mapped it, so that a crash
-leaves no file behind; what a crashed gateway left registered, the next one on the host unregisters.
+A region is a file under ``/dev/shm`` that both processes map. The gateway unlinks it as soon as Triton has mapped it,
+so that a crash leaves no file. The next gateway on the host unregisters the regions of a crashed gateway.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _FOLDER = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lives there, not 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
 _PREFIX = "patchcore"
 _TOKEN = secrets.token_hex(4)
-"""Tells this process from an earlier one of the same number: in a container, every gateway may be process 1."""
+"""Distinguishes this process from an earlier one with the same number: in a container, each may be process 1."""
 _NAME = re.compile(rf"{_PREFIX}-{_HOST}-(\d+)-(?:([0-9a-f]{{8}})-)?\d+")
 _ALIGN = 4096
 _CALL_TIMEOUT_S = 2.0
@@ -37,16 +37,16 @@ _numbers = itertools.count()
 
 
 class Slot:
-    """One region: room for a batch of images, and after it for their tokens."""
+    """One region: space for a batch of images, followed by space for their tokens."""
 
     def __init__(self, pool: "SharedMemoryPool", name: str, batch: int, image_bytes: int, token_bytes: int) -> None:
         """Create and map the region.
 
         Raises:
-            OSError: there is no shared memory here, or no room in it.
+            OSError: this host has no shared memory, or it is full.
         """
         self.pool = pool
-        """Where it is given back: not always the pool in use by then."""
+        """The pool that takes the slot back. The engine may use another pool by then."""
         self.name = name
         self.batch = batch
         self.offset = -(-batch * image_bytes // _ALIGN) * _ALIGN
@@ -54,7 +54,7 @@ class Slot:
         self._path = _FOLDER / name
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            # Takes the room now: a full /dev/shm is an error here, not a bus error at the first write.
+            # Reserve the space now: a full /dev/shm is an error here, and not a bus error at the first write.
             os.posix_fallocate(descriptor, 0, self.size)
             self._memory = mmap.mmap(descriptor, self.size)
         except OSError:
@@ -64,21 +64,21 @@ class Slot:
             os.close(descriptor)
 
     def write(self, images: NDArray[np.uint8]) -> None:
-        """Put a batch, uint8 [B, S, S, 3], where Triton reads it."""
+        """Write a batch, uint8 [B, S, S, 3], where Triton reads it."""
         np.frombuffer(self._memory, np.uint8, images.size)[:] = images.reshape(-1)
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.float32]:
-        """Copy the tokens that Triton wrote, float32 of `shape`."""
+        """Return a copy of the tokens that Triton wrote, float32 of `shape`."""
         count = int(np.prod(shape))
         return np.frombuffer(self._memory, dtype, count, self.offset).reshape(shape).astype(np.float32)
 
     def unlink(self) -> None:
-        """Take its name away: whoever has mapped it keeps it, nobody else gets it."""
+        """Delete the file. Processes that have mapped it keep their mapping."""
         self._path.unlink(missing_ok=True)
 
 
 class SharedMemoryPool:
-    """Slots registered with one Triton, as long as one connection to it lasts. Used on the event loop only."""
+    """Slots that are registered with one Triton during one connection. Used on the event loop only."""
 
     def __init__(
         self, client: Any, image_bytes: int, token_bytes: int, *, limit: int, headers: dict[str, str] | None = None
@@ -90,27 +90,27 @@ class SharedMemoryPool:
         self._headers = headers
         self._free: dict[int, list[Slot]] = {}
         self._registered: dict[str, Slot] = {}
-        """Every slot that Triton may have mapped: free, in use, or being unregistered."""
+        """All slots that Triton may have mapped: free, in use, or being unregistered."""
         self._retired = self._closed = False
         self._said_full = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left that Triton may have mapped."""
+        """True when Triton has nothing of this pool mapped."""
         return not self._registered and not self._tasks
 
     async def acquire(self, batch: int, capacity: int, timeout_s: float) -> Slot | None:
-        """A slot for `batch` images, or None where none can be had: the caller then sends the images by gRPC.
+        """Return a slot for `batch` images, or None: the caller then sends the images by gRPC.
 
         Args:
             batch: images to send.
-            capacity: images that a new slot is made for, where `batch` is more than one.
-            timeout_s: for Triton to map a new slot.
+            capacity: number of images in a new slot, where `batch` is more than one.
+            timeout_s: time limit for Triton to map a new slot.
 
         Raises:
-            OSError: no shared memory can be had here.
-            InferenceServerException: Triton refuses it.
+            OSError: shared memory is unavailable on this host.
+            InferenceServerException: Triton refuses the region.
         """
         size = 1 if batch == 1 else capacity
         free = self._free.get(size)
@@ -125,7 +125,7 @@ class SharedMemoryPool:
             if error.errno != errno.ENOSPC:
                 raise
             if not self._said_full:
-                log.warning("%s is full: images that find no room there go by gRPC", _FOLDER)
+                log.warning("%s is full: images that do not fit there go by gRPC", _FOLDER)
             self._said_full = True
             return None
         self._registered[name] = slot
@@ -134,7 +134,7 @@ class SharedMemoryPool:
                 name, f"/{name}", slot.size, headers=self._headers, client_timeout=timeout_s
             )
         except BaseException:
-            # Triton may have mapped it all the same. Once the name is unlinked, it no longer can.
+            # Triton may have mapped the region all the same. After the unlink it no longer can.
             slot.unlink()
             self.discard(slot)
             raise
@@ -145,22 +145,22 @@ class SharedMemoryPool:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back after Triton has answered."""
+        """Return a slot to the pool after Triton has answered."""
         if self._retired:
             self.discard(slot)
         else:
             self._free.setdefault(slot.batch, []).append(slot)
 
     def discard(self, slot: Slot) -> None:
-        """Never use a slot again: its call was cut off, so Triton may still read or write it.
+        """Stop using a slot whose request was cut off, since Triton may still read or write it.
 
-        It counts until Triton has unmapped it, or memory that is in use there would have no limit.
+        The slot counts towards the limit until Triton has unmapped it.
         """
         if not self._closed:
             self._spawn(self._unregister(slot.name))
 
     def retire(self) -> None:
-        """Make no more slots and unregister all: at once those that are free, the others as they are given back."""
+        """Make no more slots. Unregister the free slots now, and the others when they are released."""
         self._retired, self._limit = True, 0
         for slots in self._free.values():
             for slot in slots:
@@ -168,7 +168,7 @@ class SharedMemoryPool:
         self._free.clear()
 
     async def close(self) -> None:
-        """End what runs in the background and unregister, as far as Triton allows it now, all that is left."""
+        """Stop the background tasks, and unregister all remaining slots as far as Triton allows it now."""
         self._retired = self._closed = True
         self._limit = 0
         self._free.clear()
@@ -178,7 +178,7 @@ class SharedMemoryPool:
         await asyncio.gather(*(self._unregister(name, attempts=1) for name in list(self._registered)))
 
     async def unregister_leftovers(self, timeout_s: float) -> None:
-        """Have Triton unmap what gateways of this host registered that are no longer alive."""
+        """Make Triton unmap the regions of gateways on this host that no longer run."""
         status = await self._client.get_system_shared_memory_status(headers=self._headers, client_timeout=timeout_s)
         tasks = []
         for name in status.regions:
@@ -196,7 +196,7 @@ class SharedMemoryPool:
         return task
 
     async def _unregister(self, name: str, attempts: int = _UNREGISTER_ATTEMPTS) -> None:
-        """Ask until Triton agrees: it refuses while a call uses the region, and may be out of reach for a while."""
+        """Ask until Triton agrees. It refuses while a request uses the region, and may be unreachable for some time."""
         from tritonclient.utils import InferenceServerException
 
         pause_s = _UNREGISTER_FIRST_PAUSE_S

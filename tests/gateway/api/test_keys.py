@@ -4,8 +4,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from gateway.__main__ import main
-from gateway.api.security.access import is_loopback, needed_scope
 from gateway.api.security.keys import ANONYMOUS, ApiKey, KeyListError, KeyRing, entry_text, new_key, read_keys
+from gateway.api.security.loopback import is_loopback
+from gateway.api.security.scopes import needed_scope
 from gateway.errors import ForbiddenError, InvalidRequestError
 from gateway.monitoring.masking import masked
 from gateway.settings import HOME, Settings
@@ -17,7 +18,7 @@ def _no_settings_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
 
 
-def test_a_key_is_found_by_itself_only():
+def test_only_the_exact_key_is_found():
     (key, entry), (other, _) = new_key("line1", "inspect", ["a/b"]), new_key("line2", "inspect", ["a/b"])
     ring = KeyRing([new_key("before", "teach", ["*"])[1], entry, new_key("after", "teach", ["*"])[1]])
     assert ring.find(key) == entry
@@ -43,7 +44,7 @@ def test_a_key_has_256_random_bits_and_its_entry_does_not_hold_it():
         (["a/b", "c/*"], ["a/b", "c/x"], ["a/x"]),
     ],
 )
-def test_a_key_sees_the_rois_that_it_is_for(allow, seen, not_seen):
+def test_a_key_allows_exactly_its_rois(allow, seen, not_seen):
     _, caller = new_key("line1", "teach", allow)
     for text in seen:
         role_id, roi_id = text.split("/")
@@ -56,7 +57,7 @@ def test_a_key_sees_the_rois_that_it_is_for(allow, seen, not_seen):
 
 
 @pytest.mark.parametrize("pattern", ["", "a", "/", "a/", "/b", "*/b", "a/b/c", "a*/b", "../*", "a/**", "**"])
-def test_a_pattern_that_is_none_is_refused(pattern):
+def test_an_invalid_pattern_is_refused(pattern):
     with pytest.raises(ValidationError):
         new_key("line1", "inspect", [pattern])
 
@@ -69,14 +70,14 @@ def test_teach_includes_inspect():
     assert ANONYMOUS.may("teach")
 
 
-def test_what_nobody_listed_needs_teach():
+def test_an_endpoint_that_is_not_listed_needs_teach():
     for method, path in (("GET", "/new"), ("POST", "/rois/a/b/new"), ("POST", "/health"), ("GET", "/rois/a/b/c")):
         assert needed_scope(method, path) == "teach"
     assert needed_scope("HEAD", "/health") is None
     assert needed_scope("GET", "/rois/a/b") == "inspect"
 
 
-def test_no_route_makes_an_roi_of_ids_but_by_the_caller_who_may_see_it():
+def test_routes_get_roi_keys_only_from_the_caller():
     modules = [path for path in (HOME / "gateway" / "api").rglob("*.py") if path.name != "keys.py"]
     assert len(modules) > 20
     for module in modules:
@@ -105,7 +106,7 @@ SECRET = "pcg_somebody-put-the-key-itself-here"
         ([{**ENTRY, "name": "anonymous"}], "anonymous"),
     ],
 )
-def test_a_list_of_keys_is_refused_by_what_is_wrong_with_it_and_shows_no_key(entries, says, tmp_path):
+def test_an_invalid_list_of_keys_is_refused_with_the_reason_and_without_the_key(entries, says, tmp_path):
     text = entries if entries == SECRET else json.dumps(entries)
     (tmp_path / "keys.json").write_text(text)
     for given in ((SecretStr(text), None), (None, tmp_path / "keys.json")):
@@ -124,7 +125,7 @@ def test_keys_come_from_the_setting_and_from_the_file(tmp_path):
         read_keys(None, tmp_path / "absent.json")
 
 
-def test_no_secret_is_printed_and_a_shell_is_handed_no_mask(monkeypatch, capsys):
+def test_no_secret_is_printed_and_shell_output_has_no_mask(monkeypatch, capsys):
     monkeypatch.setenv("GATEWAY_API_KEYS", json.dumps([ENTRY]))
     monkeypatch.setenv("GATEWAY_TRITON_TOKEN", SECRET)
     assert main(["settings"]) == 0
@@ -155,12 +156,12 @@ def test_a_key_in_a_url_is_masked_in_the_log():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "::ffff:127.0.0.1"])
-def test_loopback_is_loopback(host):
+def test_loopback_addresses_are_recognised(host):
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "fe80::1%eth0", "localhost.example", "127.0.0.1.x", ""])
-def test_nothing_else_is_loopback(host):
+def test_other_addresses_are_not_loopback(host):
     assert not is_loopback(host)
 
 
@@ -174,7 +175,7 @@ def test_a_certificate_and_its_key_go_together(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("origins", ["*", "mes.plant.example", "https://a.example/", "https://a.example https://b.c"])
-def test_origins_that_are_none_are_refused(monkeypatch, origins):
+def test_invalid_origins_are_refused(monkeypatch, origins):
     monkeypatch.setenv("GATEWAY_CORS_ORIGINS", origins)
     with pytest.raises(ValidationError):
         Settings()

@@ -1,4 +1,4 @@
-"""A fault of the gateway's own is an answer like any other."""
+"""Unexpected exceptions are answered with the error envelope."""
 
 import anyio
 import httpx
@@ -19,7 +19,7 @@ def app(tmp_path):
     return app
 
 
-def test_what_nobody_foresaw_has_the_envelope_and_the_request_id_and_is_logged(app, caplog):
+def test_an_unexpected_exception_has_the_envelope_and_the_request_id_and_is_logged(app, caplog):
     async def ask():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
             return await client.get("/crash", headers={"X-Request-ID": "line-3"})

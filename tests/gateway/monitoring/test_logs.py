@@ -1,4 +1,4 @@
-"""What a line of the log is, whatever it is told."""
+"""The form of log lines, for any logged value."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ structlog.stdlib.get_logger("bound").info("request", path=said)
 
 
 def lines(form: str, said: str) -> list[str]:
-    """Logged in a process of its own: logging is of a whole process. `said` is an expression."""
+    """Log a value in a new process, because logging is configured per process. `said` is an expression."""
     done = subprocess.run(
         [sys.executable, "-c", SAY.format(form=form, said=said)], capture_output=True, text=True, check=True
     )
@@ -32,7 +32,7 @@ def test_every_event_is_one_line_of_json(said) -> None:
     assert (plain["logger"], bound["event"]) == ("plain", "request")
 
 
-def test_a_path_does_not_steer_the_terminal() -> None:
+def test_a_path_cannot_control_the_terminal() -> None:
     told = lines("console", "'/a\\nb\\x1b[2J\\u202ec'")
     assert len(told) == 2
     assert all(character.isprintable() for line in told for character in line)

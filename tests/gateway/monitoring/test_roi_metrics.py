@@ -1,10 +1,10 @@
-"""What a scrape says of ROIs, read from a store of real files."""
+"""Metrics of ROIs, scraped from a store of real files."""
 
 from pathlib import Path
 
 import pytest
 
-from gateway.monitoring.drift import DriftLog
+from gateway.monitoring.drift.recent import RecentInspections
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.store.artifact_store import ArtifactStore
@@ -20,8 +20,8 @@ def scraped(collector: RoiCollector) -> dict[str, float]:
     return {family.name: family.samples[0].value for family in collector.collect() if family.samples}
 
 
-def test_a_version_that_is_whole_again_is_told_again(store, tmp_path) -> None:
-    collector = RoiCollector(store, RoiLabels(10), DriftLog(tmp_path / "drift", 50))
+def test_a_repaired_version_is_scraped_again(store, tmp_path) -> None:
+    collector = RoiCollector(store, RoiLabels(10), RecentInspections(tmp_path / "drift", 50))
     publish(store, 1)
     publish(store, 2)
     manifest = store.version_folder(KEY, 2) / "manifest.json"
@@ -34,7 +34,7 @@ def test_a_version_that_is_whole_again_is_told_again(store, tmp_path) -> None:
 
 
 def test_a_manifest_is_read_once_for_all_scrapes(store, tmp_path) -> None:
-    collector = RoiCollector(store, RoiLabels(10), DriftLog(tmp_path / "drift", 50))
+    collector = RoiCollector(store, RoiLabels(10), RecentInspections(tmp_path / "drift", 50))
     publish(store, 1)
     before = scraped(collector)
     (store.version_folder(KEY, 1) / "manifest.json").unlink()

@@ -1,4 +1,4 @@
-"""What of a client's trace goes on to Triton."""
+"""The part of a client's trace that is passed on to Triton."""
 
 import logging
 
@@ -18,7 +18,7 @@ def tracer():
     tracing.stop()
 
 
-def test_a_trace_goes_on_and_nothing_else_that_a_client_sends_with_it(tracer, caplog) -> None:
+def test_only_the_trace_context_of_a_client_is_passed_on(tracer, caplog) -> None:
     # Flags 00: the client records nothing, so nothing is sent to a collector that is not there.
     sent = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00", "baggage": "secret=\u00e9"}
     scope = {

@@ -80,7 +80,7 @@ def test_bf16_is_used_only_where_the_export_passed_in_it(model_repository: Path,
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"format": 2}'])
-def test_without_a_model_it_starts_and_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
+def test_without_a_model_the_engine_starts_and_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         folder = tmp_path / "dinov2_vits14" / "1"
         folder.mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_without_a_model_it_starts_and_says_what_is_missing(tmp_path: Path, cont
     asyncio.run(run())
 
 
-def test_inspections_go_before_fits_and_otherwise_the_first_goes_first() -> None:
+def test_inspections_go_before_fits_and_equals_in_order() -> None:
     async def run() -> list[str]:
         turn = PriorityLock()
         order: list[str] = []
@@ -122,7 +122,7 @@ def test_inspections_go_before_fits_and_otherwise_the_first_goes_first() -> None
     assert asyncio.run(run()) == ["inspect 1", "inspect 2", "fit 1", "fit 2", "fit 3"]
 
 
-def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
+def test_a_cancelled_waiter_does_not_block_the_others() -> None:
     async def run() -> list[str]:
         turn = PriorityLock()
         order: list[str] = []
@@ -135,7 +135,7 @@ def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
             tasks = [asyncio.create_task(work(name)) for name in "abc"]
             await asyncio.sleep(0)
             tasks[0].cancel()
-        tasks[1].cancel()  # its turn was handed to it, or to a, a moment ago
+        tasks[1].cancel()  # the lock was handed to it, or to a, just before
         await asyncio.wait(tasks)
         async with turn(1):
             order.append("after")
@@ -145,7 +145,7 @@ def test_a_waiter_that_gives_up_does_not_hold_the_others() -> None:
 
 
 class Blocking:
-    """A network that never answers until it is let."""
+    """A network that does not answer until `may_end` is set."""
 
     runtime, device, batch_sizes = "blocking", "cpu", (2, 1)
 
@@ -159,7 +159,7 @@ class Blocking:
 
 
 def blocked(tmp_path: Path, **changes: object) -> tuple[EmbeddedEngine, Blocking]:
-    """An engine whose network is the only part that is not its own."""
+    """An engine with a blocking network; all other parts are real."""
     engine = EmbeddedEngine(settings_for(tmp_path, tmp_path, **changes))
     network = Blocking()
     engine._network, engine._model, engine._reason = network, NOT_THERE, None
@@ -169,7 +169,7 @@ def blocked(tmp_path: Path, **changes: object) -> tuple[EmbeddedEngine, Blocking
 IMAGE = np.zeros((1, 378, 378, 3), np.uint8)
 
 
-def test_a_stuck_call_is_cut_shows_in_ready_and_recovers_when_it_returns(tmp_path: Path) -> None:
+def test_a_stuck_call_times_out_shows_in_ready_and_recovers_when_it_returns(tmp_path: Path) -> None:
     async def run() -> None:
         engine, network = blocked(tmp_path, engine_timeout_s=0.2, engine_fit_timeout_s=0.3)
         assert (await engine.ready()).ready
@@ -180,7 +180,7 @@ def test_a_stuck_call_is_cut_shows_in_ready_and_recovers_when_it_returns(tmp_pat
         status = await engine.ready()
         assert not status.ready
         assert "has not answered" in (status.reason or "")
-        with pytest.raises(EngineTimeoutError, match="has not answered"):  # at once, not behind the one that is stuck
+        with pytest.raises(EngineTimeoutError, match="has not answered"):  # at once, without waiting for the stuck call
             await engine.tokens(IMAGE, model=NOT_THERE)
         network.may_end.set()
         await asyncio.wait(set(engine._thread.calls))
@@ -191,7 +191,7 @@ def test_a_stuck_call_is_cut_shows_in_ready_and_recovers_when_it_returns(tmp_pat
     asyncio.run(asyncio.wait_for(run(), 30))
 
 
-def test_a_caller_that_goes_away_does_not_wait_for_its_call_and_the_next_one_does(tmp_path: Path) -> None:
+def test_a_cancelled_caller_returns_at_once_and_the_next_call_waits_for_the_running_one(tmp_path: Path) -> None:
     async def run() -> None:
         engine, network = blocked(tmp_path)
         first = asyncio.ensure_future(engine.tokens(IMAGE, model=NOT_THERE))
@@ -209,7 +209,7 @@ def test_a_caller_that_goes_away_does_not_wait_for_its_call_and_the_next_one_doe
     asyncio.run(asyncio.wait_for(run(), 30))
 
 
-def test_an_engine_that_is_stuck_can_be_closed(tmp_path: Path) -> None:
+def test_a_stuck_engine_can_be_closed(tmp_path: Path) -> None:
     async def run() -> None:
         engine, network = blocked(tmp_path, engine_timeout_s=0.05)
         with pytest.raises(EngineTimeoutError):

@@ -1,4 +1,4 @@
-"""Networks that versions bring along: compiled when asked for, a few kept, one thread for all."""
+"""Networks of versions: compiled when first needed, some kept, one thread for all."""
 
 import asyncio
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import EngineUnavailableError
 from gateway.networks.model_description import ModelDescription, read_description
-from gateway.networks.registry import Engines, create_engines
+from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.settings import Settings
 
 
@@ -19,7 +19,7 @@ def settings_for(folder: Path, **changes: object) -> Settings:
 
 @pytest.fixture
 def given(small_model_repository: Path) -> tuple[ModelDescription, bytes]:
-    """A model and its graph, as a version brings them."""
+    """A model and its graph, as a version contains them."""
     folder = small_model_repository / "dinov2_vits14" / "1"
     return read_description(folder), (folder / "model.onnx").read_bytes()
 
@@ -28,7 +28,7 @@ def named(model: ModelDescription, fingerprint: str) -> ModelDescription:
     return model.model_copy(update={"fingerprint": fingerprint})
 
 
-def run(engines: Engines, work) -> object:
+def run(engines: EngineRegistry, work) -> object:
     async def bounded() -> object:
         try:
             return await asyncio.wait_for(work(engines), 60)
@@ -38,43 +38,43 @@ def run(engines: Engines, work) -> object:
     return asyncio.run(bounded())
 
 
-def test_a_model_is_compiled_once_however_many_ask_at_a_time(tmp_path: Path, given) -> None:
+def test_concurrent_requests_for_a_model_compile_it_once(tmp_path: Path, given) -> None:
     model, graph = given
 
-    async def work(engines: Engines) -> None:
-        found = await asyncio.gather(*(engines.network(model, graph) for _ in range(4)))
+    async def work(engines: EngineRegistry) -> None:
+        found = await asyncio.gather(*(engines.engine_for(model, graph) for _ in range(4)))
         assert all(engine is found[0] for engine in found)
         size = model.input_size
         tokens = await found[0].tokens(np.zeros((1, size, size, 3), np.uint8), model=model)
         assert tokens.shape == (1, model.n_tokens, model.dim)
 
-    run(create_engines(settings_for(tmp_path)), work)
+    run(create_engine_registry(settings_for(tmp_path)), work)
 
 
-def test_the_one_used_longest_ago_goes_first_and_comes_again(tmp_path: Path, given) -> None:
+def test_the_least_recently_used_network_is_dropped_and_compiled_again(tmp_path: Path, given) -> None:
     model, graph = given
 
-    async def work(engines: Engines) -> None:
-        first = await engines.network(named(model, "a"), graph)
-        second = await engines.network(named(model, "b"), graph)
-        assert await engines.network(named(model, "a"), graph) is first
-        await engines.network(named(model, "c"), graph)
-        assert await engines.network(named(model, "a"), graph) is first
-        assert await engines.network(named(model, "b"), graph) is not second
+    async def work(engines: EngineRegistry) -> None:
+        first = await engines.engine_for(named(model, "a"), graph)
+        second = await engines.engine_for(named(model, "b"), graph)
+        assert await engines.engine_for(named(model, "a"), graph) is first
+        await engines.engine_for(named(model, "c"), graph)
+        assert await engines.engine_for(named(model, "a"), graph) is first
+        assert await engines.engine_for(named(model, "b"), graph) is not second
         size = model.input_size
         image = np.zeros((1, size, size, 3), np.uint8)
-        await second.tokens(image, model=named(model, "b"))  # who holds it may end what was begun
+        await second.tokens(image, model=named(model, "b"))  # a caller that holds a dropped engine can finish
 
-    run(create_engines(settings_for(tmp_path, networks_kept=2)), work)
+    run(create_engine_registry(settings_for(tmp_path, networks_kept=2)), work)
 
 
-def test_a_graph_that_cannot_be_compiled_is_said_to_be_and_tried_again(tmp_path: Path, given) -> None:
+def test_a_graph_that_cannot_be_compiled_raises_and_the_next_request_compiles_again(tmp_path: Path, given) -> None:
     model, graph = given
 
-    async def work(engines: Engines) -> None:
-        broken = await engines.network(model, b"no graph")
+    async def work(engines: EngineRegistry) -> None:
+        broken = await engines.engine_for(model, b"no graph")
         with pytest.raises(EngineUnavailableError):
             await broken.tokens(np.zeros((1, 8, 8, 3), np.uint8), model=model)
-        assert (await engines.network(model, graph)).status.ready
+        assert (await engines.engine_for(model, graph)).status.ready
 
-    run(create_engines(settings_for(tmp_path)), work)
+    run(create_engine_registry(settings_for(tmp_path)), work)

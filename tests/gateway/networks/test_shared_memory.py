@@ -1,4 +1,4 @@
-"""The pool of shared memory with a stand-in for Triton: nothing may stay registered, whatever goes wrong."""
+"""The pool of shared memory against a stand-in for Triton: no error leaves a region registered."""
 
 import asyncio
 import errno
@@ -21,13 +21,13 @@ HEADERS = {"authorization": "Bearer secret"}
 
 
 def size_of(name: str) -> int | None:
-    """Bytes of the file of a region, None where there is none."""
+    """Return the size of the file of a region, or None without a file."""
     path = Path("/dev/shm", name.removeprefix("/"))
     return path.stat().st_size if path.exists() else None
 
 
 class Server:
-    """What Triton does with regions. The test refuses or delays its answers."""
+    """Keeps regions as Triton does. The test refuses or delays its answers."""
 
     def __init__(self) -> None:
         self.regions: set[str] = set()
@@ -76,7 +76,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "_UNREGISTER_FIRST_PAUSE_S", 0.01)
 
 
-def test_a_slot_is_used_again_and_its_file_is_gone_at_once() -> None:
+def test_a_slot_is_reused_and_its_file_is_unlinked_at_once() -> None:
     async def run() -> None:
         server = Server()
         pool = pool_of(server)
@@ -100,7 +100,7 @@ def test_a_slot_is_used_again_and_its_file_is_gone_at_once() -> None:
     asyncio.run(run())
 
 
-def test_cancelled_while_registering_leaves_nothing_registered() -> None:
+def test_a_cancelled_registration_leaves_nothing_registered() -> None:
     async def run() -> None:
         server = Server()
         server.answers.clear()
@@ -115,7 +115,7 @@ def test_cancelled_while_registering_leaves_nothing_registered() -> None:
         await until(lambda: pool.is_empty)
         assert server.regions == set()
         server.answers.set()
-        assert await pool.acquire(1, 4, 1) is not None  # the limit of one has room again
+        assert await pool.acquire(1, 4, 1) is not None  # below the limit of one again
         await pool.close()
 
     asyncio.run(run())
@@ -140,7 +140,7 @@ def test_a_discarded_slot_counts_until_triton_has_unmapped_it() -> None:
     asyncio.run(run())
 
 
-def test_a_region_that_triton_does_not_know_is_unregistered() -> None:
+def test_a_region_that_triton_does_not_know_counts_as_unregistered() -> None:
     async def run() -> None:
         server = Server()
         pool = pool_of(server)
@@ -154,7 +154,7 @@ def test_a_region_that_triton_does_not_know_is_unregistered() -> None:
     asyncio.run(run())
 
 
-def test_a_retired_pool_unregisters_free_slots_at_once_and_the_others_when_given_back() -> None:
+def test_a_retired_pool_unregisters_free_slots_at_once_and_the_others_when_released() -> None:
     async def run() -> None:
         server = Server()
         pool = pool_of(server)
@@ -188,7 +188,7 @@ def test_a_pool_retired_while_triton_maps_a_slot_does_not_hand_it_out() -> None:
     asyncio.run(run())
 
 
-def test_a_close_gives_up_on_what_triton_does_not_unmap() -> None:
+def test_a_close_ends_although_triton_refuses_to_unmap() -> None:
     async def run() -> None:
         server = Server()
         pool = pool_of(server)
@@ -205,7 +205,7 @@ def test_a_close_gives_up_on_what_triton_does_not_unmap() -> None:
     asyncio.run(run())
 
 
-def test_a_full_dev_shm_is_no_slot_and_a_later_one_may_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_dev_shm_gives_no_slot_and_a_later_request_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -223,10 +223,10 @@ def test_a_full_dev_shm_is_no_slot_and_a_later_one_may_be_had(monkeypatch: pytes
     asyncio.run(run())
 
 
-def test_leftovers_are_those_of_processes_that_are_gone_even_where_this_one_has_their_number() -> None:
+def test_leftovers_of_dead_processes_are_found_even_with_the_number_of_this_process() -> None:
     prefix = f"{shared_memory._PREFIX}-{shared_memory._HOST}"
     token = shared_memory._TOKEN
-    gone, own = 2**22 + 1, os.getpid()  # above the highest number that Linux gives
+    gone, own = 2**22 + 1, os.getpid()  # above the highest process number of Linux
     kept = {f"{prefix}-{own}-{token}-7", f"{prefix}-{os.getppid()}-{'0' * 8}-0", "other-1-2", f"{prefix}x-{gone}-0"}
     dead = {f"{prefix}-{gone}-{token}-0", f"{prefix}-{own}-{'0' * 8}-0", f"{prefix}-{own}-3"}
 

@@ -1,4 +1,4 @@
-"""The engine with a stand-in for Triton: what a server that stalls or comes back does to those who wait."""
+"""The Triton engine against a stand-in server that stalls, or returns after a restart."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
 from gateway.networks.model_description import DESCRIPTION_FILE, ModelDescription, WeightsSource
 from gateway.networks.protocol import Priority
-from gateway.networks.triton import engine as triton
+from gateway.networks.triton import server_model
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 
@@ -35,7 +35,7 @@ IMAGES = np.zeros((1, 14, 14, 3), np.uint8)
 
 
 class Server:
-    """Answers as Triton does, but not while `answers` is cleared."""
+    """Answers as Triton does, except while `answers` is cleared."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
@@ -101,12 +101,14 @@ class Server:
 def engine_of(server: Server, tmp_path: Path, **changes: object) -> TritonEngine:
     changes = {"triton_shared_memory": "off", "model_repository": tmp_path / "none", **changes}
     engine = TritonEngine(Settings(**changes))  # type: ignore[arg-type]
-    engine._client = server
+    engine._server.client = server
     return engine
 
 
-def test_all_who_wait_for_a_stalled_server_wait_for_one_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "_ASK_TIMEOUT_S", 0.5)
+def test_concurrent_callers_of_a_stalled_server_share_one_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_model, "ASK_TIMEOUT_S", 0.5)
 
     async def run() -> None:
         server = Server()
@@ -126,7 +128,7 @@ def test_all_who_wait_for_a_stalled_server_wait_for_one_ask(tmp_path: Path, monk
     asyncio.run(run())
 
 
-def test_one_who_goes_away_does_not_take_the_answer_from_the_others(tmp_path: Path) -> None:
+def test_a_cancelled_caller_does_not_cancel_the_question_of_the_others(tmp_path: Path) -> None:
     async def run() -> None:
         server = Server()
         engine = engine_of(server, tmp_path)
@@ -144,9 +146,7 @@ def test_one_who_goes_away_does_not_take_the_answer_from_the_others(tmp_path: Pa
 @pytest.mark.parametrize("priority", Priority)
 @pytest.mark.parametrize("known", [False, True], ids=["while asking", "while inferring"])
 @pytest.mark.parametrize("shared_memory", ["off", "on"])
-def test_the_deadline_holds_whatever_is_waited_for(
-    tmp_path: Path, priority: Priority, known: bool, shared_memory: str
-) -> None:
+def test_the_deadline_holds_at_every_step(tmp_path: Path, priority: Priority, known: bool, shared_memory: str) -> None:
     async def run() -> None:
         server = Server()
         engine = engine_of(
@@ -179,33 +179,33 @@ def test_a_reconnect_during_a_call_leaves_nothing_registered(tmp_path: Path) -> 
 
         async def reconnect() -> None:
             server.inferring = None
-            engine._connection += 1
-            engine._lost("the connection was lost")
+            engine._server.connection += 1
+            engine._server.lose("the connection was lost")
             await engine.tokens(IMAGES, model=MODEL)
 
         server.inferring = reconnect
         await engine.tokens(IMAGES, model=MODEL)
         await asyncio.wait_for(server.unregistered.acquire(), 10)
         assert len(server.regions) == 1
-        assert not server.regions & old, "that of the new pool is gone, not that of the old"
+        assert not server.regions & old, "the region of the new pool was unregistered instead of the old one"
         await engine.close()
         assert server.regions == set()
 
     asyncio.run(run())
 
 
-def test_an_answer_of_an_earlier_connection_is_asked_for_again(tmp_path: Path) -> None:
+def test_the_question_is_repeated_when_the_connection_changed_meanwhile(tmp_path: Path) -> None:
     async def run() -> None:
         server = Server()
         engine = engine_of(server, tmp_path)
         server.answers.clear()
         asking = asyncio.create_task(engine.ready())
         await server.asked.wait()
-        engine._connection += 1
+        engine._server.connection += 1
         server.answers.set()
         assert (await asking).ready
         assert server.asks == 2
-        assert engine._is_current(engine._served)
+        assert engine._server.is_current(engine._server.served)
         await engine.close()
 
     asyncio.run(run())

@@ -26,7 +26,7 @@ def refused(admission: Admission, n_bytes: int = 0) -> OverloadedError:
     return caught.value
 
 
-def test_beyond_the_limit_a_request_is_refused_at_once_with_a_time_to_come_back() -> None:
+def test_a_request_beyond_the_limit_is_refused_at_once_with_a_retry_time() -> None:
     admission = Admission("inspect", 2)
     with admission.reserve(), admission.reserve():
         error = refused(admission)
@@ -47,7 +47,7 @@ def test_a_failed_request_gives_its_places_and_bytes_back() -> None:
         pass
 
 
-def test_the_service_time_is_that_of_one_image_whatever_a_request_holds(clock: Clock) -> None:
+def test_the_service_time_is_per_image_for_any_size_of_request(clock: Clock) -> None:
     admission = Admission("inspect", 64)
     clock.work(admission, 2.0, n=4)
     assert admission.service_s == pytest.approx(0.5)
@@ -57,7 +57,7 @@ def test_the_service_time_is_that_of_one_image_whatever_a_request_holds(clock: C
     assert admission.service_s == pytest.approx(1.1), "then a part in 32 of the latest"
 
 
-def test_the_service_time_counts_how_many_are_worked_on_at_once(clock: Clock) -> None:
+def test_the_service_time_accounts_for_parallel_work(clock: Clock) -> None:
     """Two that take a second together take half a second each; an idle time before counts for nothing."""
     admission = Admission("inspect", 64)
     clock.now += 50
@@ -68,7 +68,7 @@ def test_the_service_time_counts_how_many_are_worked_on_at_once(clock: Clock) ->
     assert admission.service_s == pytest.approx(0.5)
 
 
-def test_a_body_that_is_on_its_way_is_no_service_time(clock: Clock) -> None:
+def test_the_arrival_of_a_body_does_not_count_as_service_time(clock: Clock) -> None:
     admission = Admission("inspect", 64)
     with admission.reserve() as place:
         clock.now += 9
@@ -77,7 +77,7 @@ def test_a_body_that_is_on_its_way_is_no_service_time(clock: Clock) -> None:
     assert admission.service_s == pytest.approx(0.5)
 
 
-def test_a_failure_is_no_service_time(clock: Clock) -> None:
+def test_failed_work_does_not_count_as_service_time(clock: Clock) -> None:
     admission = Admission("inspect", 64)
 
     def fail() -> None:
@@ -90,7 +90,7 @@ def test_a_failure_is_no_service_time(clock: Clock) -> None:
     assert admission.service_s == 0
 
 
-def test_what_would_wait_too_long_is_refused_by_the_measured_service_time(clock: Clock) -> None:
+def test_a_request_that_would_wait_too_long_is_refused(clock: Clock) -> None:
     admission = Admission("inspect", 64, max_wait_s=5)
     clock.work(admission, 62.0, n=31)
     with admission.reserve(), admission.reserve(), admission.reserve(), admission.reserve():
@@ -102,7 +102,7 @@ def test_what_would_wait_too_long_is_refused_by_the_measured_service_time(clock:
         assert error.retry_after_s == 6
 
 
-def test_one_that_is_alone_is_never_refused(clock: Clock) -> None:
+def test_a_request_without_others_is_never_refused(clock: Clock) -> None:
     """However long the last one took, however large it is: else the measure could never be better again."""
     admission = Admission("inspect", 4, max_wait_s=5, max_bytes=10)
     clock.work(admission, 10000, n=40)
@@ -110,10 +110,10 @@ def test_one_that_is_alone_is_never_refused(clock: Clock) -> None:
         assert refused(admission).retry_after_s == 120
 
 
-def test_a_batch_is_weighed_by_its_images() -> None:
+def test_a_batch_counts_by_its_images() -> None:
     admission = Admission("inspect", 10)
     with admission.reserve() as one, one.work(6), admission.reserve() as other:
-        with pytest.raises(OverloadedError, match="with 5 more"), other.work(5):
+        with pytest.raises(OverloadedError, match="5 more exceed"), other.work(5):
             pass
         with other.work(4):
             assert admission.in_flight == 10
@@ -121,29 +121,29 @@ def test_a_batch_is_weighed_by_its_images() -> None:
     assert admission.in_flight == 0
 
 
-def test_bodies_together_are_bounded() -> None:
+def test_the_size_of_all_bodies_together_is_limited() -> None:
     admission = Admission("inspect", 64, max_bytes=100)
     with admission.reserve(60):
         with admission.reserve(40):
             assert "60 bytes" not in refused(admission, 1).message
-        assert "60 bytes; with 41 more" in refused(admission, 41).message
+        assert "60 bytes, and 41 more exceed" in refused(admission, 41).message
 
 
-def test_a_body_of_undeclared_length_counts_as_it_comes_in() -> None:
+def test_a_body_of_undeclared_length_counts_as_it_arrives() -> None:
     admission = Admission("inspect", 64, max_bytes=100)
     with admission.reserve() as place:
         place.receive(500)  # alone, it may
     with admission.reserve(60), admission.reserve() as place:
         for seen in (10, 40):
             place.receive(seen)
-        with pytest.raises(OverloadedError, match="100 bytes; with 1 more"):
+        with pytest.raises(OverloadedError, match="100 bytes, and 1 more exceed"):
             place.receive(41)
     with admission.reserve(60), admission.reserve(40) as place:
         place.receive(40)  # as declared
         assert "100 bytes" in refused(admission, 1).message
 
 
-def test_once_closed_nothing_is_admitted_and_what_is_goes_on() -> None:
+def test_a_closed_admission_admits_nothing_and_admitted_work_continues() -> None:
     admission = Admission("inspect", 2)
     with admission.reserve() as place:
         admission.close(retry_after_s=7)
@@ -160,7 +160,7 @@ def counts(kind: str) -> tuple[float, float]:
     return admitted, shed
 
 
-def test_a_request_is_counted_once_as_let_in_or_as_refused() -> None:
+def test_a_request_is_counted_once_as_admitted_or_refused() -> None:
     """Whoever refuses it: no place, no room for its images, or what it waits for."""
     admission = Admission("count", 2)
     with admission.reserve(), pytest.raises(OverloadedError), admission.reserve() as place, place.work(3):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gateway.api.json_depth import MAX_DEPTH, require_shallow
+from gateway.api.json_text import MAX_DEPTH, require_shallow
 from gateway.errors import InvalidRequestError
 
 
@@ -18,12 +18,12 @@ from gateway.errors import InvalidRequestError
         b"]" * 1000 + b"[" * 100,
     ],
 )
-def test_what_is_shallow_passes(text):
+def test_shallow_json_is_accepted(text):
     require_shallow(text, "it")
 
 
 @pytest.mark.parametrize("text", [b"[" * (MAX_DEPTH + 1), b'{"a":' * 100_000, b'["[",' * 100, b'["\\"",{"a":[' * 20])
-def test_what_is_deep_is_refused_by_name(text):
+def test_deep_json_is_refused_by_name(text):
     with pytest.raises(InvalidRequestError, match="shape is nested"):
         require_shallow(text, "shape")
 

@@ -1,4 +1,4 @@
-"""Around every request: its count, its time, its line in the log."""
+"""Counters, duration, trace span and log line of every request."""
 
 import logging
 import time
@@ -16,19 +16,24 @@ from gateway.monitoring.request_context import facts
 log = structlog.stdlib.get_logger("gateway.request")
 
 _QUIET = {"/health", "/ready", "/metrics"}
-"""Asked every few seconds by machines: logged at level debug."""
+"""Machines request these every few seconds. They are logged at level debug."""
 
 
 class ObserveMiddleware:
-    """Stands outside all others, so that what they refuse is counted too."""
+    """Count, time and log every request. It wraps all other middlewares, so refused requests are counted as well."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        """Wrap an application; `routes` are its own."""
+        """Wrap an application.
+
+        Args:
+            app: the next application.
+            routes: the application's routes, to find the path template of a request that was refused before routing.
+        """
         self._app = app
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the ASGI specification."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         told: dict[str, Any] = {}
@@ -62,15 +67,15 @@ class ObserveMiddleware:
                         "request_id": get_contextvars().get("request_id", ""),
                     },
                 )
-                _line(scope, told, status, code, seconds)
+                _log_request(scope, told, status, code, seconds)
 
     def _endpoint(self, scope: Scope) -> str:
-        """The path template, also of a request that was refused before it was routed."""
+        """Return the path template of a request, also of one that was refused before routing."""
         route = scope.get("route") or next((r for r in self._routes if r.matches(scope)[0] != Match.NONE), None)
         return getattr(route, "path", "unmatched")
 
 
-def _line(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: float) -> None:
+def _log_request(scope: Scope, told: dict[str, Any], status: int, code: str, seconds: float) -> None:
     inspections = told.pop("inspections", [])
     if len(inspections) == 1:
         told |= inspections[0]

@@ -1,0 +1,1 @@
+"""Answer bodies, made from the results of the services."""

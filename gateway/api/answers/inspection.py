@@ -1,0 +1,35 @@
+"""Answer body of an inspection."""
+
+import base64
+from dataclasses import asdict
+from typing import Any
+
+from gateway.inspection.answer import Inspection
+
+
+def inspection_body(result: Inspection) -> dict[str, Any]:
+    """Return the answer of `POST /infer`, as `InferAnswer` describes it."""
+    png = result.heatmap_png
+    return {
+        "role_id": result.key.role_id,
+        "roi_id": result.key.roi_id,
+        "score": result.score,
+        "threshold": result.threshold,
+        "pixel_threshold": result.pixel_threshold,
+        "verdict": result.verdict,
+        "verdict_reason": result.verdict_reason,
+        "calibration_stale": result.calibration_stale,
+        "weights_stale": result.weights_stale,
+        "degraded": result.degraded,
+        "heatmap_png_base64": None if png is None else base64.b64encode(png).decode(),
+        "heatmap_path": result.heatmap_path,
+        "heatmap_max": result.heatmap_max,
+        "regions": [
+            {"bbox": r.bbox, "area_px": r.area_px, "area_mm2": r.area_mm2, "contour": r.contour} for r in result.regions
+        ],
+        "token_shape": result.token_hw,
+        "image_size": result.image_size,
+        "params": asdict(result.params),
+        "version": result.version,
+        "warnings": result.warnings,
+    }

@@ -1,0 +1,72 @@
+"""``POST /calibrate_ng``."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from gateway.api.admitted_route import PlaceDep, admitted_by
+from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.responses import JsonResponse, documented
+from gateway.api.schemas.calibrate import CalibrateAnswer, CalibrateRequest
+from gateway.calibration.calibrate import CalibrationRequest, blind_area, calibrate
+from gateway.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    NewerFormatError,
+    OverloadedError,
+    ShuttingDownError,
+    SlowBodyError,
+    StorageFullError,
+    UnknownRoiError,
+)
+from gateway.worker_threads import in_thread
+
+router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.changes))
+
+
+@router.post(
+    "/calibrate_ng",
+    response_model=CalibrateAnswer,
+    summary="Set the threshold",
+    responses=documented(
+        InvalidRequestError,
+        UnknownRoiError,
+        SlowBodyError,
+        OverloadedError,
+        ShuttingDownError,
+        ArtifactCorruptError,
+        NewerFormatError,
+        StorageFullError,
+    ),
+)
+async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep, body: CalibrateRequest) -> Response:
+    """Compute and store the thresholds of an ROI from scores of OK images and of at most three NG images.
+
+    Without `ok_scores`, the fit's leave-one-out scores are used. NG scores and a number as `pixel_threshold` belong to
+    the bank that they were measured with: a calibration with them becomes stale at the next fit. A calibration without
+    them is computed again by the next fit.
+    """
+    key = caller.roi(body.role_id, body.roi_id)
+    request = CalibrationRequest(
+        mm_per_px=body.mm_per_px,
+        ok_scores=body.ok_scores or (),
+        ng_scores=body.ng_scores or (),
+        area_mm2_thr=body.area_mm2_thr,
+        score_percentile=body.score_percentile,
+        false_alarm_rate=body.false_alarm_rate,
+        pixel_threshold=body.pixel_threshold,
+    )
+
+    def work() -> dict[str, Any]:
+        manifest, calibration, warnings = calibrate(services.store, services.settings, key, request)
+        fields = CalibrateAnswer.model_fields.keys() & type(calibration).model_fields.keys()
+        return {
+            **asdict(key),
+            **calibration.model_dump(include=set(fields)),
+            "blind_area_mm2": blind_area(manifest, calibration),
+            "warnings": warnings,
+        }
+
+    with place.work():
+        return JsonResponse(await in_thread(work, limiter=services.writers))

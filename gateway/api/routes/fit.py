@@ -1,0 +1,116 @@
+"""``POST /fit_ok``."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from pydantic import Field
+
+from gateway.api.admitted_route import PlaceDep, admitted_by
+from gateway.api.answers.fit import fit_body
+from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.disconnect import while_connected
+from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
+from gateway.api.inputs import image_file, parsed_shape
+from gateway.api.responses import JsonResponse, documented
+from gateway.api.schemas.fit import FitAnswer
+from gateway.detectors.spatial_weighting import WeightsMode
+from gateway.errors import (
+    ArtifactCorruptError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    InvalidRequestError,
+    ModelMismatchError,
+    NewerFormatError,
+    OverloadedError,
+    ShuttingDownError,
+    SlowBodyError,
+    StorageFullError,
+    TooLargeError,
+    TrainedOfflineError,
+    UnsupportedImageError,
+)
+from gateway.learning.request import FitRequest
+
+router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.fits))
+
+
+@router.post(
+    "/fit_ok",
+    response_model=FitAnswer,
+    summary="Learn OK images",
+    responses=documented(
+        InvalidRequestError,
+        TooLargeError,
+        UnsupportedImageError,
+        SlowBodyError,
+        OverloadedError,
+        ShuttingDownError,
+        EngineUnavailableError,
+        EngineTimeoutError,
+        ModelMismatchError,
+        TrainedOfflineError,
+        ArtifactCorruptError,
+        NewerFormatError,
+        StorageFullError,
+    ),
+)
+async def fit_ok(
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    place: PlaceDep,
+    role_id: FormRole,
+    roi_id: FormRoi,
+    mm_per_px: FormMmPerPx,
+    images: Images,
+    shape: FormShape = None,
+    coreset_rate: Annotated[
+        Number | None, Form(), Field(gt=0, le=1, description="share of the tokens to keep, usually 0.01 to 0.05")
+    ] = None,
+    seed: Annotated[int | None, Form(ge=0, lt=2**32, description="seed of the coreset's first centre")] = None,
+    spatial_weights: Annotated[
+        WeightsMode | None,
+        Form(description="for an ROI without a manual box: variance weights by the spread of the OK maps"),
+    ] = None,
+    bit_depth: Annotated[
+        int | None,
+        Form(
+            ge=8,
+            le=16,
+            description="bits a sample of the camera, for files of more than 8 bits: 12 for values up to 4095; "
+            "kept with the ROI",
+        ),
+    ] = None,
+    exclude_suspects: Annotated[
+        bool, Form(description="exclude images that look unlike the others; the answer lists them as excluded")
+    ] = False,
+) -> Response:
+    """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
+
+    An image is identified by the SHA-256 of its bytes: sent again, it is counted once. `shape` says where the part is,
+    for the leave-one-out scores of these images; the bank learns the whole image. A calibration that rests only on the
+    fit's own leave-one-out scores is computed again; any other becomes stale.
+    """
+    parsed, warnings = parsed_shape(shape)
+    key = caller.roi(role_id, roi_id)
+    if not any(upload.filename or upload.size for upload in images):
+        raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
+    if len(images) > services.settings.max_fit_images:
+        raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
+    with place.work():
+        files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
+        fit = FitRequest(
+            key=key,
+            images=files,
+            mm_per_px=mm_per_px,
+            shape=parsed,
+            shape_json=None if parsed is None else shape,
+            coreset_rate=coreset_rate,
+            seed=seed,
+            spatial_weights=spatial_weights,
+            bit_depth=bit_depth,
+            exclude_suspects=exclude_suspects,
+            warnings=tuple(warnings),
+        )
+        result = await while_connected(request, services.fitting.fit(fit))
+    return JsonResponse(fit_body(result), headers={"Server-Timing": result.times.header()})

@@ -1,0 +1,80 @@
+"""``GET /health`` and ``GET /ready``."""
+
+import asyncio
+
+from anyio import to_thread
+from fastapi import APIRouter, Response
+
+from gateway import __version__
+from gateway.api.deps import ServicesDep
+from gateway.api.responses import JsonResponse
+from gateway.api.schemas.health import HealthAnswer, ReadyAnswer
+from gateway.detectors.memory_bank.search.backend import search_name
+from gateway.errors import GatewayError
+from gateway.networks.model_description import EXTRACTOR
+from gateway.store.artifact_store import ArtifactStore
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/health", response_model=HealthAnswer, summary="Whether the process is alive")
+async def health(services: ServicesDep) -> Response:
+    """Answer at once, whatever other work is running. `/ready` says whether inspections are possible."""
+    status = services.engine.status
+    try:
+        model = services.engine.model
+    except GatewayError:
+        model = None
+    return JsonResponse(
+        {
+            "status": "ok",
+            "device": services.engine.device,
+            "model": EXTRACTOR if model is None else model.extractor,
+            "version": __version__,
+            "engine": services.settings.engine,
+            "runtime": status.runtime,
+            "search": search_name(services.settings.search),
+            "model_fingerprint": None if model is None else model.fingerprint,
+            "model_weights": None if model is None else model.weights.kind,
+        }
+    )
+
+
+@router.get(
+    "/ready",
+    response_model=ReadyAnswer,
+    summary="Whether inspections are possible now",
+    responses={503: {"model": ReadyAnswer, "description": "Not ready, with the reason"}},
+)
+async def ready(services: ServicesDep) -> Response:
+    """For load balancers: 200 if the engine answers and results can be stored, else 503 with the reason.
+
+    The network of a single version is listed, and does not affect readiness: other ROIs do not need it.
+    """
+    engine, networks = await asyncio.gather(services.engine.ready(), services.engines.states())
+    storage = await to_thread.run_sync(_storage_reason, services.store)
+    process = services.lifecycle.reason
+    is_ready = engine.ready and storage is None and process is None
+    return JsonResponse(
+        {
+            "ready": is_ready,
+            "engine": "ready" if engine.ready else engine.reason or "not ready",
+            "storage": storage or "ready",
+            "process": process or "ready",
+            "networks": [f"{each.name}: {'ready' if each.ready else each.reason or 'not ready'}" for each in networks],
+            "degraded": [
+                f"{key}: {'; '.join(found.values())}" for key, found in services.store.faults.degraded().items()
+            ],
+        },
+        status_code=200 if is_ready else 503,
+        headers={} if is_ready else {"Retry-After": "5"},
+    )
+
+
+def _storage_reason(store: ArtifactStore) -> str | None:
+    """Return why nothing can be stored, or None."""
+    try:
+        store.check_writable()
+    except (GatewayError, OSError) as error:
+        return str(error)
+    return None

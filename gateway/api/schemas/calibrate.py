@@ -1,0 +1,146 @@
+"""Bodies of calibrations."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, RoiId, RoleId, Score
+from gateway.store.manifest import Method, OkSource
+
+
+class CalibrateRequest(BaseModel):
+    """Scores that `/infer` returned for images known to be OK or NG."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "role_id": "disc-front",
+                    "roi_id": "pad-1",
+                    "mm_per_px": 0.2,
+                    "ok_scores": [0.51, 0.55, 0.49],
+                    "ng_scores": [0.92],
+                    "area_mm2_thr": 1.0,
+                    "score_percentile": 99,
+                }
+            ]
+        }
+    )
+
+    role_id: RoleId
+    roi_id: RoiId
+    mm_per_px: MmPerPx
+    ok_scores: Annotated[
+        list[Score] | None,
+        Field(
+            fail_fast=True,
+            max_length=100_000,
+            description="scores of unseen OK images; without any, the fit's leave-one-out scores are used",
+        ),
+    ] = None
+    ng_scores: Annotated[
+        list[Score] | None,
+        Field(
+            max_length=3, description="scores of NG images; with any, the threshold lies between p99 of OK and p5 of NG"
+        ),
+    ] = None
+    area_mm2_thr: AreaMm2 | None = None
+    score_percentile: Percentile | None = None
+    false_alarm_rate: FalseAlarmRate | None = Field(
+        None,
+        description="α, usually 0.01 to 0.1. Without NG scores, the threshold is the OK score of conformal rank "
+        "⌈(n+1)(1−α)⌉ instead of p99 plus margin. With NG scores it is not used, and a warning says so",
+    )
+    pixel_threshold: Literal["score", "ok_pixels"] | Score = Field(
+        "score",
+        description="threshold of regions. score: the threshold of the score. ok_pixels: the same rule applied "
+        "to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. Or a number",
+    )
+
+
+class CalibrateAnswer(BaseModel):
+    """The stored thresholds. An image is NG if its score is above `threshold` or a region reaches `pixel_threshold`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "role_id": "disc-front",
+                    "roi_id": "pad-1",
+                    "threshold": 0.64,
+                    "pixel_threshold": 0.64,
+                    "pixel_threshold_source": "score",
+                    "p99_ok": 0.63,
+                    "p5_ng": None,
+                    "mm_per_px": 0.2,
+                    "area_mm2_thr": 1.0,
+                    "score_percentile": 99,
+                    "blind_area_mm2": 58.98,
+                    "method": "conformal",
+                    "ok_source": "given",
+                    "n_ok": 59,
+                    "n_ng": 0,
+                    "ok_above": 2,
+                    "ng_below": 0,
+                    "separable": None,
+                    "false_alarm_rate": 0.05,
+                    "guaranteed": True,
+                    "n_ok_needed": 0,
+                    "expected_false_alarm_rate": 0.05,
+                    "expected_false_alarm_interval": [0.0041, 0.1171],
+                    "verdict_false_alarm_rate": 0.0968,
+                    "verdict_false_alarm_interval": [0.0, 0.1721],
+                    "version": 1,
+                    "warnings": [
+                        "score_percentile: 99 hides defects of up to 59 mm² from the score, more than area_mm2_thr, "
+                        "1 mm²: those are rejected by their region alone"
+                    ],
+                }
+            ]
+        }
+    )
+
+    role_id: str
+    roi_id: str
+    threshold: float
+    pixel_threshold: float
+    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
+    p99_ok: float
+    p5_ng: float | None
+    mm_per_px: float
+    area_mm2_thr: float
+    score_percentile: float
+    blind_area_mm2: float = Field(
+        description="largest defect that the percentile hides from the score: 1 − p of the mask of the median OK image"
+    )
+    method: Method
+    ok_source: OkSource
+    n_ok: int
+    n_ng: int
+    ok_above: int = Field(description="number of OK scores above the threshold")
+    ng_below: int = Field(description="number of NG scores not above the threshold")
+    separable: bool | None = Field(description="whether p99 of OK lies below p5 of NG; null without NG scores")
+    false_alarm_rate: float | None = Field(description="as requested")
+    guaranteed: bool | None = Field(
+        description="whether split conformal prediction guarantees the requested rate: true with enough ok_scores of "
+        "images that the bank has not learned. false for leave-one-out scores, for which it holds approximately, and "
+        "for too few scores; null if no rate was requested or used"
+    )
+    n_ok_needed: int | None = Field(
+        description="number of OK images still missing for the requested rate; 0 if there are enough"
+    )
+    expected_false_alarm_rate: float = Field(
+        description="upper bound of the expected share of unseen OK images that the score rejects: (x+1)/(n+1) if x "
+        "of n OK scores are above the threshold"
+    )
+    expected_false_alarm_interval: tuple[float, float] = Field(
+        description="95 % confidence interval of that share (Clopper and Pearson). It is one-sided from 0 for "
+        "leave-one-out scores, which are too high"
+    )
+    verdict_false_alarm_rate: float | None = Field(
+        description="the same for the verdict, by score or region, counted on the fit's leave-one-out maps at this "
+        "mm_per_px and area_mm2_thr; null if the fit has no such maps"
+    )
+    verdict_false_alarm_interval: tuple[float, float] | None
+    version: int = Field(description="version of the memory bank that the thresholds are for")
+    warnings: list[str]

@@ -1,0 +1,37 @@
+"""Bodies of health and readiness."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class HealthAnswer(BaseModel):
+    """The process is alive."""
+
+    status: Literal["ok"]
+    device: Literal["cuda", "cpu"]
+    model: str
+    version: str
+    engine: Literal["embedded", "triton"]
+    runtime: str = Field(description="runtime that computes tokens, such as openvino-bf16")
+    search: str = Field(description="library that finds nearest neighbours")
+    model_fingerprint: str | None = Field(description="null while no model is loaded or reachable")
+    model_weights: Literal["hub", "file", "seed"] | None = Field(
+        description="origin of the weights; seed: random weights, scores mean nothing"
+    )
+
+
+class ReadyAnswer(BaseModel):
+    """Whether inspections are possible now."""
+
+    ready: bool
+    engine: str = Field(description="'ready', or why the token model is not ready")
+    storage: str = Field(description="'ready', or why nothing can be stored")
+    process: str = Field(description="'ready', or why the process is not ready: it is shutting down")
+    networks: list[str] = Field(
+        description="student-teacher networks in use, each with 'ready' or the reason; other ROIs do not need them"
+    )
+    degraded: list[str] = Field(
+        description="ROIs with files that this process found damaged; their inspections use the last undamaged "
+        "version, or are refused"
+    )

@@ -1,0 +1,1 @@
+"""Drift: whether inspected images still look like the learned OK images."""
