@@ -28,7 +28,7 @@ from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.document import document_access
 from gateway.api.security.keys import read_keys
 from gateway.monitoring import logs, metrics, tracing
-from gateway.process.background import report_state, warm
+from gateway.process.background import remove_old_heatmaps, report_state, warm
 from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.cleanup import sweep
@@ -84,13 +84,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         warming = asyncio.create_task(warm(services), name="warm banks")
         stopping = threading.Event()
         sweeping = asyncio.create_task(to_thread.run_sync(sweep, services.store, stopping.is_set), name="sweep")
+        heatmaps = asyncio.create_task(remove_old_heatmaps(services, stopping.is_set), name="old heatmaps")
         try:
             yield
         finally:
             stopping.set()
-            for task in (warming, reporting):
+            for task in (warming, reporting, heatmaps):
                 task.cancel()
-            await asyncio.gather(warming, reporting, sweeping, return_exceptions=True)
+            await asyncio.gather(warming, reporting, sweeping, heatmaps, return_exceptions=True)
             await services.banks.close()
             await services.engines.close()
             services.recent_inspections.close()

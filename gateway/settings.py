@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, validate_default=True, description="PEM private key of the certificate")
     models_dir: Path = Field(Path("models"), description="folder of OK images, memory banks and calibrations")
     heatmap_dir: Path | None = Field(None, description="folder of the heatmaps that clients request with heatmap=path")
+    heatmap_keep_days: int | None = Field(
+        None, ge=1, le=36_500, description="days to keep heatmaps in that folder; older ones are removed daily"
+    )
     cache_dir: Path = Field(Path(".cache"), description="folder of compiled networks; may be deleted at any time")
 
     engine: Literal["embedded", "triton"] = Field("embedded", description="engine that computes tokens")
@@ -167,8 +170,7 @@ class Settings(BaseSettings):
         25.0, ge=0, le=3600, description="after that, time for the accepted work to end before it is cancelled"
     )
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of the same ROI")
-    bank_cache_entries: int = Field(64, gt=0, description="limit of loaded memory banks")
-    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="limit of the memory of all loaded banks")
+    bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="limit of the memory of all loaded versions")
     networks_kept: int = Field(
         16, gt=0, description="limit of compiled student-teacher networks, or of channels to those in Triton"
     )

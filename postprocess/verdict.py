@@ -3,21 +3,26 @@
 from typing import Literal
 
 Verdict = Literal["ok", "ng", "uncalibrated"]
-VerdictReason = Literal["score", "region", "both"]
+VerdictReason = Literal["score", "region", "both", "no_picture"]
 
 
-def judge(score: float, threshold: float | None, n_regions: int) -> tuple[Verdict, VerdictReason | None]:
+def judge(
+    score: float, threshold: float | None, n_regions: int, *, shows_nothing: bool = False
+) -> tuple[Verdict, VerdictReason | None]:
     """Return the verdict on an image, and the reason where it is NG.
 
     Args:
         score: score of the image.
         threshold: the image is NG if its score is above the threshold; None before calibration.
         n_regions: number of regions that are large enough to count; the image is NG if there is one.
+        shows_nothing: whether all pixels are equal or transparent; such an image is NG whatever its score is.
 
     Example:
         >>> judge(0.5, 0.5, 0), judge(0.5, 0.5, 1)
         (('ok', None), ('ng', 'region'))
     """
+    if shows_nothing:
+        return "ng", "no_picture"
     if threshold is None:
         return "uncalibrated", None
     if score > threshold:

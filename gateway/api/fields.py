@@ -87,6 +87,15 @@ FormShape = Annotated[
         examples=['{"kind": "circle", "cx": 192, "cy": 192, "r": 180}'],
     ),
 ]
+FormBitDepth = Annotated[
+    int | None,
+    Form(
+        ge=8,
+        le=16,
+        description="bits a sample of the camera, for files of more than 8 bits: 12 scales the values 0 to 4095 of a "
+        "16-bit file to 0 to 255; without it, /infer takes that of the fit",
+    ),
+]
 OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]
 Images = Annotated[
     list[UploadFile], BeforeValidator(_file), File(description="one or more canonical ROIs: PNG, JPEG, BMP or TIFF")

@@ -11,11 +11,15 @@ _CAMERA_DEPTHS = (8, 10, 12, 14)
 """Bits a sample that cameras have, besides 16."""
 
 
-def why_nothing_shows(picture: Picture) -> str | None:
+def why_nothing_shows(picture: Picture, network_input: NDArray[np.uint8] | None = None) -> str | None:
     """Return why an image shows nothing, or None where it shows something.
 
     An image shows nothing when it is fully transparent or when all its pixels are equal: the lamp is off, the cable
-    is out, the exposure is wrong.
+    is out, the exposure is wrong. A single hot pixel that vanishes in the network's input does not change that.
+
+    Args:
+        picture: the decoded image.
+        network_input: uint8 [S, S, 3], made of it; None leaves it out.
 
     >>> from gateway.images.picture import Samples
     >>> black = np.zeros((2, 2), np.uint8)
@@ -25,9 +29,10 @@ def why_nothing_shows(picture: Picture) -> str | None:
     if picture.samples.is_transparent:
         return "every pixel is fully transparent"
     if not is_constant(picture.pixels):
+        if network_input is not None and is_constant(network_input):
+            return f"every pixel has the value {_shown(network_input)} once the image has the network's size"
         return None
-    value = ", ".join(map(str, np.atleast_1d(picture.pixels[0, 0]).tolist()))
-    value = f"({value})" if picture.pixels.ndim == 3 else value
+    value = _shown(picture.pixels)
     samples = picture.samples
     if samples.smallest != samples.largest:
         return (
@@ -35,6 +40,12 @@ def why_nothing_shows(picture: Picture) -> str | None:
             f"{samples.smallest} to {samples.largest} of {_full_scale(picture)}"
         )
     return f"every pixel has the value {value}"
+
+
+def _shown(pixels: NDArray[np.uint8]) -> str:
+    """Return the value of the first pixel: one number for grey, three for colour."""
+    values = ", ".join(map(str, np.atleast_1d(pixels[0, 0]).tolist()))
+    return f"({values})" if pixels.ndim == 3 else values
 
 
 def is_constant(pixels: NDArray[np.uint8]) -> bool:

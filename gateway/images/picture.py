@@ -6,6 +6,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+StoredSamples = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """The samples of a file as they are stored, before they are scaled to 8 bits and turned upright."""
+
+    colour: StoredSamples
+    """[H, W] grey or [H, W, 3] RGB."""
+    bits: int
+    """Bits of a sample: 8 for uint8, 9 to 16 for uint16."""
+    alpha: StoredSamples | None = None
+    """[H, W], of the same type as `colour`; None for an opaque image."""
+    is_premultiplied: bool = False
+    """Whether `colour` is blended over black already."""
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -22,9 +38,7 @@ class Samples:
     """Whether every pixel has alpha 0."""
 
     @classmethod
-    def of(
-        cls, stored: NDArray[np.uint8] | NDArray[np.uint16], bits: int, *, is_transparent: bool = False
-    ) -> "Samples":
+    def of(cls, stored: StoredSamples, bits: int, *, is_transparent: bool = False) -> "Samples":
         """Measure stored samples, uint8 or uint16 [H, W] or [H, W, C] without alpha.
 
         >>> Samples.of(np.array([[3, 250]], np.uint8), 8)

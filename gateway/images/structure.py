@@ -4,6 +4,7 @@ A limit on the pixels of the header does not catch a JPEG whose scans visit the 
 a million empty segments that a parser visits one by one.
 """
 
+import struct
 import zlib
 
 _MAX_SEGMENTS = 1000  # before the pixels; cameras write a few dozen
@@ -16,10 +17,20 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples a pixel, by colour type
 _STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}  # JPEG bytes after 0xFF without a length, and fill bytes
 _SOS = 0xDA
+_MAX_TAGS = 1000  # of the first image of a TIFF; writers write a few dozen
+_MAX_VALUES = 200_000  # of a tag; a tag of strips or tiles has one for each
+_TIFF_BYTES = {1, 2, 6, 7}  # types of one byte a value, which a parser keeps as they are
+_TIFF_FORMS = {
+    b"II*\0": ("<", "I", "H", "HHI4s"),
+    b"MM\0*": (">", "I", "H", "HHI4s"),
+    b"II+\0": ("<", "Q", "Q", "HHQ8s"),
+    b"MM\0+": (">", "Q", "Q", "HHQ8s"),
+}
+"""Byte order, and struct's formats of the offset of the first image, its number of tags, and a tag."""
 
 
 def excess_of(data: bytes) -> str | None:
-    """Return what a PNG or JPEG file has too much of, or None. A truncated file may pass."""
+    """Return what a PNG, JPEG or TIFF file has too much of, or None. A truncated file may pass."""
     if data.startswith(_PNG):
         return None if _few_chunks(data) else f"more than {_MAX_SEGMENTS} chunks before its pixels"
     if data.startswith(b"\xff\xd8"):
@@ -28,7 +39,24 @@ def excess_of(data: bytes) -> str | None:
         # Compressed pixels never hold these two bytes; an embedded thumbnail may.
         if data.count(bytes((0xFF, _SOS))) > _MAX_SCANS:
             return f"more than {_MAX_SCANS} scans"
-    return None
+    form = _TIFF_FORMS.get(data[:4])
+    return None if form is None else _tiff_excess(data, *form)
+
+
+def has_whole_chunks(data: bytes) -> bool:
+    """Return whether all chunks of a PNG, up to its end chunk, lie inside the file.
+
+    OpenCV makes room for a chunk of 2 GB that a damaged length claims, before it finds that the file is shorter.
+    """
+    at = len(_PNG)
+    for _ in range(_MAX_CHUNKS):
+        stop = at + 12 + int.from_bytes(data[at : at + 4])
+        if stop > len(data):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = stop
+    return True  # `inflates_beyond_its_pixels` refuses so many chunks
 
 
 def inflates_beyond_its_pixels(data: bytes, width: int, height: int) -> bool:
@@ -82,6 +110,24 @@ def _few_segments(data: bytes) -> bool:
             return True  # the pixels, or bytes that are not a segment
         at += (1 if marker[1] == 0xFF else 2) if marker[1] in _STANDALONE else 2 + _length(data, at + 2)
     return False
+
+
+def _tiff_excess(data: bytes, order: str, first: str, n_tags: str, tag: str) -> str | None:
+    """Return what the first image of a TIFF has too much of, given the forms of its offset, number of tags and tag."""
+    try:
+        (at,) = struct.unpack_from(order + first, data, 4 if first == "I" else 8)
+        (n,) = struct.unpack_from(order + n_tags, data, at)
+        if n > _MAX_TAGS:
+            return f"more than {_MAX_TAGS} tags"
+        at += struct.calcsize(order + n_tags)
+        size = struct.calcsize(order + tag)
+        for i in range(n):
+            code, kind, count, _ = struct.unpack_from(order + tag, data, at + i * size)
+            if kind not in _TIFF_BYTES and count > _MAX_VALUES:
+                return f"{count} values of the TIFF tag {code}; at most {_MAX_VALUES} are served"
+    except (struct.error, OverflowError):
+        pass  # offsets outside the file: the parser reports them
+    return None
 
 
 def _length(data: bytes, at: int) -> int:

@@ -70,7 +70,8 @@ def answer(
     manifest, calibration, detector = roi.loaded.manifest, roi.calibration, roi.loaded.detector
     k, k_warnings = detector.neighbours(request.k)
     params = params_of(prepared, k, settings)
-    warnings = [*request.warnings, *k_warnings, *warnings_of(prepared, params)]
+    shows_nothing = prepared.image.nothing_shown is not None
+    warnings = [*request.warnings, *prepared.image.warnings, *k_warnings, *warnings_of(prepared, params)]
     if weights_stale:
         warnings.append(WEIGHTS_STALE)
     with times.stage("knn"):
@@ -90,13 +91,13 @@ def answer(
         )
         blurred = blur(full, params.blur_sigma)
         regions: list[Region] = []
-        if pixel_threshold is not None:
+        if pixel_threshold is not None and not shows_nothing:
             regions = find_regions(blurred, pixel_threshold, request.mm_per_px, params.area_mm2_thr, mask)
         png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
         path = None
         if png is not None and request.heatmap == "path":
             path, png = heatmaps.write(request.key, png), None
-    verdict, reason = judge(score, threshold, len(regions))
+    verdict, reason = judge(score, threshold, len(regions), shows_nothing=shows_nothing)
     regions, left_out = bounded(regions, settings.max_regions, settings.max_contour_points)
     return Inspection(
         key=request.key,

@@ -1,12 +1,23 @@
 """Heatmaps as files, for clients that ask for ``heatmap=path``."""
 
+import logging
+import os
+import re
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import date, timedelta
 from pathlib import Path
 
 from gateway.errors import InvalidRequestError, StorageFullError
 from gateway.store.atomic import storage_errors
 from gateway.store.roi_key import RoiKey
+
+log = logging.getLogger(__name__)
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_NAME = re.compile(r"[0-9a-f]{32}\.png")
 
 
 class HeatmapFiles:
@@ -56,3 +67,70 @@ class HeatmapFiles:
                 path.unlink(missing_ok=True)  # half a picture: no client knows its name
                 raise
         return relative.as_posix()
+
+    def remove_old(self, keep_days: int, today: date, stop: Callable[[], bool] = lambda: False) -> int:
+        """Remove the heatmaps of days that are over for longer than they are kept. Blocks.
+
+        Only files with names that `write` gives are removed, and their folder once it is empty; links are neither
+        followed nor removed.
+
+        Args:
+            keep_days: a heatmap of today is kept for this many more days.
+            today: the local date.
+            stop: called between folders; whether to leave the rest.
+
+        Returns:
+            How many files were removed.
+        """
+        if self._folder is None or not self._folder.is_dir():
+            return 0
+        first_kept = (today - timedelta(days=keep_days)).isoformat()
+        n_removed = 0
+        with _opened(self._folder) as root:
+            for role in _folders(root):
+                with _opened(role, root) as role_folder:
+                    for roi in _folders(role_folder):
+                        if stop():
+                            return n_removed
+                        try:
+                            with _opened(roi, role_folder) as roi_folder:
+                                n_removed += _remove_days(roi_folder, first_kept)
+                        except OSError as error:
+                            log.warning("%s/%s: old heatmaps are not removed: %s", role, roi, error)
+        if n_removed:
+            log.info("%d heatmaps of days before %s removed", n_removed, first_kept)
+        return n_removed
+
+
+def _remove_days(roi_folder: int, first_kept: str) -> int:
+    """Remove the heatmaps of all days before one, given as ``YYYY-MM-DD``; return how many."""
+    n_removed = 0
+    for day in _folders(roi_folder):
+        if not _DAY.fullmatch(day) or day >= first_kept:
+            continue
+        with _opened(day, roi_folder) as day_folder:
+            with os.scandir(day_folder) as entries:
+                names = [e.name for e in entries if _NAME.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
+            for name in names:
+                with suppress(FileNotFoundError):  # another process removes the same day
+                    os.unlink(name, dir_fd=day_folder)
+                    n_removed += 1
+        with suppress(OSError):  # other files are in it
+            os.rmdir(day, dir_fd=roi_folder)
+    return n_removed
+
+
+@contextmanager
+def _opened(name: str | Path, inside: int | None = None) -> Iterator[int]:
+    """Open a folder by its name in another one, which must not be a link. Removals then go by this descriptor."""
+    no_link = 0 if inside is None else os.O_NOFOLLOW
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _folders(descriptor: int) -> list[str]:
+    with os.scandir(descriptor) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

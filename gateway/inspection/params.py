@@ -17,6 +17,8 @@ class InferParams:
     blur_sigma: float
     area_mm2_thr: float
     mm_per_px: float
+    bit_depth: int | None
+    """Bits a sample of the camera that files of more than 8 bits were scaled by; None for those of the file."""
 
 
 def params_of(prepared: PreparedRequest, k: int, settings: Settings) -> InferParams:
@@ -40,17 +42,21 @@ def params_of(prepared: PreparedRequest, k: int, settings: Settings) -> InferPar
             request.area_mm2_thr, None if calibration is None else calibration.area_mm2_thr, settings.area_mm2_thr
         ),
         mm_per_px=request.mm_per_px,
+        bit_depth=prepared.roi.loaded.manifest.bit_depth if request.bit_depth is None else request.bit_depth,
     )
 
 
 def is_scored_otherwise(prepared: PreparedRequest, params: InferParams) -> bool:
     """Return whether the score cannot be compared with the leave-one-out scores of the OK images.
 
-    They were made with another `k`, another percentile, or with a shape where the request has none, or the reverse.
+    They were made with another `k`, another percentile, another bit depth, or with a shape where the request has none,
+    or the reverse. An image that shows nothing cannot be compared either.
     """
     loaded, has_shape = prepared.roi.loaded, prepared.request.shape is not None
     return (
-        params.k != loaded.detector.neighbours(None)[0]
+        prepared.image.nothing_shown is not None
+        or params.bit_depth != loaded.manifest.bit_depth
+        or params.k != loaded.detector.neighbours(None)[0]
         or params.p_score != loaded.manifest.p_score
         or not any((image.shape is not None) == has_shape for image in loaded.manifest.images)
     )

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import GatewayError, ModelMismatchError
 from gateway.images.appearance import look
-from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.content import why_nothing_shows
+from gateway.images.decoding import Limits, decode_picture, read_header, to_model_input
 from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
 from gateway.inspection.answer import Inspection, answer
 from gateway.inspection.heatmap_files import HeatmapFiles
 from gateway.inspection.params import is_scored_otherwise
+from gateway.inspection.picture_warnings import picture_warnings
 from gateway.inspection.request import DecodedImage, InferRequest, PreparedRequest
-from gateway.inspection.version_cache import LoadedVersion, VersionCache
+from gateway.inspection.version_cache import FittedRoi, LoadedVersion, VersionCache
 from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import Priority, TokenEngine
@@ -100,17 +102,27 @@ class InspectionPipeline:
         engine = await roi.loaded.detector.engine(self._engines)
         model = engine.model
         require_same_model(roi.loaded, model)
-        image = await in_thread(self._decode, request, model.input_size, times, limiter=self._threads)
+        image = await in_thread(self._decode, request, roi, model.input_size, times, limiter=self._threads)
         return PreparedRequest(request, roi, engine, model, image, times)
 
-    def _decode(self, request: InferRequest, size: int, times: StageTimes) -> DecodedImage:
+    def _decode(self, request: InferRequest, roi: FittedRoi, size: int, times: StageTimes) -> DecodedImage:
+        manifest = roi.loaded.manifest
+        bit_depth = manifest.bit_depth if request.bit_depth is None else request.bit_depth
         with times.stage("decode"):
             header = read_header(request.image, request.image_name, self._limits)
             if request.shape is not None:
                 mask_of(request.shape, header.upright_size)  # a shape without pixels is refused before the network runs
-            pixels = decode(request.image, request.image_name, header)
-            network_input = to_model_input(pixels, size)
-            return DecodedImage(network_input, header.upright_size, look(network_input), pixel_digest(pixels))
+            picture = decode_picture(request.image, request.image_name, header, bit_depth)
+            network_input = to_model_input(picture.pixels, size)
+            nothing_shown = why_nothing_shows(picture, network_input)
+            return DecodedImage(
+                network_input,
+                header.upright_size,
+                look(network_input),
+                pixel_digest(picture.pixels),
+                nothing_shown,
+                picture_warnings(picture, nothing_shown, manifest),
+            )
 
     async def _answer_all(self, prepared: Sequence[PreparedRequest]) -> Sequence[Inspection | GatewayError]:
         """Answer requests whose images go through one network."""

@@ -29,6 +29,8 @@ class InferRequest:
     mm_per_px: float
     shape: Shape | None = None
     """In pixels of the image as sent."""
+    bit_depth: int | None = None
+    """Bits a sample of the camera, 8 to 16; None takes that of the version."""
     k: int | None = None
     p_score: float | None = None
     blur_sigma: float | None = None
@@ -48,7 +50,11 @@ class DecodedImage:
     """Width and height in pixels of the image as sent, upright."""
     looks: Look
     pixels_sha256: str
-    """Identity of the picture: see `gateway.images.identity`."""
+    """The identity of the picture, from `pixel_digest`."""
+    nothing_shown: str | None = None
+    """Why the picture shows nothing; None where it shows something."""
+    warnings: tuple[str, ...] = ()
+    """What the client should know about the picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

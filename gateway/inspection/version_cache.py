@@ -1,4 +1,4 @@
-"""Loaded versions of ROIs: read once, kept until ``current`` changes, bounded in number and bytes.
+"""Loaded versions of ROIs: read once, kept until ``current`` changes, bounded in bytes.
 
 A file notes which ROIs were used last, so that a gateway that starts again loads their versions before requests come.
 """
@@ -30,6 +30,10 @@ from gateway.worker_threads import in_thread
 
 log = logging.getLogger(__name__)
 
+_NOTE_EVERY_S = 10.0
+"""Shortest time between two notes of the ROIs used last: each names all of them."""
+_BYTES_PER_IMAGE = 1500
+"""Memory of one image in a loaded manifest."""
 _READ_S = 10.0
 """How long an inspection retries while versions are replaced faster than it can read them."""
 
@@ -48,8 +52,10 @@ class LoadedVersion:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the detector holds, in bytes."""
-        return self.detector.n_bytes
+        """Memory that the detector, the weights and the manifest hold, in bytes."""
+        weights = 0 if self.weights is None else self.weights.nbytes
+        n_images = len(self.manifest.images) + len(self.manifest.excluded)
+        return self.detector.n_bytes + weights + _BYTES_PER_IMAGE * n_images
 
 
 def load_version(store: ArtifactStore, key: RoiKey, ref: VersionRef, search: SearchBackend = "auto") -> LoadedVersion:
@@ -92,7 +98,6 @@ class VersionCache:
         self,
         store: ArtifactStore,
         *,
-        max_entries: int,
         max_bytes: int,
         search: SearchBackend = "auto",
         notes: Path | None = None,
@@ -101,7 +106,6 @@ class VersionCache:
 
         Args:
             store: the stored versions.
-            max_entries: largest number of loaded versions.
             max_bytes: largest memory of all loaded versions together; a single version may exceed it.
             search: backend of the nearest-neighbour search.
             notes: file that notes the ROIs used last; None notes nothing.
@@ -111,9 +115,11 @@ class VersionCache:
         self._notes = notes
         # These threads are for loading alone, so that an inspection does not wait for other blocking work.
         self._threads = CapacityLimiter(8)
-        self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._banks: OrderedDict[RoiKey, LoadedVersion] = OrderedDict()
+        self._n_bytes = 0
+        """Of all loaded versions together."""
+        self._noted_at = -_NOTE_EVERY_S
         self._loading: dict[RoiKey, asyncio.Lock] = {}
 
     async def get(self, key: RoiKey) -> FittedRoi:
@@ -170,7 +176,9 @@ class VersionCache:
                         metrics.BANK_MISSES.inc()
                         bank = await in_thread(load_version, self._store, key, ref, self._search, limiter=self._threads)
                         self._keep(key, bank)
-                        await to_thread.run_sync(self._note, list(self._banks))
+                        if time.monotonic() - self._noted_at >= _NOTE_EVERY_S:
+                            self._noted_at = time.monotonic()
+                            await to_thread.run_sync(self._note, list(self._banks))
             finally:
                 if not lock.locked():
                     self._loading.pop(key, None)
@@ -195,7 +203,7 @@ class VersionCache:
             return []
         try:
             pairs = json.loads(self._notes.read_bytes())
-            return [RoiKey(role_id, roi_id) for role_id, roi_id in pairs][-self._max_entries :]
+            return [RoiKey(role_id, roi_id) for role_id, roi_id in pairs]
         except (OSError, ValueError, TypeError, GatewayError):
             return []  # no notes, or unreadable ones: the cache fills as it is used
 
@@ -239,11 +247,11 @@ class VersionCache:
         return bank
 
     def _keep(self, key: RoiKey, bank: LoadedVersion) -> None:
+        replaced = self._banks.pop(key, None)
         self._banks[key] = bank
-        self._banks.move_to_end(key)
-        while len(self._banks) > 1 and (
-            len(self._banks) > self._max_entries or sum(b.n_bytes for b in self._banks.values()) > self._max_bytes
-        ):
-            self._banks.popitem(last=False)
+        self._n_bytes += bank.n_bytes - (0 if replaced is None else replaced.n_bytes)
+        while len(self._banks) > 1 and self._n_bytes > self._max_bytes:
+            _, oldest = self._banks.popitem(last=False)
+            self._n_bytes -= oldest.n_bytes
         metrics.BANKS_LOADED.set(len(self._banks))
-        metrics.BANK_BYTES.set(sum(b.n_bytes for b in self._banks.values()))
+        metrics.BANK_BYTES.set(self._n_bytes)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import InvalidRequestError
-from gateway.images.content import exceeded_depth, is_constant, narrow_range, why_nothing_shows
+from gateway.images.content import exceeded_depth, narrow_range, why_nothing_shows
 from gateway.images.picture import Picture
 from gateway.store.manifest import OkImage
 
@@ -23,9 +23,7 @@ def require_content(name: str, picture: Picture, network_input: NDArray[np.uint8
     Raises:
         InvalidRequestError: names the file.
     """
-    why = why_nothing_shows(picture)
-    if why is None and is_constant(network_input):
-        why = "every pixel is equal once the image has the size of the network's input"
+    why = why_nothing_shows(picture, network_input)
     if why is not None:
         raise InvalidRequestError(
             f"images: {name} shows nothing: {why}; no image of this request was learned",

@@ -1,19 +1,48 @@
 """Background tasks of a gateway process."""
 
 import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from anyio import to_thread
 
 from gateway import __version__
 from gateway.errors import GatewayError
+from gateway.inspection.heatmap_files import HeatmapFiles
 from gateway.monitoring import metrics
 from gateway.process.services import Services
 
+log = logging.getLogger(__name__)
+
 _REPORT_S = 2.0
+_DAY_S = 24 * 3600
 
 
 async def warm(services: Services) -> None:
     """Load the versions that the previous process used last, with their networks."""
     for roi in await services.banks.warm():
         await roi.loaded.detector.engine(services.engines)
+
+
+async def remove_old_heatmaps(services: Services, stop: Callable[[], bool]) -> None:
+    """Remove the heatmaps that are older than GATEWAY_HEATMAP_KEEP_DAYS: at once, then daily, until cancelled.
+
+    Args:
+        services: of this gateway.
+        stop: whether to end a removal that goes on.
+    """
+    settings = services.settings
+    if settings.heatmap_dir is None or settings.heatmap_keep_days is None:
+        return
+    files = HeatmapFiles(settings.heatmap_dir)
+    while True:
+        today = datetime.now().astimezone().date()
+        try:
+            await to_thread.run_sync(files.remove_old, settings.heatmap_keep_days, today, stop)
+        except OSError as error:
+            log.warning("old heatmaps are not removed: %s", error)
+        await asyncio.sleep(_DAY_S)
 
 
 async def report_state(services: Services) -> None:

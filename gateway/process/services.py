@@ -72,7 +72,6 @@ def create_services(settings: Settings) -> Services:
     weighting = SpatialWeighting.from_settings(settings)
     banks = VersionCache(
         store,
-        max_entries=settings.bank_cache_entries,
         max_bytes=settings.bank_cache_bytes,
         search=settings.search,
         notes=settings.cache_dir / f"recent-rois-{crc32(str(settings.models_dir).encode()):08x}.json",

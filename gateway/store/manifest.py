@@ -165,13 +165,13 @@ class Manifest(_Sealed):
     p_score: float
     """Of the leave-one-out scores."""
     mm_per_px: float
+    bit_depth: int | None = None
+    """Bits a sample of the camera, 8 to 16, by which files of more than 8 bits are scaled; None takes the file's."""
     n_embeddings: int
     n_tokens_total: int
     covering_radius: float
     images: tuple[OkImage, ...]
     """Learned, in the order of the memory bank's `image_index`; of a student, those of its validation."""
-    bit_depth: int | None = None
-    """Bits of a sample of the camera, 8 to 16: files of more than 8 bits are scaled by it. None takes the file's."""
     excluded: tuple[ExcludedImage, ...] = ()
     """Sent as OK, but kept out."""
     spatial_weights: WeightsRecipe = WeightsRecipe()

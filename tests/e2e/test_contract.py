@@ -70,7 +70,7 @@ def test_infer_answers_with_these_keys_and_types(infer):
     answer = infer()
     has(answer, INFER)
     params = {"extractor": str, "coreset_rate": float, "k": int, "p_score": NUMBER, "blur_sigma": NUMBER}
-    has(answer["params"], {**params, "area_mm2_thr": NUMBER, "mm_per_px": NUMBER})
+    has(answer["params"], {**params, "area_mm2_thr": NUMBER, "mm_per_px": NUMBER, "bit_depth": int | None})
     assert answer["token_shape"] == [27, 27]
     assert answer["image_size"] == list(SIZE)
     assert answer["params"]["extractor"] == "dinov2-vit-s/14"

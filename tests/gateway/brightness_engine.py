@@ -64,13 +64,16 @@ def distance(a: float, b: float) -> float:
 def image(grey: int, spots: dict[tuple[int, int], int] | None = None) -> bytes:
     """PNG of one grey, but for whole patches (row, column) of another; never the same bytes for two pictures.
 
-    Two pixels of each patch are brighter and darker than its grey by 1, as far as 8 bits go: no picture is constant.
+    Two pixels of each patch are brighter and darker than its grey by 17, or less near black and white, so that the mean
+    stays: no picture is constant, and most use more than 1/8 of the range.
     """
     pixels = np.full((SIDE, SIDE), grey, np.uint8)
     for (row, column), other in (spots or {}).items():
         pixels[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = other
-    pixels[::PATCH, ::PATCH] += pixels[::PATCH, ::PATCH] < 255
-    pixels[::PATCH, 1::PATCH] -= pixels[::PATCH, 1::PATCH] > 0
+    greys = pixels[::PATCH, ::PATCH].copy()
+    step = np.minimum(np.minimum(greys, 255 - greys), 17)
+    pixels[::PATCH, ::PATCH] += np.where(greys == 0, 1, step).astype(np.uint8)
+    pixels[::PATCH, 1::PATCH] -= np.where(greys == 255, 1, step).astype(np.uint8)
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 

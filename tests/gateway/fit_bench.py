@@ -34,21 +34,13 @@ class Bench:
     """The services with one models folder."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.settings = Settings(
-            _env_file=None,
-            **{
-                "models_dir": folder,
-                "cache_dir": folder.parent / "cache",
-                "coreset_rate": 1.0,
-                "blur_sigma": 0,
-                **settings,
-            },
-        )
+        defaults = {"models_dir": folder, "cache_dir": folder.parent / "cache", "coreset_rate": 1.0, "blur_sigma": 0}
+        self.settings = Settings(_env_file=None, **{**defaults, **settings})
         self.engine = BrightnessEngine()
         self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
-        banks = VersionCache(self.store, max_entries=4, max_bytes=1 << 30)
+        banks = VersionCache(self.store, max_bytes=1 << 30)
         self.pipeline = InspectionPipeline(
             EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
         )

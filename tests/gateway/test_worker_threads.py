@@ -9,7 +9,7 @@ from anyio import CapacityLimiter
 from gateway.inspection import pipeline
 from gateway.worker_threads import in_thread
 from tests.gateway.brightness_engine import image
-from tests.gateway.learning.test_service import EVEN, Bench, request_of
+from tests.gateway.fit_bench import EVEN, Bench, request_of
 
 
 def test_a_cancelled_caller_keeps_its_place_until_its_thread_has_ended() -> None:
@@ -49,14 +49,14 @@ def test_an_inspection_without_its_client_ends_with_its_thread(tmp_path: Path, m
     bench = Bench(tmp_path / "models")
     bench.fit(EVEN)
     entered, may_end = threading.Event(), threading.Event()
-    decode = pipeline.decode
+    decode = pipeline.decode_picture
 
     def slow_decode(*args: Any) -> Any:
         entered.set()
         may_end.wait(20)
         return decode(*args)
 
-    monkeypatch.setattr(pipeline, "decode", slow_decode)
+    monkeypatch.setattr(pipeline, "decode_picture", slow_decode)
 
     async def run() -> None:
         inspection = asyncio.ensure_future(bench.pipeline.infer(request_of(image(65))))

@@ -55,7 +55,7 @@ def running_site(launch, launch_triton, prometheus: str, models: Path, folder: P
         "state_dir": folder / "state",
         "drift_window": MIN_SAMPLES,
         "max_queued_inspections": PLACES,
-        "bank_cache_entries": 1,
+        "bank_cache_bytes": 1,
     }
     versions = {1: models / MODEL / "1"}
     with (

@@ -43,7 +43,7 @@ class Fitted:
 @pytest.fixture(scope="module")
 def fitted(launch, small_model_repository) -> Iterator[Fitted]:
     """At a gateway that keeps one bank loaded: to ask for another ROI makes it load this one anew."""
-    with launch("damaged", model_repository=small_model_repository, bank_cache_entries=1) as gateway:
+    with launch("damaged", model_repository=small_model_repository, bank_cache_bytes=1) as gateway:
         gateway.fit("other", OK[:2])
         answers = []
         for images, mark in ((OK[:2], 1.0), (OK[2:3], 2.0)):

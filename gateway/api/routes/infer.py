@@ -10,7 +10,18 @@ from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.inspection import inspection_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import AreaMm2, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number, OneImage, Percentile
+from gateway.api.fields import (
+    AreaMm2,
+    FormBitDepth,
+    FormMmPerPx,
+    FormRoi,
+    FormRole,
+    FormShape,
+    Images,
+    Number,
+    OneImage,
+    Percentile,
+)
 from gateway.api.inputs import parsed_shape, read_image, require_small
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer
@@ -72,6 +83,7 @@ async def infer(
     mm_per_px: FormMmPerPx,
     image: OneImage,
     shape: FormShape = None,
+    bit_depth: FormBitDepth = None,
     k: Annotated[int | None, Form(ge=1, le=100, description="number of nearest neighbours to average")] = None,
     p_score: Annotated[Percentile | None, Form(description="percentile of the anomaly map that is the score")] = None,
     blur_sigma: Annotated[
@@ -83,7 +95,8 @@ async def infer(
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
     `verdict` is `ng` if the score is above `threshold`, if a region of the blurred map at or above `pixel_threshold`
-    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which.
+    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which. An image that shows nothing is `ng`
+    with the reason `no_picture`, also before calibration.
     """
     parsed, warnings = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
@@ -94,6 +107,7 @@ async def infer(
             image_name=image.filename or "image",
             mm_per_px=mm_per_px,
             shape=parsed,
+            bit_depth=bit_depth,
             k=k,
             p_score=p_score,
             blur_sigma=blur_sigma,
@@ -186,6 +200,7 @@ async def _item_request(
             image_name=image.filename or "image",
             mm_per_px=item.mm_per_px,
             shape=parsed,
+            bit_depth=item.bit_depth,
             k=item.k,
             p_score=item.p_score,
             blur_sigma=item.blur_sigma,

@@ -28,6 +28,7 @@ class ParamsAnswer(BaseModel):
     blur_sigma: float
     area_mm2_thr: float
     mm_per_px: float
+    bit_depth: int | None = Field(description="bits a sample of the camera; null scales by the bits of the file")
 
 
 class InferAnswer(BaseModel):
@@ -68,6 +69,7 @@ class InferAnswer(BaseModel):
                         "blur_sigma": 1.0,
                         "area_mm2_thr": 1.0,
                         "mm_per_px": 0.2,
+                        "bit_depth": None,
                     },
                     "version": 1,
                     "warnings": [],
@@ -82,7 +84,9 @@ class InferAnswer(BaseModel):
     threshold: float | None = Field(description="null before calibration; then there are no regions")
     pixel_threshold: float | None = Field(description="threshold of regions; null before calibration")
     verdict: Verdict
-    verdict_reason: VerdictReason | None = Field(description="why the verdict is ng; null for any other verdict")
+    verdict_reason: VerdictReason | None = Field(
+        description="why the verdict is ng; null for any other verdict. no_picture: all pixels are equal or transparent"
+    )
     calibration_stale: bool = Field(
         description="whether the thresholds were made for another memory bank or other weights"
     )
@@ -112,6 +116,7 @@ class BatchItem(BaseModel):
     roi_id: RoiId
     mm_per_px: MmPerPx
     shape: dict[str, Any] | str | None = Field(None, description="as in /infer, or as a JSON object")
+    bit_depth: int | None = Field(None, ge=8, le=16)
     k: int | None = Field(None, ge=1, le=100)
     p_score: Percentile | None = None
     blur_sigma: Annotated[Number, Field(ge=0, le=20)] | None = None

@@ -1,4 +1,4 @@
-"""What a version says of its detector, and who may be taught."""
+"""The detector that a version names, and which detectors learn from fits."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_a_version_of_another_kind_is_of_a_format_that_older_gateways_leave_alon
         assert Manifest.from_bytes(data, "manifest.json") == manifest.model_copy(update={"format": number})
 
 
-def test_what_was_written_before_there_were_kinds_is_a_memory_bank():
+def test_a_manifest_without_a_detector_is_a_memory_bank():
     written = json.loads(BANK.model_dump_json())
     del written["detector"], written["score_rule"]
     read = Manifest.model_validate(written)
@@ -51,7 +51,7 @@ def test_files_of_another_kind_are_damage():
             load_detector(wrong, STUDENT)
 
 
-def test_a_bank_that_is_not_what_its_manifest_says_is_refused_where_it_comes_from_elsewhere():
+def test_an_imported_bank_that_differs_from_its_manifest_is_refused():
     detector = load_detector(bank_files(bank_of(1), BANK), BANK.model_copy(update={"n_embeddings": 1}))
     with pytest.raises(ValueError, match="not the one that the manifest describes"):
         detector.check()

@@ -1,4 +1,4 @@
-"""What becomes of each kind of image file, compared with Pillow, which decodes independently of OpenCV."""
+"""PNG, JPEG, BMP and TIFF files, compared with Pillow, which decodes independently of the libraries used."""
 
 import io
 import struct
@@ -94,9 +94,13 @@ def test_16_bits_are_divided_by_257_whatever_the_image_holds(kind):
     np.testing.assert_array_equal(read(encoded(full, kind)), 255)
 
 
-def test_transparency_is_blended_over_black():
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_transparency_is_blended_over_black(kind):
     rgba = np.dstack([RGB, ALPHA])
-    np.testing.assert_array_equal(read(encoded(rgba, "PNG")), (RGB.astype(int) * ALPHA[..., None] + 127) // 255)
+    np.testing.assert_array_equal(read(encoded(rgba, kind)), (RGB.astype(int) * ALPHA[..., None] + 127) // 255)
+
+
+def test_grey_transparency_is_blended_over_black():
     grey_alpha = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])
     blended = (GREY.astype(int) * ALPHA + 127) // 255
     for channel in np.moveaxis(np.atleast_3d(read(encoded(grey_alpha, "PNG"))), 2, 0):
@@ -147,9 +151,8 @@ def test_a_cut_file_is_refused_by_name_and_never_half_decoded(kind, pixels, cut)
         (b"\xff\xd8\xff", "not a PNG|damaged"),
         (encoded(GREY, "GIF"), "not a PNG, JPEG, BMP or TIFF"),
         (encoded(GREY, "WEBP"), "not a PNG, JPEG, BMP or TIFF"),
-        (encoded(GREY.astype(np.float32), "TIFF"), "mode F"),
-        (encoded(Image.fromarray(RGB).convert("CMYK"), "TIFF"), "mode CMYK"),
-        (encoded(np.dstack([RGB, ALPHA]), "TIFF"), "mode RGBA"),
+        (encoded(GREY.astype(np.float32), "TIFF"), "floating point"),
+        (encoded(Image.fromarray(RGB).convert("CMYK"), "TIFF"), "CMYK"),
         (png_of_header(40, 56, b"not deflated"), "truncated or damaged"),
         (png_of_header(40, 56, zlib.compress(b"too short")), "truncated or damaged"),
         (png_of_header(0, 56), "not a PNG|damaged|0 × 56"),
@@ -159,6 +162,15 @@ def test_a_cut_file_is_refused_by_name_and_never_half_decoded(kind, pixels, cut)
 def test_what_is_not_served_is_refused_with_its_reason(data, says):
     with pytest.raises(UnsupportedImageError, match=says):
         read(data)
+
+
+@pytest.mark.parametrize("length", [0x00200000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_png_chunk_that_claims_more_than_the_file_has_is_refused_before_room_is_made_for_it(length):
+    data = bytearray(encoded(RGB, "PNG"))
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = length.to_bytes(4)
+    with pytest.raises(UnsupportedImageError, match="truncated or damaged"):
+        read_header(bytes(data), "roi.png", LIMITS)
 
 
 def test_damaged_pixels_of_a_png_are_refused():
@@ -206,6 +218,33 @@ def test_damaged_bytes_never_raise_anything_else(kind):
 def test_the_model_sees_grey_as_three_equal_channels():
     np.testing.assert_array_equal(to_model_input(GREY, 28), to_model_input(np.dstack([GREY] * 3), 28))
     assert to_model_input(GREY, 28).shape == (28, 28, 3)
+
+
+@pytest.mark.parametrize("colour", [False, True], ids=["grey", "rgb"])
+@pytest.mark.parametrize(
+    ("length", "across"), [(1512, 377), (1512, 378), (1512, 379), (1512, 40), (1512, 1000), (381, 300), (757, 377)]
+)
+def test_a_thin_line_keeps_its_contrast_at_every_position(length, across, colour):
+    size, width = 378, 2
+    expected = width * size / length  # of the line's contrast, added up over the columns that it comes to
+    near_the_ends = {*range(24), *range(length - width - 24, length - width + 1)}
+    for at in sorted(near_the_ends | {*range(0, length - width, 61)}):
+        image = np.full((across, length), 55, np.uint8)
+        image[:, at : at + width] = 255
+        image = np.dstack([image] * 3) if colour else image
+        for upright in (image, np.ascontiguousarray(image.swapaxes(0, 1))):
+            found = to_model_input(upright, size)[..., 0]
+            found = found if upright is image else found.T
+            contrast = (found[size // 2].astype(float) - 55) / 200
+            assert contrast.sum() == pytest.approx(expected, abs=0.03)
+            assert contrast.max() > 0.45 * min(1, expected)
+
+
+@pytest.mark.parametrize("size_hw", [(28, 28), (40, 28), (40, 56), (20, 28), (20, 14), (29, 29)])
+def test_an_image_that_only_shrinks_or_only_grows_is_resized_in_one_step(size_hw):
+    image = np.ascontiguousarray(RGB[: size_hw[0], : size_hw[1]])
+    rule = cv2.INTER_AREA if max(size_hw) > 28 else cv2.INTER_LINEAR
+    np.testing.assert_array_equal(to_model_input(image, 28), cv2.resize(image, (28, 28), interpolation=rule))
 
 
 def test_an_image_of_the_models_size_is_not_resampled():

@@ -1,4 +1,4 @@
-"""Something is damaged: what answers in its place, and who is told."""
+"""Which version and which calibration answer in place of damaged ones, and where the damage is reported."""
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ from gateway.errors import ArtifactCorruptError
 from gateway.monitoring.metrics import METRICS
 from gateway.store.roi_key import RoiKey
 from tests.gateway.brightness_engine import image, sha256
-from tests.gateway.learning.test_service import EVEN, KEY, Bench
+from tests.gateway.fit_bench import EVEN, KEY, Bench
 
 UNSEEN = image(65)
 
@@ -37,7 +37,7 @@ def faults(kind: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["memory.npz", "index.faiss", "leave_one_out.npz", "manifest.json"])
-def test_in_the_place_of_a_damaged_version_the_one_before_answers_with_its_own_threshold(
+def test_the_version_before_a_damaged_one_answers_with_its_own_threshold(
     bench: Bench, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(bench, f"versions/2/{name}")
@@ -58,7 +58,7 @@ def test_in_the_place_of_a_damaged_version_the_one_before_answers_with_its_own_t
 
 
 @pytest.mark.parametrize("name", ["calib.json", "versions/2/calib.json"])
-def test_of_two_copies_of_a_calibration_the_whole_one_answers_loudly(bench: Bench, name: str) -> None:
+def test_the_whole_copy_of_a_damaged_calibration_answers_with_a_warning(bench: Bench, name: str) -> None:
     damage(bench, name)
     answer = bench.infer(UNSEEN)
     assert (answer.version, answer.threshold, answer.degraded) == (2, 0.5, True)
@@ -69,13 +69,13 @@ def test_of_two_copies_of_a_calibration_the_whole_one_answers_loudly(bench: Benc
     assert (answer.threshold, answer.degraded) == (0.75, False)
 
 
-def test_a_calibration_of_its_own_that_is_gone_is_missed(bench: Bench) -> None:
+def test_a_missing_calibration_of_a_version_is_replaced_by_its_copy_and_reported(bench: Bench) -> None:
     (bench.store.folder(KEY) / "versions/2/calib.json").unlink()
     answer = bench.infer(UNSEEN)
     assert (answer.threshold, answer.degraded) == (0.5, True)
 
 
-def test_an_older_threshold_never_takes_the_place_of_a_damaged_one(bench: Bench) -> None:
+def test_an_older_threshold_never_replaces_a_damaged_one(bench: Bench) -> None:
     for name in ("calib.json", "versions/2/calib.json"):
         damage(bench, name)
     for attempt in (lambda: bench.infer(UNSEEN), lambda: bench.fit([EVEN[6]])):
@@ -95,7 +95,7 @@ def test_a_copy_that_was_kept_with_another_version_does_not_answer(bench: Bench)
         bench.infer(UNSEEN)
 
 
-def test_damaged_tokens_are_computed_anew_from_the_image_and_told(
+def test_damaged_tokens_are_computed_again_from_the_image_and_reported(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(bench, f"ok/{sha256(EVEN[0])}.npz")
@@ -122,7 +122,7 @@ def test_a_damaged_image_is_put_back_when_it_is_sent_again(bench: Bench) -> None
     assert bench.fit([EVEN[7]]).n_added == 1
 
 
-def test_where_nothing_is_whole_inspections_are_refused_and_it_is_known(bench: Bench) -> None:
+def test_inspections_are_refused_and_reported_where_every_version_is_damaged(bench: Bench) -> None:
     for number in (1, 2):
         damage(bench, f"versions/{number}/memory.npz")
     with pytest.raises(ArtifactCorruptError, match="no version is whole"):

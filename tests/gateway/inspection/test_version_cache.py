@@ -26,6 +26,12 @@ class CountingStore(ArtifactStore):
         return super().load(key, ref, build)
 
 
+def publish_to(store: ArtifactStore, key: RoiKey, seed: int = 1) -> None:
+    with store.lock(key, 5):
+        manifest = manifest_of(store.next_version(key), bank_of(seed))
+        store.publish(key, manifest, bank_files(bank_of(seed), manifest))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> CountingStore:
     return CountingStore(tmp_path)
@@ -33,7 +39,7 @@ def store(tmp_path: Path) -> CountingStore:
 
 def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> None:
     publish(store, 1)
-    banks = VersionCache(store, max_entries=4, max_bytes=1 << 30)
+    banks = VersionCache(store, max_bytes=1 << 30)
 
     async def run() -> None:
         rois = await asyncio.gather(*(banks.get(KEY) for _ in range(16)))
@@ -45,7 +51,7 @@ def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> N
 
 def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> None:
     publish(store, 1)
-    banks = VersionCache(store, max_entries=4, max_bytes=1 << 30)
+    banks = VersionCache(store, max_bytes=1 << 30)
     another_gateway = ArtifactStore(store.root, keep_versions=3)
 
     async def run() -> None:
@@ -67,16 +73,13 @@ def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> No
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("limit", ["entries", "bytes"])
-def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: str) -> None:
+def test_the_least_recently_used_version_goes_first(store: CountingStore) -> None:
     keys = [RoiKey("role", f"roi {i}") for i in range(3)]
     for key in keys:
-        with store.lock(key, 5):
-            store.publish(key, manifest_of(1, bank_of(1)), bank_files(bank_of(1), manifest_of(1, bank_of(1))))
+        publish_to(store, key)
     one = load_version(store, keys[0], store.current(keys[0])).n_bytes
     store.loads.clear()
-    entries, n_bytes = (2, 1 << 30) if limit == "entries" else (9, 2 * one)
-    banks = VersionCache(store, max_entries=entries, max_bytes=n_bytes)
+    banks = VersionCache(store, max_bytes=2 * one)
 
     async def run() -> None:
         for key in (keys[0], keys[1], keys[0], keys[2], keys[0], keys[1]):
@@ -87,21 +90,56 @@ def test_the_least_recently_used_bank_goes_first(store: CountingStore, limit: st
     assert store.loads == [keys[0], keys[1], keys[2], keys[1]]
 
 
-def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingStore, tmp_path: Path) -> None:
+def test_a_rotation_of_any_number_of_rois_reads_each_once_where_the_bytes_suffice(store: CountingStore) -> None:
+    keys = [RoiKey("role", f"roi {i}") for i in range(200)]
+    for key in keys:
+        publish_to(store, key)
+    one = load_version(store, keys[0], store.current(keys[0])).n_bytes
+    store.loads.clear()
+    banks = VersionCache(store, max_bytes=200 * one)
+
+    async def run() -> None:
+        for key in (*keys, *keys, *keys):
+            await banks.get(key)
+
+    asyncio.run(run())
+    assert store.loads == keys
+
+
+def test_a_version_in_the_place_of_another_counts_once(store: CountingStore) -> None:
+    keys = [RoiKey("role", f"roi {i}") for i in range(2)]
+    for key in keys:
+        publish_to(store, key)
+    one = load_version(store, keys[0], store.current(keys[0])).n_bytes
+    banks = VersionCache(store, max_bytes=2 * one)
+
+    async def run() -> None:
+        await banks.get(keys[1])
+        for seed in range(2, 8):
+            publish_to(store, keys[0], seed)
+            await banks.get(keys[0])
+        store.loads.clear()
+        await banks.get(keys[1])
+
+    asyncio.run(run())
+    assert store.loads == []
+
+
+def test_a_restart_loads_the_versions_used_last_before_requests_come(store: CountingStore, tmp_path: Path) -> None:
     keys = [RoiKey("role", f"roi {i}") for i in range(3)]
     for key in keys:
-        with store.lock(key, 5):
-            store.publish(key, manifest_of(1, bank_of(1)), bank_files(bank_of(1), manifest_of(1, bank_of(1))))
+        publish_to(store, key)
+    one = load_version(store, keys[0], store.current(keys[0])).n_bytes
     notes = tmp_path / "cache" / "recent.json"
 
     async def use() -> None:
-        banks = VersionCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
+        banks = VersionCache(store, max_bytes=2 * one, notes=notes)
         for key in (keys[0], keys[1], keys[2], keys[1]):
             await banks.get(key)
         await banks.close()
 
     async def start_again() -> None:
-        banks = VersionCache(store, max_entries=2, max_bytes=1 << 30, notes=notes)
+        banks = VersionCache(store, max_bytes=1 << 30, notes=notes)
         await banks.warm()
         assert store.loads == [keys[2], keys[1]]
         await banks.get(keys[1])
@@ -113,19 +151,19 @@ def test_a_restart_loads_the_banks_used_last_before_it_is_asked(store: CountingS
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1]", '[["../x", "y"]]', '[["role", "gone"]]'])
-def test_notes_that_are_gone_or_damaged_stop_no_start(store: CountingStore, tmp_path: Path, text: str) -> None:
+def test_the_gateway_starts_with_missing_or_damaged_notes(store: CountingStore, tmp_path: Path, text: str) -> None:
     notes = tmp_path / "recent.json"
     notes.write_text(text)
-    asyncio.run(VersionCache(store, max_entries=2, max_bytes=1 << 30, notes=notes).warm())
+    asyncio.run(VersionCache(store, max_bytes=1 << 30, notes=notes).warm())
     assert store.loads == []
 
 
 @pytest.mark.parametrize("change", ["fit", "delete"])
-def test_a_change_between_two_reads_is_not_taken_for_damage(
+def test_a_change_between_two_reads_does_not_count_as_damage(
     store: CountingStore, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     publish(store, 1)
-    banks = VersionCache(store, max_entries=2, max_bytes=1 << 30)
+    banks = VersionCache(store, max_bytes=1 << 30)
     load = store.load
 
     def load_too_late(key: RoiKey, ref: VersionRef, build: Callable[[VerifiedVersion], LoadedVersion]):
@@ -144,9 +182,11 @@ def test_a_change_between_two_reads_is_not_taken_for_damage(
         assert bank.detector.bank.tokens.tobytes() == bank_of(2).tokens.tobytes()
 
 
-def test_a_reader_that_versions_outrun_goes_after_them(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_retries_while_versions_are_replaced_faster_than_it_reads(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(store, 1)
-    banks = VersionCache(store, max_entries=2, max_bytes=1 << 30)
+    banks = VersionCache(store, max_bytes=1 << 30)
     load, numbers = store.load, itertools.count(2)
 
     def load_too_late(key: RoiKey, ref: VersionRef, build: Callable[[VerifiedVersion], LoadedVersion]):

@@ -1,7 +1,7 @@
 """Nearest neighbours by FAISS, on the CPU and on a GPU."""
 
-from threading import Lock
-from typing import Any
+from threading import RLock
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,17 +73,26 @@ class FaissGpuSearch:
     """FAISS ``GpuIndexFlatL2`` on the first GPU. The distances to the rows it finds are measured on the CPU."""
 
     name = "faiss-gpu-flat-l2"
-    _resources: Any = None
+    _resources: ClassVar[Any] = None
+    """FAISS's ``StandardGpuResources``. They hold memory of the GPU, so that all banks share one."""
+    _turn: ClassVar[RLock] = RLock()
+    """Held for every call that uses the resources. FAISS's documentation: GPU indices that share a
+    ``StandardGpuResources`` must not be used by two threads at once, not even to add to one and search another."""
 
     def __init__(self, bank: NDArray[np.floating]) -> None:
         import faiss
 
-        if FaissGpuSearch._resources is None:  # it holds memory of the GPU: one for all banks
-            FaissGpuSearch._resources = faiss.StandardGpuResources()
         self._bank = np.ascontiguousarray(bank, np.float32)
-        self._index = faiss.GpuIndexFlatL2(FaissGpuSearch._resources, self._bank.shape[1])
-        self._index.add(self._bank)
-        self._turn = Lock()
+        with FaissGpuSearch._turn:
+            if FaissGpuSearch._resources is None:
+                FaissGpuSearch._resources = faiss.StandardGpuResources()
+            self._index: Any = faiss.GpuIndexFlatL2(FaissGpuSearch._resources, self._bank.shape[1])
+            self._index.add(self._bank)
+
+    def __del__(self) -> None:
+        # The index gives its memory back to the resources. Any thread may drop the last reference to a bank.
+        with FaissGpuSearch._turn:
+            self._index = None
 
     @property
     def n_bytes(self) -> int:
@@ -93,7 +102,7 @@ class FaissGpuSearch:
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """See `NeighbourSearch.search`."""
         queries = np.ascontiguousarray(queries, np.float32)
-        with self._turn:  # FAISS's GPU resources must not be used by several threads at once
+        with FaissGpuSearch._turn:
             found = _found(self._index, queries, k)
         return distances_to(self._bank, queries, found, k)
 

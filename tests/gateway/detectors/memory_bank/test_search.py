@@ -137,7 +137,7 @@ def test_a_query_that_is_not_a_number_has_no_distance_and_leaves_others_alone():
     assert found[0] == found[2] == 0
 
 
-def test_rows_left_out_do_not_count():
+def test_excluded_rows_do_not_count():
     rng = np.random.default_rng(3)
     bank = tokens_like(rng, 900, 96)
     queries = bank[:200].astype(np.float32)
@@ -150,13 +150,13 @@ def test_rows_left_out_do_not_count():
             np.testing.assert_allclose(found, reference(np.delete(bank, left_out, axis=0), queries, k), atol=1e-5)
 
 
-def test_bound_filters_tokens_and_gives_up_on_noise():
+def test_few_directions_suffice_for_tokens_but_not_for_noise():
     rng = np.random.default_rng(0)
     assert ProjectedSearch(tokens_like(rng, 1000, 384))._directions.shape[1] < 384
     assert ProjectedSearch(noise(rng, 1000, 384))._directions.shape[1] == 384
 
 
-def test_searches_at_once_answer_as_one_after_another():
+def test_concurrent_searches_give_the_distances_of_sequential_ones():
     rng = np.random.default_rng(0)
     search = ProjectedSearch(tokens_like(rng, 2000, 96))
     queries = [tokens_like(rng, 300, 96).astype(np.float32) for _ in range(12)]
@@ -181,7 +181,7 @@ def test_memory_is_what_the_arrays_hold():
     assert search.n_bytes == pytest.approx(sum(held), rel=0.01)
 
 
-def test_index_of_record_comes_back_from_its_bytes():
+def test_a_faiss_index_is_restored_from_its_bytes():
     pytest.importorskip("faiss")
     bank = tokens_like(np.random.default_rng(0), 50, 32)
     search = FaissSearch.from_bytes(FaissSearch.build(bank).to_bytes())
@@ -190,7 +190,7 @@ def test_index_of_record_comes_back_from_its_bytes():
         FaissSearch.from_bytes(b"nothing of the kind, at all")
 
 
-def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
+def test_a_backend_is_used_or_refused_as_the_setting_says(monkeypatch):
     assert search_name("numpy") == "numpy-projected"
     assert choose_backend("auto") in ("numpy", "faiss-gpu")
     monkeypatch.setattr("gateway.detectors.memory_bank.search.backend.gpu_available", lambda: False)
