@@ -23,17 +23,17 @@ def require_content(name: str, picture: Picture, network_input: NDArray[np.uint8
     Raises:
         InvalidRequestError: names the file.
     """
-    why = why_nothing_shows(picture, network_input)
-    if why is not None:
-        raise InvalidRequestError(
-            f"images: {name} shows nothing: {why}; no image of this request was learned",
-            "Check the lamp, the exposure and the camera. To learn the others, send them without this image.",
-        )
     exceeded = exceeded_depth(picture)
     if exceeded is not None and picture.samples.bits > 8:
         raise InvalidRequestError(
             f"images: {name}: {exceeded}; no image of this request was learned",
             "Send the bit depth of the camera as bit_depth. It is kept with the ROI.",
+        )
+    why = why_nothing_shows(picture, network_input)
+    if why is not None:
+        raise InvalidRequestError(
+            f"images: {name} shows nothing: {why}; no image of this request was learned",
+            "Check the lamp, the exposure and the camera. To learn the others, send them without this image.",
         )
 
 

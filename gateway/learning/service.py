@@ -319,8 +319,10 @@ class FitService:
 
     def _mended(self, key: RoiKey, known: OkImage, again: NewImage, fit: "_Fit") -> OkImage:
         """Return a known image that was sent again; its stored file is replaced where it is damaged or missing."""
-        identity = {"pixels_sha256": again.image.pixels_sha256, "bits": again.image.bits}
-        known = known.model_copy(update={name: value for name, value in identity.items() if value is not None})
+        if known.pixels_sha256 is None:
+            # Known by its file, which could not be read when images were identified.
+            identity = {"pixels_sha256": again.image.pixels_sha256, "bits": again.image.bits}
+            known = known.model_copy(update=identity)
         data = again.file.read()
         if again.image.sha256 == known.sha256:
             self._store.ok(key).mend_image(known, data)
