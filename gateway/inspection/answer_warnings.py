@@ -45,8 +45,6 @@ def _differences(request: InferRequest, roi: FittedRoi, params: InferParams) -> 
         found.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
     if calibration is None:
         return found
-    if request.p_score is not None and request.p_score != calibration.score_percentile:
-        found.append(f"p_score: {request.p_score:g} here, {calibration.score_percentile:g} at the calibration")
     if calibration.is_stale(manifest):
         found.append(
             f"the threshold was calibrated for version {calibration.version}, "

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.store.checksummed import FORMAT, DamagedError, sealed, unsealed
 from gateway.store.ok_maps import Frame
 from postprocess.anomaly_map import ScoreRule
-from postprocess.roi_mask import parse_shape
+from postprocess.roi_mask import Shape, parse_shape
 
 CURRENT = "current"
 CALIBRATION = "calib.json"
@@ -81,6 +82,12 @@ class WeightsRecipe(BaseModel):
     max_weight: float | None = None
 
 
+@lru_cache(maxsize=256)
+def _parsed(shape: str) -> Shape:
+    # The images of a version mostly have the same shape.
+    return parse_shape(shape)[0]
+
+
 class OkImage(BaseModel):
     """One OK image of an ROI, known by the SHA-256 of its bytes."""
 
@@ -106,7 +113,7 @@ class OkImage(BaseModel):
     @property
     def frame(self) -> Frame:
         """Its pixel grid and where the part is."""
-        return Frame((self.width, self.height), None if self.shape is None else parse_shape(self.shape)[0])
+        return Frame((self.width, self.height), None if self.shape is None else _parsed(self.shape))
 
 
 class ExcludedImage(OkImage):
@@ -222,6 +229,8 @@ class Calibration(_Sealed):
     score_percentile: float
     k: int | None = None
     """Neighbours that the OK scores were made with; None in what was written before it was kept."""
+    shape: str | None = None
+    """The shape that the scores were measured within, as JSON; None for that of the OK images, or where unknown."""
     blur_sigma: float | None = None
     """That the OK maps were blurred with, for `pixel_threshold` and the verdict's false alarms."""
     method: Method

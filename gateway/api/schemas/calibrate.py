@@ -1,6 +1,6 @@
 """Bodies of calibrations."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,11 @@ class CalibrateRequest(BaseModel):
         "score",
         description="threshold of regions. score: the threshold of the score. ok_pixels: the same rule applied "
         "to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. Or a number",
+    )
+    shape: dict[str, Any] | str | None = Field(
+        None,
+        description="the shape of /infer that the thresholds are for: the scores were measured within it. Without one, "
+        "the thresholds are for the pixels that the OK images were fitted with",
     )
 
 
