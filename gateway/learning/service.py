@@ -31,6 +31,7 @@ from gateway.learning.earlier_version import (
     with_identities,
 )
 from gateway.learning.intake import CACHE_FOLDER, Intake, NewImage, Received, token_key
+from gateway.learning.memory_need import memory_of_fit
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
 from gateway.monitoring.request_context import tell
@@ -61,6 +62,30 @@ class FitService:
         self._threads = CapacityLimiter(settings.max_queued_fits)
         self._decoders = CapacityLimiter(settings.max_queued_fits)
         self._intake = Intake(engine, store, settings, self._decoders)
+
+    async def memory_needed(self, key: RoiKey, n_new: int, coreset_rate: float | None) -> int:
+        """Return the memory that a fit takes, in bytes.
+
+        Args:
+            key: the ROI.
+            n_new: images of the request.
+            coreset_rate: that of the request, or None for the one of the ROI.
+
+        Raises:
+            TooLargeError: the fit takes more than fits may take.
+        """
+        before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
+        n_images = n_new + (0 if before is None else len(before.images))
+        memory = memory_of_fit(n_images, rate, self._engine.model)
+        limit = self._settings.max_fit_memory_bytes
+        if memory > limit:
+            raise TooLargeError(
+                f"{key}: a fit of {n_images} images at coreset_rate {rate:g} takes about {memory / 1e9:.1f} GB of "
+                f"memory; the limit is {limit / 1e9:.1f} GB",
+                "Fit with a lower coreset_rate, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
+            )
+        return memory
 
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.

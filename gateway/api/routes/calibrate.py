@@ -74,5 +74,5 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
             "warnings": [*shape_warnings, *warnings],
         }
 
-    with place.work():
+    with place.work(key=key):
         return JsonResponse(await in_thread(work, limiter=services.writers))

@@ -87,9 +87,11 @@ async def fit_ok(
 ) -> Response:
     """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
 
-    An image is identified by the SHA-256 of its bytes: sent again, it is counted once. `shape` says where the part is,
-    for the leave-one-out scores of these images; the bank learns the whole image. A calibration that rests only on the
-    fit's own leave-one-out scores is computed again; any other becomes stale.
+    An image is identified by its decoded pixels: sent again, in the same file or in another, it is counted once.
+    `shape` says where the part is: the leave-one-out scores of these images count the pixels inside, and tokens outside
+    do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights` and `bit_depth` are kept with the ROI: a
+    later fit without them uses the same. A calibration that rests only on the fit's own leave-one-out scores is
+    computed again; any other becomes stale.
     """
     parsed, warnings = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
@@ -97,7 +99,8 @@ async def fit_ok(
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
     if len(images) > services.settings.max_fit_images:
         raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
-    with place.work():
+    memory = await services.fitting.memory_needed(key, len(images), coreset_rate)
+    with place.work(memory=memory):
         files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(
             key=key,
