@@ -32,6 +32,7 @@ from gateway.learning.earlier_version import (
 )
 from gateway.learning.intake import CACHE_FOLDER, Intake, NewImage, Received, token_key
 from gateway.learning.memory_need import memory_of_fit
+from gateway.learning.near_copies import find_near_copies
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
 from gateway.monitoring.request_context import tell
@@ -283,8 +284,11 @@ class FitService:
             removed = {suspect.image.sha256 for suspect in out}
             kept = [i for i, image in enumerate(images) if image.sha256 not in removed]
             images = [images[i] for i in kept]
-            learned = self._learned(found.only(kept), images, model, recipe, times)
+            found = found.only(kept)
+            learned = self._learned(found, images, model, recipe, times)
             suspects = [*out, *(SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects())]
+        with times.stage("loo"):
+            warnings += find_near_copies(found).warnings(images)
         if recipe.spatial_weights.kind == "variance" and learned.weights is None:
             warnings.append("spatial_weights: the maps of one OK image have no variance; no weights were applied")
         manifest = manifest_of(key, version, model, recipe, mm_per_px, images, excluded, learned)
