@@ -14,8 +14,8 @@ _PER_CENTRE_AND_DIMENSION = 16
 def memory_of_fit(n_images: int, coreset_rate: float, model: ModelDescription) -> int:
     """Return the memory that a fit takes at its peak, in bytes.
 
-    Measured on 120, 480 and 2000 images of 729 tokens with 768 dimensions at a rate of 0.02, a fit took 0.19, 0.20
-    and 0.46 GB; the estimate is 0.24, 0.31 and 0.66 GB.
+    It is on the high side: fits of 120, 480 and 2000 images of 729 tokens with 768 dimensions at a rate of 0.02 took
+    0.02, 0.20 and 0.46 GB; the estimates are 0.24, 0.32 and 0.66 GB.
 
     Args:
         n_images: OK images that the ROI has after the fit.

@@ -77,6 +77,12 @@ def test_without_weights_both_are_the_same(settings, pictures):
     assert "none" in in_words(found)
 
 
+def test_the_neighbours_are_those_of_the_version_not_of_the_settings(settings, pictures):
+    later = settings.model_copy(update={"k": 3})
+    found, expected = compared(later, PLAIN, pictures), compared(settings, PLAIN, pictures)
+    assert found.ko.raw_score == expected.ko.raw_score
+
+
 def test_the_figure_is_written(settings, pictures, tmp_path, monkeypatch):
     for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(variable, raising=False)
