@@ -11,7 +11,7 @@ RUN /opt/gateway/bin/pip install -c constraints.txt '.[triton]' \
 
 FROM python:3.11.11-slim-bookworm
 RUN useradd --uid 10001 --create-home gateway \
-  && install -d -o gateway -g gateway /data /data/models /data/cache
+  && install -d -o gateway -g gateway /data /data/models /data/cache /data/state
 COPY --from=build /opt/gateway /opt/gateway
 USER 10001
 WORKDIR /data
@@ -21,7 +21,8 @@ ENV PATH=/opt/gateway/bin:$PATH \
   GATEWAY_PORT=8080 \
   GATEWAY_ENGINE=triton \
   GATEWAY_MODELS_DIR=/data/models \
-  GATEWAY_CACHE_DIR=/data/cache
+  GATEWAY_CACHE_DIR=/data/cache \
+  GATEWAY_STATE_DIR=/data/state
 VOLUME /data/models
 EXPOSE 8080
 # Checks that the gateway lives, not that it is ready: a restart of the gateway does not help when Triton is away.

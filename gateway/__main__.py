@@ -1,6 +1,7 @@
 """``python -m gateway``: serve, print the effective settings, or make an API key."""
 
 import argparse
+import os
 import shlex
 import ssl
 import sys
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from gateway.api.security.keys import KeyListError, entry_text, new_key
 from gateway.monitoring import logs
 from gateway.process.server import GracefulServer
+from gateway.setting_names import SettingsError, environment_warnings
 from gateway.settings import Settings
 
 
@@ -21,12 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
         return _make_key(given.name, given.scope, given.allow or ["*"])
     try:
         settings = Settings()
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except ValidationError as error:
         for problem in error.errors():
             name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
-            print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", file=sys.stderr)
+            said = problem["msg"].removeprefix("Value error, ")
+            print(f"error: {name}={problem.get('input')!r}: {said}", file=sys.stderr)
         return 2
     if given.command == "settings":
+        for warning in environment_warnings(os.environ, Settings.names()):
+            print(f"warning: {warning}", file=sys.stderr)
         return _print_settings(settings, shell=given.shell)
     return _serve(settings)
 

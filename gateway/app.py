@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from gateway.api.error_handlers import install_error_handlers
 from gateway.api.middleware.body_limit import BodyLimitMiddleware
 from gateway.api.middleware.observe import ObserveMiddleware
 from gateway.api.middleware.request_id import RequestIdMiddleware
+from gateway.api.middleware.request_target import HeadMiddleware, RequestTargetMiddleware
 from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
 from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois
 from gateway.api.routes import metrics as metrics_route
@@ -30,8 +32,11 @@ from gateway.api.security.keys import read_keys
 from gateway.monitoring import logs, metrics, tracing
 from gateway.process.background import remove_old_heatmaps, report_state, warm
 from gateway.process.services import create_services
+from gateway.setting_names import environment_warnings
 from gateway.settings import Settings
 from gateway.store.cleanup import sweep
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Visual inspection that learns from OK images only: PatchCore on DINOv2 tokens.
@@ -47,10 +52,6 @@ If the gateway has API keys, every endpoint except `/health`, `/ready` and this 
 Every answer has the header `X-Request-ID`. Answers of `/infer` and `/fit_ok` also have `Server-Timing`, with
 milliseconds by stage.
 """
-
-
-_MAX_FIELDS = 32
-"""Limit of the text fields in a form. The largest form has 11."""
 
 
 class _Gateway(FastAPI):
@@ -78,6 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not logging.getLogger().handlers:  # started by uvicorn, not by python -m gateway
             logs.configure(services.settings)
+        for warning in environment_warnings(os.environ, Settings.names()):
+            log.warning("%s", warning)
         tracing.start(services.settings)
         await services.engine.start()
         reporting = asyncio.create_task(report_state(services), name="report")
@@ -105,11 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        form_limits={
-            "max_files": max(settings.max_fit_images, settings.max_batch_images),
-            "max_fields": _MAX_FIELDS,
-            "max_part_size": settings.max_json_bytes,
-        },
+        redirect_slashes=False,
     )
     app.state.services = services
     routers = (
@@ -130,6 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_error_handlers(app)
     logs.mask_access_log()
     # The middleware that is added last sees a request first.
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
@@ -148,6 +148,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(ObserveMiddleware, routes=[route for router in routers for route in router.routes])
     app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestTargetMiddleware)
     return app
 
 

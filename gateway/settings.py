@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway import DECODER_PIXELS
+from gateway.setting_names import is_service_link, not_utf8, require_known_names
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 HOME = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
@@ -21,6 +22,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="GATEWAY_",
         env_file=HOME / ".env",
+        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -195,6 +197,38 @@ class Settings(BaseSettings):
         None, description="collector of traces by OTLP over gRPC, such as http://collector:4317"
     )
 
+    def __init__(self, **values: Any) -> None:
+        """Read the settings.
+
+        Args:
+            values: settings that override those of the environment and of ``.env``.
+
+        Raises:
+            SettingsError: ``.env`` is not UTF-8, or has an unknown name.
+            ValidationError: a value is invalid.
+        """
+        try:
+            super().__init__(**values)
+        except UnicodeDecodeError:
+            raise not_utf8(str(self.model_config.get("env_file"))) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Check the names in ``.env``, and leave out variables that Kubernetes set for a service."""
+        if isinstance(dotenv_settings, EnvSettingsSource):
+            require_known_names(dotenv_settings.env_vars, cls.names(), str(cls.model_config.get("env_file")))
+        if isinstance(env_settings, EnvSettingsSource):
+            variables = env_settings.env_vars.items()
+            env_settings.env_vars = {n: value for n, value in variables if not is_service_link(n, value)}
+        return init_settings, env_settings, dotenv_settings
+
     @field_validator(
         "models_dir",
         "heatmap_dir",
@@ -247,6 +281,13 @@ class Settings(BaseSettings):
     def effective(self) -> dict[str, Any]:
         """Return every setting by the name of its environment variable. Secrets are masked."""
         return {f"GATEWAY_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Return the names of all settings in the environment."""
+        aliases = [field.validation_alias for field in cls.model_fields.values()]
+        others = {str(name) for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices}
+        return {f"GATEWAY_{name.upper()}" for name in cls.model_fields} | others
 
     @classmethod
     def secret_names(cls) -> set[str]:

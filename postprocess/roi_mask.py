@@ -84,7 +84,8 @@ class Rect:
 
 Shape = Circle | Annulus | Rect
 
-_KEYS = frozenset({"kind", "cx", "cy", "r", "r_inner", "w", "h", "angle"})
+KEYS = frozenset({"kind", "cx", "cy", "r", "r_inner", "w", "h", "angle"})
+"""The keys of every kind of shape."""
 
 
 def parse_shape(text: str) -> tuple[Shape, list[str]]:
@@ -147,7 +148,7 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
         case _:
             seen = _seen(kind) if "kind" in given else "missing"
             raise ShapeError(f'shape.kind is {seen}; expected "circle", "annulus" or "rect"')
-    return shape, [f"shape: unknown key {_seen(key)} ignored" for key in given if key not in _KEYS]
+    return shape, [f"shape: unknown key {_seen(key)} ignored" for key in given if key not in KEYS]
 
 
 def rasterise(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:

@@ -4,21 +4,21 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
 
+from gateway.api.strict_route import StrictRoute
 from gateway.api.upload_pace import paced
 from gateway.process.admission import Admission, Place
 from gateway.process.services import Services
 
 
-def admitted_by(admission: Callable[[Services], Admission]) -> type[APIRoute]:
+def admitted_by(admission: Callable[[Services], Admission]) -> type[StrictRoute]:
     """Return a route class whose requests hold a place of `admission` from their first byte to their answer.
 
     Args:
         admission: selects the admission among the services.
     """
 
-    class AdmittedRoute(APIRoute):
+    class AdmittedRoute(StrictRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 

@@ -4,8 +4,6 @@ Unexpected exceptions are answered by `RequestIdMiddleware`.
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gateway.api.responses import JsonResponse, error_response
-from gateway.errors import GatewayError, InvalidRequestError, StorageFullError, TooLargeError, envelope
+from gateway.api.validation_messages import field_name, message_of
+from gateway.errors import GatewayError, InvalidRequestError, TooLargeError, envelope
 from gateway.monitoring.request_context import tell
 
 log = logging.getLogger(__name__)
@@ -37,43 +36,16 @@ async def _domain_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first, *more = error.errors()
-    message = _message(first)
+    message = message_of(first)
     if more:
-        message += f" (and {len(more)} more: {', '.join(_field(e['loc']) for e in more[:5])})"
+        message += f" (and {len(more)} more: {', '.join(field_name(e['loc']) for e in more[:5])})"
     return error_response(InvalidRequestError(message))
-
-
-def _message(problem: dict[str, Any]) -> str:
-    """Return the message of one validation problem, with the field and the value."""
-    field = _field(problem["loc"])
-    if problem["type"] == "missing":
-        return f"{field}: this field is missing"
-    if problem["type"] == "json_invalid":
-        return f"the body is not JSON: {problem.get('ctx', {}).get('error', problem['msg'])}"
-    if problem["type"] == "model_attributes_type" and field == "body":
-        return "the body is not a JSON object of Content-Type application/json"
-    text = problem["msg"].removeprefix("Value error, ")
-    value = problem.get("input")
-    if isinstance(value, str | int | float | bool | list | dict) or value is None:
-        shown = repr(value)
-        return f"{field}: {shown if len(shown) <= 80 else shown[:80] + '…'}: {text}"
-    return f"{field}: {text}"
-
-
-def _field(location: Sequence[Any]) -> str:
-    names = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    return ".".join(names) or "body"
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, GatewayError):  # raised while FastAPI read the body
         return error_response(error.__cause__)
-    if isinstance(error.__cause__, OSError):  # Starlette writes large files of a form to a temporary folder
-        reason = error.__cause__.strerror or error.__cause__
-        log.error("a body cannot be stored: %s", reason)
-        hint = "Free space in the folder for temporary files (TMPDIR) on the gateway's host, then send it again."
-        return error_response(StorageFullError(f"the body cannot be stored while it arrives: {reason}", hint))
     if error.status_code == 404:
         body = envelope("not_found", f"{_path(request)}: no such path", "GET /docs lists the endpoints.")
     elif error.status_code == 405:
@@ -82,7 +54,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
         # Starlette counts the parts of a form before a route sees it.
         too_large = ("Too many files", "Part exceeded", "Field exceeded")
         kind = TooLargeError if str(error.detail).startswith(too_large) else InvalidRequestError
-        return error_response(kind(f"the body cannot be read: {error.detail}"))
+        form_hint = "Send a valid multipart/form-data body, as HTTP libraries write it."
+        hint = TooLargeError.default_hint if kind is TooLargeError else form_hint
+        return error_response(kind(f"the body cannot be read: {error.detail}", hint))
     else:
         body = envelope("internal", str(error.detail), GatewayError.default_hint)
     tell(code=body["error"]["code"])

@@ -4,7 +4,7 @@ import base64
 import math
 import re
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import File, Form, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
@@ -27,10 +27,10 @@ def _decimal(value: Any) -> Any:
             raise ValueError("use a point as the decimal separator, as in 0.2, and no thousands separator")
         if _NUMBER.fullmatch(text) is None:  # float() also accepts 1_0
             raise ValueError("expected a number, such as 0.2")
-        value = float(text)
-    if isinstance(value, int | float) and not _is_finite(value):
+    number = float(value) if isinstance(value, str) else value
+    if isinstance(number, int | float) and not _is_finite(number):
         raise ValueError("expected a finite number")
-    return value
+    return value  # as it was sent, for the message of a limit
 
 
 def _is_finite(value: float) -> bool:
@@ -38,6 +38,15 @@ def _is_finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a JSON integer may exceed every float
         return False
+
+
+def _null(value: Any) -> Any:
+    """Replace an empty text and the text null by None."""
+    return None if isinstance(value, str) and value.strip() in ("", "null") else value
+
+
+OR_NULL = BeforeValidator(_null)
+"""For an optional field of a form or query, where null is a text. .NET clients send it for a value that is not set."""
 
 
 def _file(value: Any) -> Any:
@@ -60,12 +69,50 @@ def _readable(file_name: str) -> str:
     return file_name[:255].encode(errors="replace").decode()
 
 
-Number = Annotated[float, BeforeValidator(_decimal)]
-MmPerPx = Annotated[Number, Field(gt=0, le=LARGEST_MM_PER_PX, description="millimetres per pixel of the image as sent")]
-AreaMm2 = Annotated[Number, Field(ge=0, le=1e9, description="regions smaller than this many mm² are dropped")]
-Percentile = Annotated[Number, Field(ge=95, le=100)]
-Score = Annotated[Number, Field(ge=0, le=1000)]
-FalseAlarmRate = Annotated[Number, Field(ge=1e-6, lt=1)]
+_DECIMAL = BeforeValidator(_decimal)
+"""Last in a type, so that it runs before the limits and the document has them in its own words."""
+_LARGEST_SCORE = 1000
+_PIXEL_THRESHOLDS = ("score", "ok_pixels")
+
+
+def _pixel_threshold(value: Any) -> Any:
+    """Refuse everything but the names and numbers, in one message instead of one per alternative."""
+    if value is None or value in _PIXEL_THRESHOLDS:
+        return value
+    expected = "expected 'score', 'ok_pixels' or a number from 0 to 1000"
+    if isinstance(value, bool | list | dict):
+        raise ValueError(expected)
+    try:
+        number = float(_decimal(value))
+    except ValueError as error:
+        raise ValueError(f"{error}; {expected}" if "," in str(value) else expected) from None
+    if not 0 <= number <= _LARGEST_SCORE:
+        raise ValueError(expected)
+    return number
+
+
+def _shape_text(value: Any) -> Any:
+    """Refuse everything but a text and an object, in one message instead of one per alternative."""
+    if value is None or isinstance(value, str | dict):
+        return value
+    raise ValueError("expected a JSON object, or its text")
+
+
+MmPerPx = Annotated[
+    float, Field(gt=0, le=LARGEST_MM_PER_PX, description="millimetres per pixel of the image as sent"), _DECIMAL
+]
+AreaMm2 = Annotated[float, Field(ge=0, le=1e9, description="regions smaller than this many mm² are dropped"), _DECIMAL]
+Percentile = Annotated[float, Field(ge=95, le=100), _DECIMAL]
+Neighbours = Annotated[int, Field(ge=1, le=100)]
+BlurSigma = Annotated[float, Field(ge=0, le=20), _DECIMAL]
+CoresetRate = Annotated[float, Field(gt=0, le=1), _DECIMAL]
+BitDepth = Annotated[int, Field(ge=8, le=16)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+EntryCount = Annotated[int, Field(ge=1, le=10_000)]
+Score = Annotated[float, Field(ge=0, le=_LARGEST_SCORE), _DECIMAL]
+PixelThreshold = Annotated[Literal["score", "ok_pixels"] | Score, BeforeValidator(_pixel_threshold)]
+JsonShape = Annotated[dict[str, Any] | str, BeforeValidator(_shape_text)]
+FalseAlarmRate = Annotated[float, Field(ge=1e-6, lt=1), _DECIMAL]
 # For the OpenAPI document only: `RoiKey` checks the rule, with a clearer message.
 _ID_SCHEMA: dict[str, JsonValue] = {"pattern": ID_PATTERN, "maxLength": 64}
 RoleId = Annotated[
@@ -81,6 +128,7 @@ FormRoi = Annotated[RoiId, Form()]
 FormMmPerPx = Annotated[MmPerPx, Form(examples=[0.2])]
 FormShape = Annotated[
     str | None,
+    OR_NULL,
     Form(
         description="JSON, in pixels of the image as sent: kind circle (cx, cy, r), annulus (cx, cy, r, r_inner) or "
         "rect (cx, cy, w, h, angle in degrees clockwise); cx and cy default to the centre",
@@ -88,12 +136,11 @@ FormShape = Annotated[
     ),
 ]
 FormBitDepth = Annotated[
-    int | None,
+    BitDepth | None,
+    OR_NULL,
     Form(
-        ge=8,
-        le=16,
-        description="bits a sample of the camera, for files of more than 8 bits: 12 scales the values 0 to 4095 of a "
-        "16-bit file to 0 to 255; without it, /infer takes that of the fit",
+        description="bits per sample of the camera, for files with more than 8 bits: 12 scales the values 0 to 4095 of "
+        "a 16-bit file to 0 to 255; kept with the ROI, and /infer uses that of the fit",
     ),
 ]
 OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]

@@ -1,46 +1,54 @@
-"""Read shapes and images from a form."""
+"""Read shapes, items and images from a form."""
+
+from typing import Any
 
 from fastapi import UploadFile
 
-from gateway.api.json_text import require_shallow
+from gateway.api.json_text import parse_json, require_shallow, without_bom
+from gateway.api.known_fields import known_hint, unknown_fields
 from gateway.errors import InvalidRequestError, TooLargeError
 from gateway.learning.request import ImageFile
 from gateway.settings import Settings
-from postprocess.roi_mask import Shape, ShapeError, parse_shape
+from postprocess.roi_mask import KEYS, Shape, ShapeError, parse_shape
 
 _MAX_CHARS = 16_384
 """Limit of the JSON about one image. Valid texts have some hundred characters."""
 
 
-def parsed_shape(text: str | None) -> tuple[Shape | None, list[str]]:
-    """Return the shape of a form field, and warnings about it. An absent or blank field is no shape.
+def parsed_shape(text: str | None) -> tuple[Shape | None, str | None]:
+    """Return the shape of a form field, and its JSON text. An absent or blank field, or null, is no shape.
 
     Raises:
-        InvalidRequestError: the text is not a valid shape.
+        InvalidRequestError: the text is not a valid shape, or has an unknown key.
         TooLargeError: the text is too long.
     """
-    if text is None or not text.strip():
-        return None, []
-    require_small(text, "shape", 1)
+    if text is None or text.strip() in ("", "null"):
+        return None, None
+    given = parsed_json(text, "shape", 1)
+    message = unknown_fields(given, KEYS, "key") if isinstance(given, dict) else None
+    if message is not None:
+        raise InvalidRequestError(f"shape: {message}", known_hint(KEYS))
     try:
-        return parse_shape(text)
+        shape, _ = parse_shape(without_bom(text))
     except ShapeError as error:
         raise InvalidRequestError(
             f"shape: {error}", 'Send JSON such as {"kind": "circle", "cx": 192, "cy": 192, "r": 180}, or leave it out.'
         ) from error
+    return shape, without_bom(text)
 
 
-def require_small(text: str, name: str, n_images: int) -> None:
-    """Refuse JSON about images that is too deep or too long. Parsing it would block all other requests.
+def parsed_json(text: str, name: str, n_images: int) -> Any:
+    """Parse JSON about images. A text that is too deep or too long is refused, because it would block other requests.
 
     Raises:
-        InvalidRequestError: the text is nested too deeply.
+        InvalidRequestError: the text is not JSON, is nested too deeply, or has a key twice in one object.
         TooLargeError: the text is too long.
     """
     require_shallow(text.encode(errors="replace"), name)
     limit = _MAX_CHARS * n_images
     if len(text) > limit:
         raise TooLargeError(f"{name}: {len(text)} characters for {n_images} images; the limit is {limit}")
+    return parse_json(text, name)
 
 
 async def read_image(upload: UploadFile, settings: Settings) -> bytes:

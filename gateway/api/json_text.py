@@ -1,6 +1,8 @@
-"""Limit on the nesting of JSON, checked before a recursive parser reads it."""
+"""JSON texts of clients: limited nesting, no repeated keys, with or without a byte order mark."""
 
+import json
 import re
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,8 @@ MAX_DEPTH = 32
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _STEPS = np.zeros(256, np.int32)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+_BOM = "\ufeff"
+_MAX_DIGITS = 400
 
 
 def require_shallow(text: bytes, name: str) -> None:
@@ -28,3 +32,52 @@ def require_shallow(text: bytes, name: str) -> None:
     depths = np.cumsum(_STEPS[np.frombuffer(_STRINGS.sub(b"", text), np.uint8)])
     if depths.max(initial=0) > MAX_DEPTH:
         raise InvalidRequestError(f"{name} is nested more than {MAX_DEPTH} deep")
+
+
+def without_bom(text: str) -> str:
+    """Return a text without a byte order mark at its start. Windows programs write one into UTF-8 files."""
+    return text.removeprefix(_BOM)
+
+
+def parse_json(text: str | bytes, name: str) -> Any:
+    """Parse a JSON text.
+
+    Args:
+        text: a text, or bytes in UTF-8, UTF-16 or UTF-32, each with or without a byte order mark.
+        name: what the text is, for the message.
+
+    Raises:
+        InvalidRequestError: the text is not JSON, or an object has a key twice.
+    """
+    try:
+        given = without_bom(text) if isinstance(text, str) else text
+        return json.loads(given, object_pairs_hook=_without_repeats, parse_int=_integer)
+    except RecursionError:
+        raise InvalidRequestError(f"{name} is nested too deeply") from None
+    except _RepeatedKeyError as error:
+        raise InvalidRequestError(f"{name}: the key {error.key!r} occurs twice in one object") from None
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequestError(f"{name} is not JSON: {error.msg} at {at}", "Send valid JSON.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"{name} is not JSON: it is not UTF-8 text", "Send valid JSON.") from None
+
+
+def _integer(digits: str) -> int | float:
+    """Return an integer. One with very many digits becomes a float, often infinite, which the field then refuses."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+class _RepeatedKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key if len(key) <= 64 else f"{key[:64]}…"
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _RepeatedKeyError(key)
+        found[key] = value
+    return found

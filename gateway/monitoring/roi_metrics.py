@@ -11,9 +11,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.errors import GatewayError
-from gateway.monitoring.drift.measure import MIN_SAMPLES, SIGNALS, Drift, measure
-from gateway.monitoring.drift.recent import RecentInspections
+from gateway.monitoring.drift.measure import MIN_SAMPLES, SIGNALS, Drift, Signal
+from gateway.monitoring.drift.watch import DriftWatch
 from gateway.monitoring.metrics import OTHER, RoiLabels
+from gateway.monitoring.storage import write_problem
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import Calibration, Manifest
 from gateway.store.roi_key import RoiKey
@@ -33,39 +34,30 @@ class _State:
 class RoiCollector(Collector):
     """Reads the store at a scrape, each manifest once. It blocks, so scrape from a worker thread."""
 
-    def __init__(self, store: ArtifactStore, labels: RoiLabels, recent: RecentInspections) -> None:
+    def __init__(self, store: ArtifactStore, labels: RoiLabels, drift: DriftWatch) -> None:
         self._store = store
         self._labels = labels
-        self._recent = recent
+        self._drift = drift
         self._manifests: dict[RoiKey, tuple[str, Manifest]] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the metrics of all ROIs and of the disk."""
-        states, n_fitted = self._states()
+        states, others, n_fitted = self._states()
         yield _one("gateway_rois", "Fitted ROIs", n_fitted)
         yield from _bank_metrics(states)
         yield from _calibration_metrics(states)
         yield from _drift_metrics(states)
+        yield _drift_alarms(states, others)
         yield from self._disk()
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Yield nothing, so that registration reads no file."""
         yield from ()
 
-    def drift(self, key: RoiKey, manifest: Manifest, calibration: Calibration | None) -> Drift:
-        """Return the drift of one ROI. Blocks.
-
-        Args:
-            key: the ROI.
-            manifest: manifest of the version in use.
-            calibration: calibration in use; None before calibration.
-        """
-        expected = None if calibration is None else calibration.expected_false_alarm_interval
-        return measure(self._recent.of(key, manifest), manifest, None if expected is None else expected[1])
-
-    def _states(self) -> tuple[dict[tuple[str, str], _State], int]:
-        """Return the states of the ROIs with labels of their own, and the number of all fitted ROIs."""
+    def _states(self) -> tuple[dict[tuple[str, str], _State], list[Drift], int]:
+        """Return the states of the ROIs with labels of their own, the drift of all others, and the number of ROIs."""
         n_fitted = 0
+        others: list[Drift] = []
         states: dict[tuple[str, str], _State] = {}
         seen: dict[RoiKey, tuple[str, Manifest]] = {}
         for key in self._store.rois():
@@ -78,15 +70,23 @@ class RoiCollector(Collector):
                     seen[key] = known
                 n_fitted += 1
                 labels = self._labels.of(key)
-                if labels != OTHER:
-                    calibration = self._store.calibration(key, known[1]).calibration
-                    states[labels] = _State(known[1], calibration, self.drift(key, known[1], calibration))
+                calibration = self._store.calibration(key, known[1]).calibration
+                drift = self._drift.of(key, known[1], calibration, is_exact=labels != OTHER)
+                if labels == OTHER:
+                    others.append(drift)
+                else:
+                    states[labels] = _State(known[1], calibration, drift)
             except GatewayError as error:  # deleted since it was listed, or damaged, which is counted elsewhere
                 log.debug("skipped in this scrape: %s", error.message)
         self._manifests = seen
-        return states, n_fitted
+        return states, others, n_fitted
 
     def _disk(self) -> Iterator[GaugeMetricFamily]:
+        yield _one(
+            "gateway_models_writable",
+            "1 if the models folder accepts writes, else 0: nothing can be learned or calibrated",
+            float(write_problem(self._store) is None),
+        )
         folder = self._store.root
         while not folder.exists():
             folder = folder.parent
@@ -160,6 +160,11 @@ def _drift_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetri
         "Share of recent scores above the threshold",
         {k: d.above_threshold for k, d in drifts.items()},
     )
+    yield _family(
+        "gateway_drift_rejected_ratio",
+        "Share of recent inspections judged NG, by score or by region",
+        {k: d.rejected for k, d in drifts.items()},
+    )
     for name in ("brightness", "sharpness"):
         shifts = {k: getattr(d, name) for k, d in drifts.items()}
         yield _family(
@@ -167,14 +172,19 @@ def _drift_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetri
             f"Difference of the mean {name} of recent images and of OK images, in standard deviations of the OK images",
             {k: None if shift is None else shift.shift for k, shift in shifts.items()},
         )
-    yield _family(
+
+
+def _drift_alarms(states: dict[tuple[str, str], _State], others: list[Drift]) -> GaugeMetricFamily:
+    """Return the alarms. ROIs without labels of their own share one series, which is 1 if any of them has an alarm."""
+    by_labels: dict[tuple[str, str], list[Drift]] = {labels: [state.drift] for labels, state in states.items()}
+    alarms: dict[tuple[str, ...], float | None] = {}
+    for labels, drifts in (by_labels | {OTHER: others}).items():
+        measured = [drift for drift in drifts if drift.n >= MIN_SAMPLES]
+        raised: set[Signal] = {signal for drift in measured for signal in drift.alarms}
+        alarms |= {(*labels, signal): float(signal in raised) for signal in SIGNALS if measured}
+    return _family(
         "gateway_drift_alarm",
-        "1 if chance does not explain the drift of the signal, else 0",
-        {
-            (*k, signal): float(signal in d.alarms)
-            for k, d in drifts.items()
-            if d.n >= MIN_SAMPLES
-            for signal in SIGNALS
-        },
+        "1 if chance does not explain the drift of the signal, else 0; `other`: of any ROI without labels of its own",
+        alarms,
         "signal",
     )

@@ -17,6 +17,7 @@ from gateway.inspection.version_cache import VersionCache
 from gateway.learning.service import FitService
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift.recent import RecentInspections
+from gateway.monitoring.drift.watch import DriftWatch
 from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
@@ -50,6 +51,7 @@ class Services:
     """Admission of calibrations, rollbacks and deletions, which wait for the lock of their ROI in own threads."""
     writers: CapacityLimiter
     recent_inspections: RecentInspections
+    drift: DriftWatch
     roi_metrics: RoiCollector
     lifecycle: Lifecycle
 
@@ -78,6 +80,7 @@ def create_services(settings: Settings) -> Services:
         notes=settings.cache_dir / f"recent-rois-{crc32(str(settings.models_dir).encode()):08x}.json",
     )
     recent = RecentInspections(settings.state_dir / "drift", settings.drift_window)
+    drift = DriftWatch(recent, settings.drift_window)
     labels = RoiLabels(settings.metrics_max_rois)
     inspections = Admission(
         "inspect",
@@ -106,7 +109,8 @@ def create_services(settings: Settings) -> Services:
         changes=changes,
         writers=CapacityLimiter(_MAX_CHANGES),
         recent_inspections=recent,
-        roi_metrics=RoiCollector(store, labels, recent),
+        drift=drift,
+        roi_metrics=RoiCollector(store, labels, drift),
         lifecycle=Lifecycle((inspections, fits, changes)),
     )
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from gateway.settings import Settings
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
@@ -91,6 +94,23 @@ def test_the_gateways_read_their_keys_from_a_secret_and_refuse_other_clients():
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("GATEWAY_API_KEYS_FILE: /run/secrets/api_keys") == 2
     assert "ALLOW_ANONYMOUS" not in done.stdout
+
+
+def test_every_folder_that_a_gateway_writes_to_is_a_volume_or_in_memory():
+    """The container's own file system is read-only: anything else would fail in silence, as drift once did."""
+    (gateway,) = [file for file in DOCKERFILES if file.stem == "gateway"]
+    text = gateway.read_text()
+    set_there = dict(re.findall(r"GATEWAY_(\w+)=(\S+)", text))
+    (workdir,) = re.findall(r"^WORKDIR (/data)$", text, re.MULTILINE)
+    service = yaml.safe_load((DOCKER / "compose.yaml").read_text())["x-gateway"]
+    assert service["read_only"]
+    writable = [volume.split(":")[1] for volume in service["volumes"] if not volume.endswith(":ro")]
+    writable += [mount.split(":")[0] for mount in service["tmpfs"]]
+    for name in ("models_dir", "cache_dir", "state_dir"):
+        default = Path(workdir) / Settings.model_fields[name].default
+        folder = set_there.get(name.upper(), str(default))
+        assert any(Path(folder).is_relative_to(mount) for mount in writable), f"{name}: {folder} cannot be written"
+        assert re.search(rf"install -d .*{folder}\b", text), f"{folder} would belong to root"
 
 
 @pytest.mark.parametrize("profile", ["gpu", "cpu"])

@@ -72,7 +72,7 @@ def test_a_threshold_from_given_scores_is_stale_after_a_fit_and_says_so_everywhe
         {"false_alarm_rate": "0,05"},
         {"pixel_threshold": "pixels"},
         {"pixel_threshold": -0.1},
-        {"pixel_threshold": None},
+        {"pixel_threshold": [0.5]},
     ],
 )
 def test_an_invalid_option_is_refused_by_name(gateway, small_roi, wrong):

@@ -67,7 +67,7 @@ def test_an_error_in_one_item_does_not_fail_the_others(gateway, small_roi):
         ('[{"role_id": "steel"}]', "items.0.roi_id"),
         ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": "0,2"}]', "items.0.mm_per_px"),
         ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": NaN}]', "items"),
-        ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": 0.2, "colour": 1}]', "items.0.colour"),
+        ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": 0.2, "colour": 1}]', "items.0: unknown field 'colour'"),
         ('[{"role_id": "a", "roi_id": "x", "mm_per_px": 1}, {"role_id": "a", "roi_id": "x", "mm_per_px": 1}]', "items"),
     ],
 )

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.e2e import raw_http
 from tests.e2e.dotnet_multipart import exchange
 from tests.e2e.synthetic_images import jpeg, png, steel
 
@@ -57,10 +58,15 @@ def post(gateway, route, roi="small", image=("roi.png", PNG), **changes):
     path, field = route
     form = {"role_id": "steel", "roi_id": roi, "mm_per_px": "0.2", **changes}
     form = {name: value for name, value in form.items() if value is not None}
-    files = [] if image is None else [(field, image)]
-    if not files:  # multipart all the same
-        files = [("nothing", ("", b""))]
-    return gateway.client.post(path, data=form, files=files)
+    if image is None:
+        return post_text(gateway, path, form)
+    return gateway.client.post(path, data=form, files=[(field, image)])
+
+
+def post_text(gateway, path, values):
+    """Send a form of text fields only."""
+    body = raw_http.form(raw_http.fields(**values))
+    return gateway.client.post(path, content=body, headers={"Content-Type": raw_http.FORM_TYPE})
 
 
 @pytest.mark.parametrize("field", ["role_id", "roi_id"])
@@ -170,14 +176,14 @@ def test_a_missing_field_is_named(gateway, route, field, value):
 @pytest.mark.parametrize("route", [FIT, INFER], ids=["fit", "infer"])
 def test_a_missing_image_is_named(gateway, route):
     refused(post(gateway, route, image=None), 422, "invalid_request", route[1], "missing")
-    refused(gateway.client.post(route[0]), 422, "invalid_request", "missing")
+    refused(gateway.client.post(route[0]), 422, "invalid_request", "no Content-Type", "multipart/form-data")
 
 
 @pytest.mark.parametrize("route", [FIT, INFER], ids=["fit", "infer"])
 def test_an_image_sent_as_text_is_refused_with_the_missing_file_name(gateway, route):
     path, field = route
     form = {"role_id": "steel", "roi_id": "small", "mm_per_px": "0.2", field: "C:\\images\\ok 1.png"}
-    reply = gateway.client.post(path, data=form, files=[("nothing", ("", b""))])
+    reply = post_text(gateway, path, form)
     message = refused(reply, 422, "invalid_request", field, "file")
     assert "UploadFile" not in message
 
@@ -251,7 +257,6 @@ def test_a_file_may_have_any_name(gateway, name, shown):
         ("circle", "JSON"),
         ("{", "JSON"),
         ("[]", "object"),
-        ("null", "object"),
         ("1", "object"),
         ('"circle"', "object"),
         ("{}", "kind"),
@@ -303,13 +308,13 @@ GOOD_BODY = {"role_id": "steel", "roi_id": "small", "mm_per_px": 0.2, "ok_scores
         ({"mm_per_px": "0,2"}, ["mm_per_px", "0,2", "point"]),
         ({"mm_per_px": 0}, ["mm_per_px", "0"]),
         ({"mm_per_px": None}, ["mm_per_px"]),
-        ({"mm_per_px": True}, ["mm_per_px", "True"]),
-        ({"mm_per_px": float("nan")}, ["mm_per_px", "nan"]),
-        ({"mm_per_px": float("inf")}, ["mm_per_px", "inf"]),
+        ({"mm_per_px": True}, ["mm_per_px", "true"]),
+        ({"mm_per_px": float("nan")}, ["mm_per_px", "NaN"]),
+        ({"mm_per_px": float("inf")}, ["mm_per_px", "Infinity"]),
         ({"mm_per_px": 10**400}, ["mm_per_px"]),
         ({"mm_per_px": [0.2]}, ["mm_per_px"]),
-        ({"ok_scores": [0.5, float("nan")]}, ["ok_scores.1", "nan"]),
-        ({"ok_scores": [float("-inf")]}, ["ok_scores.0", "inf"]),
+        ({"ok_scores": [0.5, float("nan")]}, ["ok_scores.1", "NaN"]),
+        ({"ok_scores": [float("-inf")]}, ["ok_scores.0", "-Infinity"]),
         ({"ok_scores": [-0.1]}, ["ok_scores.0", "-0.1"]),
         ({"ok_scores": [10**400]}, ["ok_scores.0"]),
         ({"ok_scores": ["0,5"]}, ["ok_scores.0", "0,5"]),
@@ -320,7 +325,7 @@ GOOD_BODY = {"role_id": "steel", "roi_id": "small", "mm_per_px": 0.2, "ok_scores
         ({"ok_scores": {"0": 0.5}}, ["ok_scores"]),
         ({"ok_scores": "0.5"}, ["ok_scores"]),
         ({"ng_scores": [0.7, 0.8, 0.9, 1.0]}, ["ng_scores", "3"]),
-        ({"ng_scores": [float("nan")]}, ["ng_scores.0", "nan"]),
+        ({"ng_scores": [float("nan")]}, ["ng_scores.0", "NaN"]),
         ({"area_mm2_thr": -1}, ["area_mm2_thr", "-1"]),
         ({"area_mm2_thr": "1,0"}, ["area_mm2_thr", "1,0"]),
         ({"score_percentile": 50}, ["score_percentile", "50"]),

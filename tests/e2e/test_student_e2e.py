@@ -314,8 +314,8 @@ def test_a_training_publishes_what_it_made(trained, gateway, tmp_path, monkeypat
 def test_what_a_training_cannot_publish_is_told_before_it_begins(trained, tmp_path, capsys):
     arguments = ["--ok", str(trained.images), "--repository", str(tmp_path / "none"), *COMMAND]
     for wrong, said in (
-        (["--publish", "steel/conn1"], "goes with --mm-per-px"),
-        (["--mm-per-px", "0.2"], "goes with --mm-per-px"),
+        (["--publish", "steel/conn1"], "needs --mm-per-px"),
+        (["--mm-per-px", "0.2"], "needs --mm-per-px"),
         (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not an id"),
         (["--publish", "steel/conn1", "--mm-per-px", "-3"], "--mm-per-px -3.0: expected a number above 0"),
     ):

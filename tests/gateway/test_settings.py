@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.__main__ import main
+from gateway.setting_names import SettingsError, environment_warnings
 from gateway.settings import HOME, Settings
 
 
@@ -94,3 +95,105 @@ def test_a_wrong_setting_is_named_with_its_value(
     monkeypatch.setenv("GATEWAY_PORT", "eighty")
     assert main(["settings"]) == 2
     assert "GATEWAY_PORT='eighty'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("GATEWAY_MODEL_DIR=x", "GATEWAY_MODELS_DIR"),
+        ("gateway_coreset=0.1", "GATEWAY_CORESET_RATE"),
+        ("GATWAY_PORT=1", "GATEWAY_PORT"),
+        ("MASK_MIN_WIEGHT=1", "MASK_MIN_WEIGHT"),
+    ],
+)
+def test_an_unknown_name_in_the_env_file_stops_the_start_with_the_nearest_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, meant: str
+) -> None:
+    (tmp_path / ".env").write_text(f"GATEWAY_SEED=7\n{line}\n")
+    with pytest.raises(SettingsError, match=meant):
+        Settings()
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert meant in said
+
+
+def test_names_of_other_programs_may_stand_in_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TRITON_ADMIN_KEY=x\nDINOV2_WEIGHTS=y\nGATEWAY_EXTRAS=otlp\nMASK_MIN_WEIGHT=0.2\n")
+    assert Settings().mask_min_weight == 0.2
+
+
+def test_the_env_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfGATEWAY_SEED=7\r\n")
+    assert Settings().seed == 7
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_an_env_file_in_another_encoding_is_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    (tmp_path / ".env").write_bytes("# für die Linie\nGATEWAY_SEED=7\n".encode(encoding))
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not UTF-8" in said
+
+
+def test_the_variables_of_kubernetes_for_a_service_named_gateway_are_ignored_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("GATEWAY_PORT=9000\n")
+    links = {
+        "GATEWAY_PORT": "tcp://10.0.0.1:8080",
+        "GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "GATEWAY_SERVICE_PORT": "8080",
+        "GATEWAY_SERVICE_PORT_HTTP": "8080",
+        "GATEWAY_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "GATEWAY_PORT_8080_TCP_PROTO": "tcp",
+        "GATEWAY_PORT_8080_TCP_PORT": "8080",
+        "GATEWAY_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "GATEWAY_B_SERVICE_HOST": "10.0.0.2",
+    }
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 9000
+    (warning,) = environment_warnings(links, Settings.names())
+    assert "9 environment variables" in warning
+    assert "Kubernetes" in warning
+    assert "enableServiceLinks" in warning
+
+
+def test_a_wrong_port_that_is_no_service_link_still_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "http://10.0.0.1:8080")
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_an_unknown_variable_of_the_environment_gives_a_warning_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_MODEL_DIR", "x")
+    monkeypatch.setenv("GATEWAY_SEED", "7")
+    assert main(["settings"]) == 0
+    said = capsys.readouterr()
+    assert "GATEWAY_SEED=7" in said.out
+    assert [line for line in said.err.splitlines() if "MODEL_DIR" in line] == [
+        "warning: ignored the environment variable GATEWAY_MODEL_DIR: no setting has this name; "
+        "did you mean GATEWAY_MODELS_DIR?"
+    ]
+
+
+def test_the_settings_of_the_environment_give_no_warning() -> None:
+    environment = dict.fromkeys([*Settings.names(), "GATEWAY_EXTRAS", "HOME", "PATH"], "1")
+    assert environment_warnings(environment, Settings.names()) == []
+
+
+def test_a_setting_of_an_earlier_release_gives_a_warning_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text("GATEWAY_BANK_CACHE_ENTRIES=64\nGATEWAY_SEED=7\n")
+    assert Settings().seed == 7
+    assert "GATEWAY_BANK_CACHE_ENTRIES: an earlier release had this setting" in caplog.text
+    (warning,) = environment_warnings({"GATEWAY_BANK_CACHE_ENTRIES": "64"}, Settings.names())
+    assert "an earlier release had this setting" in warning

@@ -8,9 +8,16 @@ import pytest
 from tests.debian import program
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.monitoring.site import Site, running_site
-from tests.triton.conftest import launch_triton, model_version, triton_installed
+from tests.triton.conftest import launch_triton, model_version, served_repository, triton_installed
 
-__all__ = ["launch", "launch_triton", "model_version", "pytest_runtest_makereport", "triton_installed"]
+__all__ = [
+    "launch",
+    "launch_triton",
+    "model_version",
+    "pytest_runtest_makereport",
+    "served_repository",
+    "triton_installed",
+]
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +32,8 @@ def prometheus() -> str:
 
 @pytest.fixture(scope="session")
 def site(
-    launch, launch_triton, prometheus: str, small_model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+    launch, launch_triton, prometheus: str, served_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """The one that all tests look at: whoever breaks something mends it."""
-    with running_site(launch, launch_triton, prometheus, small_model_repository, tmp_path_factory.mktemp("site")) as it:
+    """The site of all tests. A test that breaks something repairs it."""
+    with running_site(launch, launch_triton, prometheus, served_repository, tmp_path_factory.mktemp("site")) as it:
         yield it

@@ -317,10 +317,27 @@ _BOUNDARIES = [b"x", b"x", b"x", b"13e67239-c940-464c-88c2-bc334acf6583", b"x" *
 _CHARSETS = [*[b""] * 12, b"; charset=utf-16", b"; charset=idna", b"; charset=\xff", b'; charset="']
 
 
+_INSPECTION = ("role_id", "roi_id", "mm_per_px", "image")
+REQUIRED = {"/infer": _INSPECTION, "/fit_ok": (*_INSPECTION[:3], "images"), "/infer_batch": ("items", "images")}
+"""Fields that a form must have, by path."""
+_OPTIONAL = [
+    "shape",
+    "k",
+    "p_score",
+    "blur_sigma",
+    "area_mm2_thr",
+    "heatmap",
+    "coreset_rate",
+    "seed",
+    "exclude_suspects",
+]
+
+
 @st.composite
 def parts(draw: st.DrawFn) -> bytes:
     """One part of a form, possibly invalid."""
-    name = draw(st.sampled_from([*FIELDS, "image", "images", "", "x" * 3000, '"', "role_id[]"]))
+    strange = [*FIELDS, "image", "images", "", "x" * 3000, '"', "role_id[]"]
+    name = draw(st.sampled_from(_OPTIONAL) | st.sampled_from(strange))
     if name in ("image", "images"):
         content = draw(st.one_of(st.sampled_from(SEEDS), IMAGES))
         disposition = b'form-data; name="%s"; filename="%s"' % (name.encode(), draw(st.sampled_from(_FILE_NAMES)))
@@ -341,14 +358,16 @@ def parts(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def forms(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Content type and body of a form: valid fields, then random parts; sometimes damaged."""
+def forms(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
+    """Path, content type and body of a form: valid fields, then random parts; sometimes damaged."""
+    path = draw(st.sampled_from(["/infer", "/infer", "/infer_batch", "/fit_ok"]))
     body = []
-    for name in ("role_id", "roi_id", "mm_per_px", "items"):
-        if draw(st.integers(0, 19)):
+    for name in REQUIRED[path]:
+        if not draw(st.integers(0, 19)):
+            continue
+        if name in FIELDS:
             body.append(b'Content-Disposition: form-data; name="%s"\r\n\r\n%s' % (name.encode(), FIELDS[name][0]))
-    for name in ("image", "images"):
-        if draw(st.integers(0, 9)):
+        else:
             disposition = b'Content-Disposition: form-data; name="%s"; filename="a.png"' % name.encode()
             body.append(disposition + b"\r\n\r\n" + draw(st.sampled_from(SEEDS)))
     body += draw(st.lists(parts(), max_size=2))
@@ -359,4 +378,4 @@ def forms(draw: st.DrawFn) -> tuple[bytes, bytes]:
         whole = draw(mutated(whole))
     charset = draw(st.sampled_from(_CHARSETS))
     said = draw(st.sampled_from([*[boundary] * 20, b'"' + boundary + b'"', b"", b"other", b"\xff"]))
-    return b"multipart/form-data; boundary=" + said + charset, whole
+    return path, b"multipart/form-data; boundary=" + said + charset, whole

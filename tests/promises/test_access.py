@@ -122,7 +122,7 @@ def test_every_endpoint_with_every_kind_of_key(closed, keys, endpoint, caller):
         assert [roi["role_id"] for roi in reply.json()["rois"]] == roles
 
 
-def test_every_endpoint_has_a_row_and_the_document_says_what_it_needs(closed):
+def test_every_endpoint_is_tested_and_the_document_states_its_scope(closed):
     document = closed.client.get("/openapi.json").json()
     served = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert served == set(ENDPOINTS) - {("GET", "/docs"), ("GET", "/docs/swagger-ui.css"), ("GET", "/openapi.json")}
@@ -135,7 +135,7 @@ def test_every_endpoint_has_a_row_and_the_document_says_what_it_needs(closed):
         assert said in operation["description"]
 
 
-def test_a_refusal_does_not_tell_whether_an_roi_exists(closed, keys):
+def test_a_refusal_does_not_reveal_whether_an_roi_exists(closed, keys):
     key = keys[0]["another role"]
 
     def asked(roi_id):
@@ -153,7 +153,7 @@ def test_a_refusal_does_not_tell_whether_an_roi_exists(closed, keys):
 
 
 @pytest.mark.parametrize("path", ["/fit_ok", "/infer", "/infer_batch", "/calibrate_ng", "/nothing"])
-def test_who_may_not_is_refused_before_the_body_is_read(closed, keys, path):
+def test_a_request_without_permission_is_refused_before_its_body_is_read(closed, keys, path):
     for key, status in ((None, 401), (keys[0]["wrong key"], 401), (keys[0]["inspect"], 403)):
         if status == 403 and ENDPOINTS.get(("POST", path), ("teach",))[0] != "teach":
             continue
@@ -176,7 +176,7 @@ def test_who_may_not_is_refused_before_the_body_is_read(closed, keys, path):
         "Bearer ü",
     ],
 )
-def test_a_key_is_taken_whole_and_as_a_bearer_only(closed, keys, header):
+def test_only_a_whole_key_in_a_bearer_header_is_accepted(closed, keys, header):
     key = keys[0]["all"]
     value = header.format(key=key, shorter=key[:-1]).encode("latin-1")
     assert closed.client.get("/rois", headers=[(b"Authorization", value)]).status_code == 401
@@ -185,7 +185,7 @@ def test_a_key_is_taken_whole_and_as_a_bearer_only(closed, keys, header):
     assert closed.client.get("/rois", headers={"authorization": f"bearer {key}"}).status_code == 200
 
 
-def test_a_browser_gives_the_key_as_a_password_and_for_pages_to_read_only(closed, keys):
+def test_a_browser_may_send_the_key_as_a_password_for_the_report_only(closed, keys):
     by_name, page = keys[0], "/rois/steel/pad-1/report"
     fit(closed.client, by_name["all"])
 
@@ -219,7 +219,7 @@ def outside_address() -> str:
 UVICORN = ("-m", "uvicorn", "gateway.app:app", "--host", "0.0.0.0", "--port", "{port}")
 
 
-def test_metrics_want_a_key_from_elsewhere(launch, keys, small_model_repository):
+def test_metrics_need_a_key_from_another_host(launch, keys, small_model_repository):
     settings = {"model_repository": small_model_repository, "host": "0.0.0.0", "api_keys": json.dumps(keys[1])}
     url = f"http://{outside_address()}"
     with launch("scraped", **settings) as gateway:
@@ -229,7 +229,7 @@ def test_metrics_want_a_key_from_elsewhere(launch, keys, small_model_repository)
             assert reply.status_code == status, caller
 
 
-def test_without_keys_only_loopback_is_answered_however_it_is_started(launch, small_model_repository):
+def test_without_keys_only_loopback_is_answered_for_every_way_to_start(launch, small_model_repository):
     address = outside_address()
     with launch("open", command=UVICORN, model_repository=small_model_repository) as gateway:
         assert gateway.client.get("/rois").status_code == 200
@@ -244,7 +244,7 @@ def test_without_keys_only_loopback_is_answered_however_it_is_started(launch, sm
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "gateway.plant.example"])
-def test_binding_beyond_loopback_without_keys_needs_to_be_asked_for(host, tmp_path):
+def test_listening_beyond_loopback_without_keys_needs_an_explicit_setting(host, tmp_path):
     settings = {"host": host, "port": free_port(), "models_dir": tmp_path / "models"}
     done = subprocess.run(
         [sys.executable, "-m", "gateway"],
@@ -260,7 +260,7 @@ def test_binding_beyond_loopback_without_keys_needs_to_be_asked_for(host, tmp_pa
     assert "Traceback" not in done.stderr
 
 
-def test_a_page_of_another_site_cannot_make_its_reader_teach(launch, small_model_repository):
+def test_a_page_of_another_site_cannot_send_requests_through_its_reader(launch, small_model_repository):
     settings = {"model_repository": small_model_repository, "cors_origins": "https://mes.plant.example"}
     form = {"data": ROI, "files": [("images", OK[0])]}
     with launch("cors", **settings) as gateway:
@@ -288,7 +288,7 @@ def test_a_page_of_another_site_cannot_make_its_reader_teach(launch, small_model
         assert gateway.client.get("/rois", headers={"Origin": "https://mes.plant.example"}).status_code == 200
 
 
-def test_every_answer_tells_browsers_to_do_nothing_with_it(closed, keys):
+def test_every_answer_has_the_security_headers(closed, keys):
     for path in ("/health", "/rois", "/nothing", "/openapi.json", "/docs"):
         for key in (None, keys[0]["all"]):
             headers = closed.client.get(path, headers=bearer(key)).headers
@@ -301,7 +301,7 @@ def test_every_answer_tells_browsers_to_do_nothing_with_it(closed, keys):
             assert "server" not in headers
 
 
-def test_tls_is_spoken_with_the_certificate_that_is_set(launch, small_model_repository, tmp_path):
+def test_the_gateway_serves_https_with_the_configured_certificate(launch, small_model_repository, tmp_path):
     certificate, key = tmp_path / "gateway.crt", tmp_path / "gateway.key"
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     made += ["-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=127.0.0.1"]

@@ -46,7 +46,7 @@ def calibrate(disk: SmallDisk):
 
 def roll_back(disk: SmallDisk):
     """To the newest of the others."""
-    store = ArtifactStore(disk.models_dir, keep_versions=5, search="faiss")
+    store = ArtifactStore(disk.models_dir, keep_versions=5)
     ref = store.current(KEY)
     number = max(kept for kept in store.kept(KEY, ref) if kept != ref.number)
     return disk.gateway.client.post("/rois/steel/kept/rollback", json={"version": number})
@@ -71,7 +71,7 @@ CHANGES = [fit, calibrate, roll_back, remove_image, heatmap_by_path]
 def state(disk: SmallDisk):
     """What the gateway answers for the ROI, and what a process that starts now finds on disk."""
     detail = answered(disk.gateway.client.get("/rois/steel/kept"))
-    store = ArtifactStore(disk.models_dir, keep_versions=5, search="faiss")
+    store = ArtifactStore(disk.models_dir, keep_versions=5)
     loaded = load_version(store, KEY, store.current(KEY))
     assert loaded.damaged == ()
     return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY, loaded.manifest)
@@ -146,7 +146,8 @@ def test_a_folder_that_becomes_read_only_is_507_and_answers_as_before_until_it_c
             assert "Read-only" in reply.json()["error"]["message"]
             assert state(disk) == before
         ready = disk.gateway.client.get("/ready")
-        assert (ready.status_code, "Read-only" in ready.json()["storage"]) == (503, True)
+        assert (ready.status_code, "Read-only" in ready.json()["storage"]) == (200, True)
+        assert disk.gateway.infer("kept", UNSEEN)["version"] == before[0]["version"]
     assert answered(fit(disk))["version"] == before[0]["version"] + 1
     assert disk.gateway.client.get("/ready").status_code == 200
 
@@ -158,8 +159,10 @@ def test_a_gateway_on_a_read_only_folder_says_so_at_start_or_at_the_first_write(
         launch, "read-only", tmp_path / "disk", read_only=True, model_repository=small_model_repository
     ) as disk:
         ready = disk.gateway.client.get("/ready")
-        assert ready.status_code == 503
+        assert ready.status_code == 200  # a balancer must not remove a gateway that can inspect
+        assert "nothing can be learned" in ready.json()["storage"]
         assert "Read-only" in ready.json()["storage"]
+        assert "gateway_models_writable 0.0" in disk.gateway.client.get("/metrics").text
         reply = fit(disk)
         assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full")
 

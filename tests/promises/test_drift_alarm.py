@@ -8,6 +8,7 @@ import pytest
 
 from gateway.monitoring.drift.measure import measure
 from gateway.monitoring.drift.recent import Recent, RecentInspections
+from gateway.monitoring.drift.watch import expected_rejects
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from tests.e2e.synthetic_images import png
@@ -60,7 +61,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
     parts = np.split(np.arange(len(kept)), len(CHANGES))
     return {
         "manifest": manifest,
-        "expected": calibration.expected_false_alarm_interval[1],
+        "expected": expected_rejects(calibration),
         **dict(zip(CHANGES, parts, strict=True)),
         "kept": kept,
     }

@@ -130,7 +130,7 @@ def open_files(gateway: Gateway) -> int:
     return len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
 
 
-def test_at_five_times_its_capacity_what_is_admitted_is_answered_in_time_and_health_at_once(
+def test_at_five_times_its_capacity_admitted_work_is_answered_in_time_and_health_at_once(
     loaded, tmp_path, full, record_property
 ):
     request = infer_request(loaded, tmp_path)
@@ -178,7 +178,7 @@ def test_at_five_times_its_capacity_what_is_admitted_is_answered_in_time_and_hea
     assert set(after.statuses) == {200}
 
 
-def test_a_request_too_many_is_refused_before_its_body_is_sent(launch, small_model_repository):
+def test_a_request_beyond_the_limit_is_refused_before_its_body_is_sent(launch, small_model_repository):
     with launch("early", model_repository=small_model_repository, max_queued_inspections=1) as gateway:
         with announced(gateway, 5_000_000) as holder, announced(gateway, 5_000_000) as refused:
             reply, error = answered(refused)
@@ -188,7 +188,7 @@ def test_a_request_too_many_is_refused_before_its_body_is_sent(launch, small_mod
         until_admitted(gateway)
 
 
-def test_bodies_that_are_on_their_way_are_bounded_together(launch, small_model_repository):
+def test_the_size_of_all_arriving_bodies_together_is_limited(launch, small_model_repository):
     with (
         launch("bytes", model_repository=small_model_repository, max_queued_bytes=8_000_000) as gateway,
         announced(gateway, 5_000_000),
@@ -199,7 +199,7 @@ def test_bodies_that_are_on_their_way_are_bounded_together(launch, small_model_r
         assert "5000000 bytes" in error["message"]
 
 
-def test_a_body_that_trickles_in_is_cut_and_its_place_is_free(launch, small_model_repository):
+def test_a_slow_body_is_refused_and_its_place_is_free(launch, small_model_repository):
     with launch("slow", model_repository=small_model_repository, max_queued_inspections=1) as gateway:
         with announced(gateway, 5_000_000) as slow:
             slow.sendall(b"--x\r\n")

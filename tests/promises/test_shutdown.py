@@ -55,7 +55,7 @@ def ask(gateway, path):
     return httpx.get(f"http://127.0.0.1:{gateway.port}{path}", timeout=_GUARD_S)
 
 
-def test_what_was_admitted_is_answered_before_the_process_ends(served):
+def test_admitted_work_is_answered_before_the_process_ends(served):
     with served("ends") as gateway:
         gateway.fit("kept", OK)
         with socket.create_connection(("127.0.0.1", gateway.port)) as idle:  # a line between two parts
@@ -104,7 +104,7 @@ def test_a_fit_that_ends_within_the_deadline_is_kept(served):
         assert again.infer("kept", UNSEEN)["version"] == 2
 
 
-def test_what_exceeds_the_deadline_is_cut_and_told_and_leaves_the_old_state(served):
+def test_work_beyond_the_deadline_is_cancelled_with_an_answer_and_leaves_the_old_state(served):
     with served("cut", shutdown_grace_s=0.3) as gateway, ThreadPoolExecutor(1) as pool:
         before = gateway.fit("kept", OK)
         fit = long_fit(gateway, pool)
@@ -117,7 +117,7 @@ def test_what_exceeds_the_deadline_is_cut_and_told_and_leaves_the_old_state(serv
         assert (kept["version"], kept["n_ok_total"], kept["checksum"]) == (1, 3, before["checksum"])
 
 
-def test_a_second_signal_ends_it_at_once(served):
+def test_a_second_signal_ends_the_process_at_once(served):
     with served("twice") as gateway, ThreadPoolExecutor(1) as pool:
         gateway.fit("kept", OK)
         fit = long_fit(gateway, pool)
@@ -129,7 +129,7 @@ def test_a_second_signal_ends_it_at_once(served):
             fit.result()
 
 
-def test_while_it_drains_it_is_not_ready_and_still_serves(served):
+def test_a_draining_gateway_is_not_ready_and_still_serves(served):
     with served("drains", drain_s=600) as gateway:
         gateway.fit("kept", OK)
         gateway.process.send_signal(signal.SIGTERM)
@@ -139,7 +139,7 @@ def test_while_it_drains_it_is_not_ready_and_still_serves(served):
         assert gateway.process.wait(_GUARD_S) == 128 + signal.SIGTERM
 
 
-def test_uvicorn_alone_ends_too(served):
+def test_plain_uvicorn_answers_admitted_work_before_it_ends(served):
     with served("uvicorn ends", command=("-m", "uvicorn", "gateway.app:app", "--port", "{port}")) as gateway:
         gateway.fit("kept", OK)
         with held_batch(gateway) as inspection:

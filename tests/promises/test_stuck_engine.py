@@ -15,8 +15,10 @@ import pytest
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.synthetic_images import png, steel
 
-OK = [png(steel(seed)) for seed in range(3)]
-UNSEEN = png(steel(70))
+# As small as the network's input, so that the engine takes more time than decoding and postprocessing.
+SIZE = (112, 112)
+OK = [png(steel(seed, SIZE)) for seed in range(3)]
+UNSEEN = png(steel(70, SIZE))
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
 _ANY_THREAD = 0x40000000
 _GUARD_S = 60
@@ -40,7 +42,7 @@ def busiest_thread(gateway: Gateway) -> int:
         return {thread: int(stat[11]) + int(stat[12]) for thread, stat in stats.items()}
 
     before = ticks()
-    for _ in range(40):
+    for _ in range(80):
         gateway.infer("kept", UNSEEN, heatmap="none")
     used = {thread: now - before.get(thread, 0) for thread, now in ticks().items() if thread != gateway.process.pid}
     first, second = sorted(used, key=lambda thread: used[thread], reverse=True)[:2]
@@ -65,10 +67,10 @@ def stopped(thread: int) -> Iterator[None]:
         ptrace(_DETACH, thread, None, None)
 
 
-def test_a_stuck_engine_is_told_to_all_who_ask_and_shows_in_ready_until_it_answers(served):
+def test_calls_to_a_stuck_engine_end_with_an_error_and_ready_shows_it_until_it_answers(served):
     with stopped(busiest_thread(served)), ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(served.post, "/infer", "kept", [UNSEEN], "image") for _ in range(3)]
-        asked.append(pool.submit(served.post, "/fit_ok", "kept", [png(steel(9))], "images"))
+        asked.append(pool.submit(served.post, "/fit_ok", "kept", [png(steel(9, SIZE))], "images"))
         for each in asked:
             reply = each.result(_GUARD_S)
             assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_timeout")
@@ -83,10 +85,10 @@ def test_a_stuck_engine_is_told_to_all_who_ask_and_shows_in_ready_until_it_answe
         assert time.monotonic() < ends
         time.sleep(0.05)
     assert served.infer("kept", UNSEEN)["version"] == 1
-    assert served.fit("kept", [png(steel(9))])["n_ok_total"] == 4
+    assert served.fit("kept", [png(steel(9, SIZE))])["n_ok_total"] == 4
 
 
-def test_a_stuck_engine_does_not_keep_the_process_from_ending(served):
+def test_a_stuck_engine_does_not_block_the_end_of_the_process(served):
     thread = busiest_thread(served)
     with stopped(thread):
         assert served.post("/infer", "kept", [UNSEEN], "image").status_code == 503

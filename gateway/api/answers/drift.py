@@ -19,7 +19,7 @@ def drift_body(services: Services, key: RoiKey) -> dict[str, Any]:
     manifest, _ = services.store.served_manifest(key)
     calibration = services.store.calibration(key, manifest).calibration
     recent = services.recent_inspections.of(key, manifest)
-    measured = services.roi_metrics.drift(key, manifest, calibration)
+    measured = services.drift.of(key, manifest, calibration)
     return {
         **asdict(key),
         "version": manifest.version,

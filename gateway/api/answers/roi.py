@@ -8,6 +8,7 @@ from gateway.calibration.calibrate import blind_area, blind_area_warning
 from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError
 from gateway.inspection.answer_warnings import WEIGHTS_STALE
 from gateway.learning.suspects import find_suspects, robust_z
+from gateway.monitoring.drift.measure import Signal
 from gateway.process.services import Services
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import Calibration, Manifest, ScoreSummary
@@ -25,7 +26,8 @@ def roi_list_body(services: Services, caller: Caller) -> dict[str, Any]:
         except (ArtifactCorruptError, NewerFormatError) as error:
             unreadable.append(error.message)
         else:
-            summaries.append(_summary(services, key, manifest, calibration, damaged).model_dump())
+            alarms = services.drift.of(key, manifest, calibration, is_exact=False).alarms
+            summaries.append(_summary(services, key, manifest, calibration, damaged, alarms).model_dump())
     return {"rois": summaries, "unreadable": unreadable}
 
 
@@ -41,8 +43,9 @@ def roi_body(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]
     scores = manifest.ok_scores or (None,) * len(manifest.images)
     z = robust_z(manifest.ok_scores).tolist() if manifest.ok_scores else [None] * len(manifest.images)
     suspects = {suspect.index for suspect in find_suspects(manifest.ok_scores)}
+    alarms = services.drift.of(key, manifest, calibration).alarms
     detail = {
-        **_summary(services, key, manifest, calibration, damaged).model_dump(),
+        **_summary(services, key, manifest, calibration, damaged, alarms).model_dump(),
         "covering_radius": manifest.covering_radius,
         "seed": manifest.seed,
         "heatmap_max": manifest.heatmap_max,
@@ -82,7 +85,12 @@ def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | No
 
 
 def _summary(
-    services: Services, key: RoiKey, manifest: Manifest, calibration: Calibration | None, damaged: list[str]
+    services: Services,
+    key: RoiKey,
+    manifest: Manifest,
+    calibration: Calibration | None,
+    damaged: list[str],
+    alarms: tuple[Signal, ...],
 ) -> RoiSummary:
     stale = calibration is not None and calibration.is_stale(manifest)
     weights_stale = services.weighting.is_stale(key, manifest.spatial_weights)
@@ -117,5 +125,6 @@ def _summary(
             **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}), stale=stale
         ),
         degraded=bool(damaged),
+        drift_alarms=list(alarms),
         warnings=warnings,
     )

@@ -13,8 +13,8 @@ from gateway.errors import TooLargeError
 class BodyLimitMiddleware:
     """Refuse a body that is too large, by its declared length or while it arrives, and JSON that is nested too deeply.
 
-    A body counts as a form with files only on the paths that accept one. On all other paths the smaller limit of a
-    body without files applies, because such a body is read into memory as a whole.
+    The larger limit applies on paths that accept a form with files. They refuse a body of another type before they read
+    it. On all other paths a body is read into memory as a whole, so the smaller limit applies.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int, forms: Collection[str]) -> None:
@@ -38,7 +38,7 @@ class BodyLimitMiddleware:
         headers = Headers(scope=scope)
         content_type = headers.get("content-type", "").lower()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_form = content_type.startswith("multipart/form-data") and path in self._forms
+        is_form = path in self._forms
         limit = self._max_bytes if is_form else min(self._max_bytes, self._max_json_bytes)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:

@@ -51,7 +51,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
     """
     key = caller.roi(body.role_id, body.roi_id)
     shape = body.shape if body.shape is None or isinstance(body.shape, str) else json.dumps(body.shape)
-    parsed, shape_warnings = parsed_shape(shape)
+    parsed, shape_json = parsed_shape(shape)
     request = CalibrationRequest(
         mm_per_px=body.mm_per_px,
         ok_scores=body.ok_scores or (),
@@ -59,9 +59,9 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         area_mm2_thr=body.area_mm2_thr,
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
-        pixel_threshold=body.pixel_threshold,
+        pixel_threshold="score" if body.pixel_threshold is None else body.pixel_threshold,
         shape=parsed,
-        shape_json=None if parsed is None else shape,
+        shape_json=shape_json,
     )
 
     def work() -> dict[str, Any]:
@@ -71,7 +71,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
             **asdict(key),
             **calibration.model_dump(include=set(fields)),
             "blind_area_mm2": blind_area(manifest, calibration),
-            "warnings": [*shape_warnings, *warnings],
+            "warnings": warnings,
         }
 
     with place.work(key=key):

@@ -8,9 +8,10 @@ from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.drift import DriftAnswer
+from gateway.api.strict_route import StrictRoute
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 
-router = APIRouter(tags=["status"])
+router = APIRouter(tags=["status"], route_class=StrictRoute)
 
 
 @router.get(

@@ -3,13 +3,22 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from pydantic import Field
 
 from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.fit import fit_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import FormMmPerPx, FormRoi, FormRole, FormShape, Images, Number
+from gateway.api.fields import (
+    OR_NULL,
+    CoresetRate,
+    FormBitDepth,
+    FormMmPerPx,
+    FormRoi,
+    FormRole,
+    FormShape,
+    Images,
+    Seed,
+)
 from gateway.api.inputs import image_file, parsed_shape
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.fit import FitAnswer
@@ -65,24 +74,19 @@ async def fit_ok(
     images: Images,
     shape: FormShape = None,
     coreset_rate: Annotated[
-        Number | None, Form(), Field(gt=0, le=1, description="share of the tokens to keep, usually 0.01 to 0.05")
+        CoresetRate | None, OR_NULL, Form(description="share of the tokens to keep, usually 0.01 to 0.05")
     ] = None,
-    seed: Annotated[int | None, Form(ge=0, lt=2**32, description="seed of the coreset's first centre")] = None,
+    seed: Annotated[Seed | None, OR_NULL, Form(description="seed of the coreset's first centre")] = None,
     spatial_weights: Annotated[
         WeightsMode | None,
+        OR_NULL,
         Form(description="for an ROI without a manual box: variance weights by the spread of the OK maps"),
     ] = None,
-    bit_depth: Annotated[
-        int | None,
-        Form(
-            ge=8,
-            le=16,
-            description="bits a sample of the camera, for files of more than 8 bits: 12 for values up to 4095; "
-            "kept with the ROI",
-        ),
-    ] = None,
+    bit_depth: FormBitDepth = None,
     exclude_suspects: Annotated[
-        bool, Form(description="exclude images that look unlike the others; the answer lists them as excluded")
+        bool | None,
+        OR_NULL,
+        Form(description="exclude images that look unlike the others; the answer lists them as excluded"),
     ] = False,
 ) -> Response:
     """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
@@ -93,27 +97,26 @@ async def fit_ok(
     later fit without them uses the same. A calibration that rests only on the fit's own leave-one-out scores is
     computed again; any other becomes stale.
     """
-    parsed, warnings = parsed_shape(shape)
+    parsed, shape_json = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
     if not any(upload.filename or upload.size for upload in images):
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
     if len(images) > services.settings.max_fit_images:
         raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
     memory = await services.fitting.memory_needed(key, len(images), coreset_rate)
-    with place.work(memory=memory):
+    with place.work(memory=memory + place.n_bytes):
         files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(
             key=key,
             images=files,
             mm_per_px=mm_per_px,
             shape=parsed,
-            shape_json=None if parsed is None else shape,
+            shape_json=shape_json,
             coreset_rate=coreset_rate,
             seed=seed,
             spatial_weights=spatial_weights,
             bit_depth=bit_depth,
-            exclude_suspects=exclude_suspects,
-            warnings=tuple(warnings),
+            exclude_suspects=bool(exclude_suspects),
         )
         result = await while_connected(request, services.fitting.fit(fit))
     return JsonResponse(fit_body(result), headers={"Server-Timing": result.times.header()})

@@ -11,8 +11,8 @@ from gateway.api.responses import JsonResponse
 from gateway.api.schemas.health import HealthAnswer, ReadyAnswer
 from gateway.detectors.memory_bank.search.backend import search_name
 from gateway.errors import GatewayError
+from gateway.monitoring.storage import write_problem
 from gateway.networks.model_description import EXTRACTOR
-from gateway.store.artifact_store import ArtifactStore
 
 router = APIRouter(tags=["status"])
 
@@ -47,19 +47,20 @@ async def health(services: ServicesDep) -> Response:
     responses={503: {"model": ReadyAnswer, "description": "Not ready, with the reason"}},
 )
 async def ready(services: ServicesDep) -> Response:
-    """For load balancers: 200 if the engine answers and results can be stored, else 503 with the reason.
+    """For load balancers: 200 if inspections are possible, else 503 with the reason.
 
-    The network of a single version is listed, and does not affect readiness: other ROIs do not need it.
+    Two problems are listed and do not affect readiness, because inspections go on: a models folder that accepts no
+    writes (nothing can be learned), and the network of a single version (other ROIs do not need it).
     """
     engine, networks = await asyncio.gather(services.engine.ready(), services.engines.states())
-    storage = await to_thread.run_sync(_storage_reason, services.store)
+    storage = await to_thread.run_sync(write_problem, services.store)
     process = services.lifecycle.reason
-    is_ready = engine.ready and storage is None and process is None
+    is_ready = engine.ready and process is None
     return JsonResponse(
         {
             "ready": is_ready,
             "engine": "ready" if engine.ready else engine.reason or "not ready",
-            "storage": storage or "ready",
+            "storage": "ready" if storage is None else f"nothing can be learned or calibrated: {storage}",
             "process": process or "ready",
             "networks": [f"{each.name}: {'ready' if each.ready else each.reason or 'not ready'}" for each in networks],
             "degraded": [
@@ -69,12 +70,3 @@ async def ready(services: ServicesDep) -> Response:
         status_code=200 if is_ready else 503,
         headers={} if is_ready else {"Retry-After": "5"},
     )
-
-
-def _storage_reason(store: ArtifactStore) -> str | None:
-    """Return why nothing can be stored, or None."""
-    try:
-        store.check_writable()
-    except (GatewayError, OSError) as error:
-        return str(error)
-    return None

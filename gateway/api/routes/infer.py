@@ -4,28 +4,31 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response, UploadFile
-from pydantic import FailFast, Field, TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.inspection import inspection_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import (
+    OR_NULL,
     AreaMm2,
+    BlurSigma,
     FormBitDepth,
     FormMmPerPx,
     FormRoi,
     FormRole,
     FormShape,
     Images,
-    Number,
+    Neighbours,
     OneImage,
     Percentile,
 )
-from gateway.api.inputs import parsed_shape, read_image, require_small
+from gateway.api.inputs import parsed_json, parsed_shape, read_image
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer
 from gateway.api.security.keys import Caller
+from gateway.api.validation_messages import message_of
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
@@ -84,13 +87,15 @@ async def infer(
     image: OneImage,
     shape: FormShape = None,
     bit_depth: FormBitDepth = None,
-    k: Annotated[int | None, Form(ge=1, le=100, description="number of nearest neighbours to average")] = None,
-    p_score: Annotated[Percentile | None, Form(description="percentile of the anomaly map that is the score")] = None,
-    blur_sigma: Annotated[
-        Number | None, Form(), Field(ge=0, le=20, description="standard deviation of the blur, in pixels")
+    k: Annotated[Neighbours | None, OR_NULL, Form(description="number of nearest neighbours to average")] = None,
+    p_score: Annotated[
+        Percentile | None, OR_NULL, Form(description="percentile of the anomaly map that is the score")
     ] = None,
-    area_mm2_thr: Annotated[AreaMm2 | None, Form()] = None,
-    heatmap: Annotated[HeatmapMode | None, Form(description="how the heatmap is returned")] = None,
+    blur_sigma: Annotated[
+        BlurSigma | None, OR_NULL, Form(description="standard deviation of the blur, in pixels")
+    ] = None,
+    area_mm2_thr: Annotated[AreaMm2 | None, OR_NULL, Form()] = None,
+    heatmap: Annotated[HeatmapMode | None, OR_NULL, Form(description="how the heatmap is returned")] = None,
 ) -> Response:
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
@@ -98,7 +103,7 @@ async def infer(
     has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which. An image that shows nothing is `ng`
     with the reason `no_picture`, also before calibration.
     """
-    parsed, warnings = parsed_shape(shape)
+    parsed, _ = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
     with place.work():
         inspection = InferRequest(
@@ -113,7 +118,6 @@ async def infer(
             blur_sigma=blur_sigma,
             area_mm2_thr=area_mm2_thr,
             heatmap=heatmap or services.settings.heatmap,
-            warnings=tuple(warnings),
         )
         result = await while_connected(request, services.pipeline.infer(inspection))
     return JsonResponse(inspection_body(result), headers={"Server-Timing": result.times.header()})
@@ -175,16 +179,12 @@ async def infer_batch(
 
 
 def _items(text: str, n_images: int) -> list[BatchItem]:
-    require_small(text, "items", n_images)
     try:
-        return _BATCH.validate_json(text)
+        return _BATCH.validate_python(parsed_json(text, "items", n_images))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(
-            f"items{'.' + where if where else ''}: {first['msg'].removeprefix('Value error, ')}",
-            "Send a JSON array with one object per image.",
-        ) from error
+        message = message_of({**first, "loc": ("items", *first["loc"])})
+        raise InvalidRequestError(message, "Send a JSON array with one object per image.") from error
 
 
 async def _item_request(
@@ -193,7 +193,7 @@ async def _item_request(
     """Return the request of one item, or the error in it."""
     shape = item.shape if item.shape is None or isinstance(item.shape, str) else json.dumps(item.shape)
     try:
-        parsed, warnings = parsed_shape(shape)
+        parsed, _ = parsed_shape(shape)
         return InferRequest(
             key=caller.roi(item.role_id, item.roi_id),
             image=await read_image(image, settings),
@@ -206,7 +206,6 @@ async def _item_request(
             blur_sigma=item.blur_sigma,
             area_mm2_thr=item.area_mm2_thr,
             heatmap=item.heatmap or settings.heatmap,
-            warnings=tuple(warnings),
         )
     except GatewayError as error:
         return error

@@ -14,9 +14,10 @@ from gateway import __version__
 from gateway.api.answers.drift import drift_body
 from gateway.api.answers.roi import roi_body
 from gateway.api.deps import CallerDep, ServicesDep
-from gateway.api.fields import RoiId, RoleId
+from gateway.api.fields import OR_NULL, RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.report import ReportAnswer
+from gateway.api.strict_route import StrictRoute
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.images.decoding import Limits
 from gateway.monitoring.drift.measure import MIN_SAMPLES
@@ -25,7 +26,7 @@ from gateway.process.services import Services
 from gateway.store.manifest import Manifest
 from gateway.store.roi_key import RoiKey
 
-router = APIRouter(tags=["status"])
+router = APIRouter(tags=["status"], route_class=StrictRoute)
 
 _AUDIT_ENTRIES = 50
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'"
@@ -48,6 +49,7 @@ async def report(
     roi_id: RoiId,
     form: Annotated[
         Literal["html", "json"] | None,
+        OR_NULL,
         Query(alias="format", description="html or json; without it, as the Accept header asks, and html by default"),
     ] = None,
 ) -> Response:

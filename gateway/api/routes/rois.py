@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query, Response
 from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.roi import roi_body, roi_list_body
 from gateway.api.deps import CallerDep, ServicesDep
-from gateway.api.fields import RoiId, RoleId
+from gateway.api.fields import OR_NULL, EntryCount, RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.rois import AuditAnswer, Deleted, RoiDetail, RoiList, RollbackAnswer, RollbackRequest
+from gateway.api.strict_route import StrictRoute
 from gateway.calibration.calibrate import state_of
 from gateway.errors import (
     ArtifactCorruptError,
@@ -27,7 +28,10 @@ from gateway.errors import (
 from gateway.store.rollback import forget, roll_back
 from gateway.worker_threads import in_thread
 
-router = APIRouter(tags=["status"])
+_AUDIT_ENTRIES = 100
+"""Entries of the audit trail in an answer by default."""
+
+router = APIRouter(tags=["status"], route_class=StrictRoute)
 changes = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.changes))
 
 
@@ -60,11 +64,13 @@ async def audit(
     caller: CallerDep,
     role_id: RoleId,
     roi_id: RoiId,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="number of newest entries to return")] = 100,
+    limit: Annotated[
+        EntryCount | None, OR_NULL, Query(description="number of newest entries to return")
+    ] = _AUDIT_ENTRIES,
 ) -> Response:
     """Return every fit, publication, calibration, rollback and deletion, newest first. Deletion keeps the trail."""
     key = caller.roi(role_id, roi_id)
-    entries = await to_thread.run_sync(services.store.audit.read, key, limit)
+    entries = await to_thread.run_sync(services.store.audit.read, key, limit or _AUDIT_ENTRIES)
     if not entries and not await to_thread.run_sync(services.store.is_fitted, key):
         raise UnknownRoiError(f"{key} was never fitted")
     return JsonResponse({**asdict(key), "entries": entries})
@@ -137,7 +143,7 @@ async def delete_roi(
             raise UnknownRoiError(f"{key} was never fitted")
         with services.store.lock(key, services.settings.fit_lock_timeout_s):
             forget(services.store, key)
-            services.recent_inspections.forget(key)
+            services.drift.forget(key)
 
     with place.work(key=key):
         await in_thread(delete, limiter=services.writers)

@@ -1,14 +1,25 @@
 """Bodies of calibrations."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, RoiId, RoleId, Score
+from gateway.api.fields import (
+    AreaMm2,
+    FalseAlarmRate,
+    JsonShape,
+    MmPerPx,
+    Percentile,
+    PixelThreshold,
+    RoiId,
+    RoleId,
+    Score,
+)
+from gateway.api.schemas.requests import RequestBody
 from gateway.store.manifest import Method, OkSource
 
 
-class CalibrateRequest(BaseModel):
+class CalibrateRequest(RequestBody):
     """Scores that `/infer` returned for images known to be OK or NG."""
 
     model_config = ConfigDict(
@@ -51,12 +62,13 @@ class CalibrateRequest(BaseModel):
         description="α, usually 0.01 to 0.1. Without NG scores, the threshold is the OK score of conformal rank "
         "⌈(n+1)(1−α)⌉ instead of p99 plus margin. With NG scores it is not used, and a warning says so",
     )
-    pixel_threshold: Literal["score", "ok_pixels"] | Score = Field(
+    pixel_threshold: PixelThreshold | None = Field(
         "score",
-        description="threshold of regions. score: the threshold of the score. ok_pixels: the same rule applied "
-        "to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. Or a number",
+        description="threshold of regions. score: equal to the threshold of the score. ok_pixels: the same rule "
+        "applied to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. "
+        "Or a number",
     )
-    shape: dict[str, Any] | str | None = Field(
+    shape: JsonShape | None = Field(
         None,
         description="the shape of /infer that the thresholds are for: the scores were measured within it. Without one, "
         "the thresholds are for the pixels that the OK images were fitted with",

@@ -37,6 +37,7 @@ class DriftAnswer(BaseModel):
     ks_down: float | None
     p_value: float | None = Field(description="p-value of ks")
     above_threshold: float | None = Field(description="share of recent scores above the threshold that applied to them")
+    rejected: float | None = Field(description="share of recent inspections judged NG, by score or by region")
     brightness: ShiftAnswer | None
     sharpness: ShiftAnswer | None = Field(description="of the logarithm of the sharpness")
     alarms: list[Signal] = Field(description="signals whose drift chance does not explain")

@@ -26,7 +26,7 @@ class ReadyAnswer(BaseModel):
 
     ready: bool
     engine: str = Field(description="'ready', or why the token model is not ready")
-    storage: str = Field(description="'ready', or why nothing can be stored")
+    storage: str = Field(description="'ready', or why nothing can be learned; inspections go on")
     process: str = Field(description="'ready', or why the process is not ready: it is shutting down")
     networks: list[str] = Field(
         description="student-teacher networks in use, each with 'ready' or the reason; other ROIs do not need them"

@@ -1,11 +1,12 @@
 """Bodies of inspections."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, MmPerPx, Number, Percentile, RoiId, RoleId
+from gateway.api.fields import AreaMm2, BitDepth, BlurSigma, JsonShape, MmPerPx, Neighbours, Percentile, RoiId, RoleId
 from gateway.api.schemas.errors import ErrorEnvelope
+from gateway.api.schemas.requests import RequestBody
 from gateway.calibration.within_shape import ThresholdSource
 from postprocess.verdict import Verdict, VerdictReason
 
@@ -29,7 +30,7 @@ class ParamsAnswer(BaseModel):
     blur_sigma: float
     area_mm2_thr: float
     mm_per_px: float
-    bit_depth: int | None = Field(description="bits a sample of the camera; null scales by the bits of the file")
+    bit_depth: int | None = Field(description="bits per sample of the camera; null scales by the bits of the file")
 
 
 class InferAnswer(BaseModel):
@@ -114,19 +115,17 @@ class InferAnswer(BaseModel):
     warnings: list[str]
 
 
-class BatchItem(BaseModel):
+class BatchItem(RequestBody):
     """Parameters of one image of several."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role_id: RoleId
     roi_id: RoiId
     mm_per_px: MmPerPx
-    shape: dict[str, Any] | str | None = Field(None, description="as in /infer, or as a JSON object")
-    bit_depth: int | None = Field(None, ge=8, le=16)
-    k: int | None = Field(None, ge=1, le=100)
+    shape: JsonShape | None = Field(None, description="as in /infer, or as a JSON object")
+    bit_depth: BitDepth | None = None
+    k: Neighbours | None = None
     p_score: Percentile | None = None
-    blur_sigma: Annotated[Number, Field(ge=0, le=20)] | None = None
+    blur_sigma: BlurSigma | None = None
     area_mm2_thr: AreaMm2 | None = None
     heatmap: Literal["base64", "path", "none"] | None = None
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.schemas.requests import RequestBody
+from gateway.monitoring.drift.measure import Signal
 from gateway.store.audit import Action
 from gateway.store.manifest import DetectorKind, Method, OkSource, ScoreSummary, WeightsRecipe
 
@@ -59,6 +61,7 @@ class RoiSummary(BaseModel):
     degraded: bool = Field(
         description="whether files of the ROI are damaged; warnings name them and the version that answers"
     )
+    drift_alarms: list[Signal] = Field(description="signals whose drift chance does not explain; see …/drift")
     warnings: list[str]
 
 
@@ -150,10 +153,10 @@ class AuditAnswer(BaseModel):
     entries: list[AuditEntry]
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(RequestBody):
     """The version to return to."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 3}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 3}]})
 
     version: int = Field(ge=1, lt=2**31, description="one of the `versions` in GET /rois/{role_id}/{roi_id}")
 

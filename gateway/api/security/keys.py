@@ -125,12 +125,14 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> KeyRing:
     """
     keys: list[ApiKey] = []
     if inline is not None:
-        keys += _parsed(inline.get_secret_value(), "GATEWAY_API_KEYS")
+        keys += _parsed(inline.get_secret_value().removeprefix("\ufeff"), "GATEWAY_API_KEYS")
     if file is not None:
         try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = file.read_text(encoding="utf-8-sig")
+        except OSError as error:
             raise KeyListError(f"GATEWAY_API_KEYS_FILE: {file}: {error}") from None
+        except UnicodeDecodeError:
+            raise KeyListError(f"GATEWAY_API_KEYS_FILE: {file}: not UTF-8 text (UTF-16?); save it as UTF-8") from None
         keys += _parsed(text, "GATEWAY_API_KEYS_FILE")
     return KeyRing(keys)
 

@@ -54,6 +54,6 @@ def _is_own(host_header: str) -> bool:
     """Return whether a Host header holds localhost or an IP address. No page of another site can have such a host."""
     try:
         host = urlsplit(f"//{host_header}").hostname or ""
-        return host == "localhost" or bool(ipaddress.ip_address(host.partition("%")[0]))
+        return host.removesuffix(".") == "localhost" or bool(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
         return False

@@ -47,4 +47,4 @@ def is_page(method: str, path: str) -> bool:
     request to the gateway, also with one that a page of another site causes. So only pages that change nothing accept
     a password.
     """
-    return method == "GET" and _PAGE.fullmatch(path) is not None
+    return method in ("GET", "HEAD") and _PAGE.fullmatch(path) is not None

@@ -63,6 +63,8 @@ class Drift:
     """P-value of the two-sided statistic."""
     above_threshold: float | None = None
     """Share of recent inspections whose score is above the threshold."""
+    rejected: float | None = None
+    """Share of recent inspections judged NG, by score or by region."""
     brightness: Shift | None = None
     sharpness: Shift | None = None
     """Shift of the logarithm of the sharpness."""
@@ -88,7 +90,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
     Args:
         recent: inspections with the version.
         manifest: manifest of the version.
-        expected_rejects: upper limit of the share of images that the calibration expects above the threshold.
+        expected_rejects: upper limit of the share of OK images that the calibration expects to reject.
     """
     reference = np.asarray(manifest.ok_scores, np.float64)
     n, n_ok = len(recent), int(recent.judged_ok.sum())
@@ -103,12 +105,13 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         reasons.append(missing)
     elif scores is not None and scores.is_alarm:
         alarms.append("score")
-    above = None
+    above = rejected = None
     calibrated = ~np.isnan(recent.threshold)
     if calibrated.sum() >= MIN_SAMPLES:
-        rejected = recent.score[calibrated] > recent.threshold[calibrated]
-        above = float(rejected.mean())
-        limit = lower_limit(int(rejected.sum()), len(rejected), 1 - _P_VALUE)
+        above = float((recent.score[calibrated] > recent.threshold[calibrated]).mean())
+        ng = ~recent.judged_ok[calibrated]
+        rejected = float(ng.mean())
+        limit = lower_limit(int(ng.sum()), len(ng), 1 - _P_VALUE)
         if limit > max(_REJECTS, expected_rejects or 0.0):
             alarms.append("rejects")
     known = [i for i in manifest.images if i.brightness is not None and i.sharpness is not None]
@@ -133,6 +136,7 @@ def measure(recent: Recent, manifest: Manifest, expected_rejects: float | None) 
         ks_down=None if scores is None else scores.down,
         p_value=None if scores is None else scores.p_value,
         above_threshold=above,
+        rejected=rejected,
         brightness=shifts["brightness"],
         sharpness=shifts["sharpness"],
         alarms=tuple(alarms),

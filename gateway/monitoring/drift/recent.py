@@ -65,6 +65,7 @@ _READ = """
 SELECT time, score, threshold, brightness, sharpness, verdict, comparable FROM inspection
 WHERE role_id = ? AND roi_id = ? AND bank = ? ORDER BY n DESC LIMIT ?
 """
+_LAST = "SELECT coalesce(max(n), 0) FROM inspection WHERE role_id = ? AND roi_id = ?"
 _FORGET = "DELETE FROM inspection WHERE role_id = ? AND roi_id = ?"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY_S = 1.0
@@ -114,7 +115,8 @@ class RecentInspections:
         """
         self._database = _Database(folder)
         self._window = window
-        self._is_failing = False
+        self.failure: str | None = None
+        """Why the last inspection was not recorded, or None."""
 
     def add(
         self,
@@ -155,11 +157,11 @@ class RecentInspections:
         try:
             self._database.write(write)
         except (OSError, sqlite3.Error) as error:
-            if not self._is_failing:
+            if self.failure is None:
                 log.warning("%s: inspections are not recorded for drift: %s: %s", key, self._database.path, error)
-            self._is_failing = True
+            self.failure = str(error)
         else:
-            self._is_failing = False
+            self.failure = None
 
     def of(self, key: RoiKey, manifest: Manifest) -> Recent:
         """Return the recent inspections of an ROI with one version. Empty if there are none or they are unreadable."""
@@ -183,6 +185,19 @@ class RecentInspections:
             verdict=np.array(verdicts, np.str_),
             scored_alike=np.array(comparable, np.bool_),
         )
+
+    def last_number(self, key: RoiKey) -> int:
+        """Return the number of the newest inspection of an ROI. It grows by one per inspection. 0 without any."""
+
+        def read(connection: sqlite3.Connection) -> int:
+            (number,) = connection.execute(_LAST, (key.role_id, key.roi_id)).fetchone()
+            return int(number)
+
+        try:
+            return self._database.read(read) or 0
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s: recent inspections are not readable: %s: %s", key, self._database.path, error)
+            return 0
 
     def forget(self, key: RoiKey) -> None:
         """Delete the inspections of a deleted ROI."""

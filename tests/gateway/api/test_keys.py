@@ -125,6 +125,19 @@ def test_keys_come_from_the_setting_and_from_the_file(tmp_path):
         read_keys(None, tmp_path / "absent.json")
 
 
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path):
+    key, entry = new_key("one", "inspect", ["*"])
+    (tmp_path / "keys.json").write_text(f"[{entry_text(entry)}]", encoding="utf-8-sig")
+    assert read_keys(None, tmp_path / "keys.json").find(key) == entry
+    assert read_keys(SecretStr(f"\ufeff[{entry_text(entry)}]"), None).find(key) == entry
+
+
+def test_a_key_file_in_utf_16_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "keys.json").write_text("[]", encoding="utf-16")
+    with pytest.raises(KeyListError, match="not UTF-8 text"):
+        read_keys(None, tmp_path / "keys.json")
+
+
 def test_no_secret_is_printed_and_shell_output_has_no_mask(monkeypatch, capsys):
     monkeypatch.setenv("GATEWAY_API_KEYS", json.dumps([ENTRY]))
     monkeypatch.setenv("GATEWAY_TRITON_TOKEN", SECRET)

@@ -107,6 +107,13 @@ def test_more_rejects_than_the_calibration_expects_are_an_alarm() -> None:
     assert measure(stream(mixed, ng=range(80, 100)), learned, None).above_threshold == 0.2
 
 
+def test_parts_rejected_by_a_region_alone_count_as_rejects() -> None:
+    ng_by_region = stream(scores(0.45, 100, 1), threshold=0.6, ng=range(80, 100))
+    drift = measure(ng_by_region, manifest(scores(0.45, 60, 0)), 0.05)
+    assert (drift.above_threshold, drift.rejected) == (0.0, 0.2)
+    assert drift.alarms == ("rejects",)
+
+
 @pytest.mark.parametrize(
     ("change", "signal"), [({"brightness": 108.0}, "brightness"), ({"sharpness": 0.09}, "sharpness")]
 )

@@ -1,0 +1,154 @@
+"""Routes that refuse what they do not understand: unknown or repeated fields, wrong body types, incomplete forms."""
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, get_origin
+
+from fastapi import Request, Response, UploadFile, params
+from fastapi.routing import APIRoute
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData
+from starlette.datastructures import UploadFile as Uploaded
+
+from gateway.api.json_text import parse_json
+from gateway.api.known_fields import known_hint, repeated_field, unknown_fields
+from gateway.api.multipart_body import framed
+from gateway.errors import InvalidRequestError, StorageFullError
+from gateway.process.services import Services
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_MAX_FIELDS = 32
+"""Limit of the text fields in a form. The largest form has 11."""
+_FORM = "multipart/form-data"
+
+
+class StrictRoute(APIRoute):
+    """A route that checks the names in a request before FastAPI reads their values."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of FastAPI, with the checks before it."""
+        handle = super().get_route_handler()
+        query = {field.alias for field in self.dependant.query_params}
+        forms = {f.alias: f.field_info for f in self.dependant.body_params if isinstance(f.field_info, params.Form)}
+        has_json = bool(self.dependant.body_params) and not forms
+
+        async def check_and_handle(request: Request) -> Response:
+            _require_names([name for name, _ in request.query_params.multi_items()], query, "query parameter")
+            _require_uncompressed(request)
+            if forms:
+                checked = _Request(request.scope, framed(request.receive, _boundary(request)))
+                services: Services = request.app.state.services
+                form = await _read_form(checked, services.settings)
+                try:
+                    _require_form(form, forms)
+                except BaseException:
+                    await form.close()
+                    raise
+                return await handle(checked)  # FastAPI reads the same form again, from the request
+            if has_json:
+                _require_json_type(request)
+            return await handle(_Request(request.scope, request.receive))
+
+        return check_and_handle
+
+
+async def _read_form(request: Request, settings: Settings) -> FormData:
+    try:
+        return await request.form(
+            max_files=max(settings.max_fit_images, settings.max_batch_images),
+            max_fields=_MAX_FIELDS,
+            max_part_size=settings.max_json_bytes,
+        )
+    except OSError as error:  # Starlette writes large files of a form to a temporary folder
+        reason = error.strerror or error
+        log.error("a body cannot be stored: %s", reason)
+        hint = "Free space in the folder for temporary files (TMPDIR) on the gateway's host, then send it again."
+        raise StorageFullError(f"the body cannot be stored while it arrives: {reason}", hint) from error
+
+
+class _Request(Request):
+    async def json(self) -> Any:
+        """Return the body, parsed with the same rules as every other JSON text."""
+        return parse_json(await self.body(), "the body")
+
+
+def _require_names(names: list[str], known: set[str], kind: str, lists: set[str] | None = None) -> None:
+    message = unknown_fields(names, known, kind)
+    if message is not None:
+        raise InvalidRequestError(message, known_hint(known))
+    repeated = repeated_field(names, lists or ())
+    if repeated is not None and repeated in known:
+        hint = "Send it once."
+        if repeated == "image":
+            hint = "Send one image to /infer. /infer_batch inspects several."
+        raise InvalidRequestError(f"{repeated}: the request has this {kind} {names.count(repeated)} times", hint)
+
+
+def _require_uncompressed(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise InvalidRequestError(
+            f"the body has the Content-Encoding {encoding[:40]!r}; this gateway reads only uncompressed bodies",
+            "Send the body without compression and without Content-Encoding.",
+        )
+
+
+def _boundary(request: Request) -> bytes:
+    """Return the boundary of a form.
+
+    Raises:
+        InvalidRequestError: the body is not a multipart form.
+    """
+    header = request.headers.get("content-type", "")
+    kind, options = parse_options_header(header)
+    if kind != _FORM.encode():
+        sent = f"has the Content-Type {header[:80]!r}" if header else "has no Content-Type"
+        raise InvalidRequestError(
+            f"the body {sent}; expected {_FORM}",
+            f"Send the fields and images as {_FORM}, for example with: curl -F role_id=… -F roi_id=… -F image=@roi.png",
+        )
+    boundary = options.get(b"boundary", b"")
+    if not boundary:
+        raise InvalidRequestError(
+            f"the Content-Type {header[:80]!r} has no boundary",
+            "Let the HTTP library write the Content-Type header of the form.",
+        )
+    return boundary
+
+
+def _require_json_type(request: Request) -> None:
+    header = request.headers.get("content-type", "")
+    kind = parse_options_header(header)[0].decode("latin-1")
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        sent = f"has the Content-Type {header[:80]!r}" if header else "has no Content-Type"
+        raise InvalidRequestError(
+            f"the body {sent}; expected application/json",
+            "Send one JSON object with the header 'Content-Type: application/json'.",
+        )
+
+
+def _require_form(form: FormData, fields: dict[str, params.Form]) -> None:
+    lists = {name for name, info in fields.items() if get_origin(info.annotation) is list}
+    _require_names([name for name, _ in form.multi_items()], set(fields), "field", lists)
+    for name, value in form.multi_items():
+        if not isinstance(value, Uploaded):
+            continue
+        if name in fields and not isinstance(fields[name], params.File):
+            raise InvalidRequestError(
+                f"{name}: expected text, but the part has the file name {str(value.filename)[:80]!r}",
+                "Send it as a plain form field, without a file name (with curl: -F 'name=value', without @).",
+            )
+        _require_plain(name, value)
+
+
+def _require_plain(name: str, upload: UploadFile | Uploaded) -> None:
+    """Refuse a file whose bytes are encoded for transport."""
+    for header in ("content-transfer-encoding", "content-encoding"):
+        encoding = upload.headers.get(header, "").strip()
+        if encoding.lower() not in ("", "binary", "8bit", "7bit", "identity"):
+            raise InvalidRequestError(
+                f"{name}: the part {str(upload.filename)[:80]!r} has {header.title()}: {encoding[:40]}",
+                "Send the bytes of the file as they are, without this header.",
+            )
