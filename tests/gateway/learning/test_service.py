@@ -330,7 +330,7 @@ def test_a_manual_box_overrides_variance_and_the_override_is_logged(
     bench = Bench(tmp_path / "models", roi_config=roi_file, spatial_weights="variance")
     with caplog.at_level(logging.INFO, "gateway.detectors.spatial_weighting"):
         assert bench.fit(EVEN).manifest.spatial_weights.kind == "manual"
-    before, override = (record.message for record in caplog.records if "overrid" in record.message)
+    before, override = (record.message for record in caplog.records if "spatial weights" in record.message)
     assert "before the override" in before
     assert " to " in before
     assert "overridden by the manual box [0.0, 64.0, 0.0, 128.0]: 0.1 to 2" in override

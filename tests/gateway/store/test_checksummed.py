@@ -42,7 +42,7 @@ def test_a_format_that_needs_a_seal_is_not_believed_without_one() -> None:
 def test_a_later_format_asks_for_a_newer_gateway_and_is_not_called_damaged(seal) -> None:
     with pytest.raises(NewerFormatError, match=r"x\.json is of format 3") as caught:
         unsealed(seal('{"format": 3}'), "x.json")
-    assert "upgrade" in caught.value.hint
+    assert "Upgrade" in caught.value.hint
 
 
 def test_every_changed_byte_and_every_truncation_of_sealed_arrays_is_noticed() -> None:

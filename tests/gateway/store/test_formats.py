@@ -135,7 +135,7 @@ def test_what_a_newer_gateway_wrote_is_neither_served_nor_changed(bench: Bench, 
             NewerFormatError, match=f"format {newest + 1}; this gateway knows formats up to {newest}"
         ) as caught:
             attempt()
-        assert "upgrade" in caught.value.hint
+        assert "Upgrade" in caught.value.hint
         assert "damaged" not in caught.value.message
     sweep(bench.store)
     assert tree(bench.store.folder(KEY)) == before
