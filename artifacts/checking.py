@@ -92,7 +92,7 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
             ok.image(image)
         except GatewayError as error:
             yield _short(key, error)
-        if fingerprint is not None and ok.tokens(image.sha256, fingerprint) is None:
+        if fingerprint is not None and not ok.has_tokens(image.sha256, fingerprint):
             yield f"tokens of OK image {image.sha256} are damaged or gone: the next fit computes them anew"
 
 

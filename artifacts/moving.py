@@ -88,7 +88,7 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
         yield f"ok/{image.sha256}.{image.extension}", ok.image(image)
         tokens = ok.folder / f"{image.sha256}.npz"
         # Tokens that are damaged or gone are computed anew by the next fit.
-        if ok.tokens(image.sha256, manifest.model_fingerprint) is not None:
+        if ok.has_tokens(image.sha256, manifest.model_fingerprint):
             yield f"ok/{tokens.name}", tokens.read_bytes()
 
 
@@ -216,7 +216,8 @@ def _image(archive: Archive, image: OkImage, settings: Settings) -> bytes:
     return data
 
 
-def _tokens(archive: Archive, image: OkImage, manifest: Manifest) -> NDArray[np.float16] | None:
+def _tokens(archive: Archive, image: OkImage, manifest: Manifest) -> tuple[NDArray[np.float16], str] | None:
+    """Return the tokens of an image, float16 [N, D], and what made them; None where the archive has none."""
     name = f"ok/{image.sha256}.npz"
     if name not in archive.contents.files:
         return None
@@ -229,9 +230,13 @@ def _tokens(archive: Archive, image: OkImage, manifest: Manifest) -> NDArray[np.
     except (DamagedError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ArchiveError(f"{name}: {error}") from error
     expected = (manifest.token_hw[0] * manifest.token_hw[1], manifest.dim)
-    if tokens.shape != expected or tokens.dtype != np.float16 or made_by != manifest.model_fingerprint:
+    if (
+        tokens.shape != expected
+        or tokens.dtype != np.float16
+        or made_by.partition("/")[0] != manifest.model_fingerprint
+    ):
         raise ArchiveError(f"{name} does not hold the tokens of an image of this version")
-    return tokens
+    return tokens, made_by
 
 
 def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked, settings: Settings) -> int:
@@ -256,7 +261,7 @@ def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked,
             ok.add_image(image, _image(archive, image, settings))
             tokens = _tokens(archive, image, exported)
             if tokens is not None:
-                ok.add_tokens(image.sha256, exported.model_fingerprint, tokens)
+                ok.add_tokens(image.sha256, tokens[1], tokens[0])
         calibration = checked.calibration
         if calibration is not None:
             # Made for this very bank, it is bound to its new number; else it stays as stale as it was.

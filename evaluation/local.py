@@ -20,7 +20,7 @@ from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.images.decoding import Limits, decode, read_header, to_model_input
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.request import HeatmapMode, InferRequest
-from gateway.learning.request import FitRequest
+from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
 from gateway.networks import TokenEngine
 from gateway.networks.model_description import GRAPH_FILE, DescriptionError, newest_version
@@ -118,7 +118,7 @@ class LocalInspector:
     async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
         """See `Inspector.fit`."""
         self._next_roi()
-        files = [(path.name, path.read_bytes()) for path in images]
+        files = [ImageFile(path.name, path.read_bytes) for path in images]
         self.engine.on_tokens = progress
         with self._nothing_remembered() if self._timings else nullcontext():
             started = time.perf_counter()

@@ -160,6 +160,12 @@ class Settings(BaseSettings):
         gt=0,
         description="limit of the expected waiting time of an inspection; above it inspections are refused with 429",
     )
+    max_fit_memory_bytes: int = Field(
+        2 * 2**30,
+        gt=0,
+        description="memory that the running fits take together, estimated from their images and coreset_rate; more "
+        "are refused with 429, and a fit that takes more alone with 413",
+    )
     max_queued_bytes: int = Field(
         2**30,
         gt=0,

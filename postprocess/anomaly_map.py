@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 ScoreRule = Literal["percentile", "top_mean"]
 """How a map becomes one score: the value at a percentile, or the mean of the values above it."""
+_BLUR_REACH = 4
+"""Reach of the blur, in sigmas."""
 
 
 def anomaly_map(
@@ -65,6 +67,34 @@ def upsample(anomaly_map: NDArray[np.float32], size_wh: tuple[int, int]) -> NDAr
     if min(size_wh) < 1:
         raise ValueError(f"cannot upsample to {size_wh[0]}×{size_wh[1]} pixels; both must be at least 1")
     return cv2.resize(anomaly_map, size_wh, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
+
+def cells_inside(mask: NDArray[np.bool_], token_hw: tuple[int, int], blur_sigma: float = 0) -> NDArray[np.bool_]:
+    """Return the cells of the token grid that take part in the map inside a mask.
+
+    A cell takes part if `upsample` and `blur` carry its value to a pixel of the mask. A cell just outside does, a cell
+    far outside does not.
+
+    Args:
+        mask: bool `[H, W]`.
+        token_hw: `(h, w)` of the token grid.
+        blur_sigma: sigma of the blur in pixels.
+
+    Returns:
+        bool `[h, w]`.
+
+    Example:
+        >>> cells_inside(np.array([[True, False, False, False, False, False]]), (1, 3)).tolist()
+        [[True, False, False]]
+    """
+    height, width = mask.shape
+    reach = math.ceil(_BLUR_REACH * blur_sigma)
+    wider = mask.astype(np.uint8)
+    if reach:
+        wider = np.asarray(cv2.dilate(wider, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)), np.uint8)
+    rows = upsample(np.eye(token_hw[0], dtype=np.float32), (token_hw[0], height))
+    columns = upsample(np.eye(token_hw[1], dtype=np.float32), (token_hw[1], width))
+    return np.asarray(rows.T @ wider.astype(np.float32) @ columns > 0)
 
 
 def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None) -> float:

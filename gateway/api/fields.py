@@ -140,7 +140,7 @@ FormBitDepth = Annotated[
     OR_NULL,
     Form(
         description="bits per sample of the camera, for files with more than 8 bits: 12 scales the values 0 to 4095 of "
-        "a 16-bit file to 0 to 255; without it, /infer uses that of the fit",
+        "a 16-bit file to 0 to 255; kept with the ROI, and /infer uses that of the fit",
     ),
 ]
 OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]

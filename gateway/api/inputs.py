@@ -7,6 +7,7 @@ from fastapi import UploadFile
 from gateway.api.json_text import parse_json, require_shallow, without_bom
 from gateway.api.known_fields import known_hint, unknown_fields
 from gateway.errors import InvalidRequestError, TooLargeError
+from gateway.learning.request import ImageFile
 from gateway.settings import Settings
 from postprocess.roi_mask import KEYS, Shape, ShapeError, parse_shape
 
@@ -56,8 +57,32 @@ async def read_image(upload: UploadFile, settings: Settings) -> bytes:
     Raises:
         TooLargeError: the file is over the limit. It is refused before it is read.
     """
+    _require_size(upload, settings)
+    return await upload.read()
+
+
+def image_file(upload: UploadFile, name: str, settings: Settings) -> ImageFile:
+    """Return an uploaded file that is read when it is needed.
+
+    Args:
+        upload: the file.
+        name: name for messages where the upload has none.
+        settings: the limit of its size.
+
+    Raises:
+        TooLargeError: the file is over the limit.
+    """
+    _require_size(upload, settings)
+
+    def read() -> bytes:
+        upload.file.seek(0)
+        return upload.file.read()
+
+    return ImageFile(upload.filename or name, read)
+
+
+def _require_size(upload: UploadFile, settings: Settings) -> None:
     if upload.size is not None and upload.size > settings.max_image_bytes:
         raise TooLargeError(
             f"{upload.filename}: {upload.size} bytes; the limit of one image is {settings.max_image_bytes}"
         )
-    return await upload.read()

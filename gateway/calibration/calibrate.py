@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -10,14 +10,16 @@ import numpy as np
 
 from gateway.calibration.false_alarms import false_alarms
 from gateway.calibration.ok_scores import blind_area_mm2, n_rejected, ok_peaks, ok_scores
-from gateway.calibration.threshold import Threshold, choose_threshold
+from gateway.calibration.threshold import choose_threshold
 from gateway.errors import InvalidRequestError
+from gateway.images.masks import mask_of
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
 from gateway.store.manifest import Calibration, Manifest, OwnSource
-from gateway.store.ok_maps import OkMaps
+from gateway.store.ok_maps import Frame, OkMaps
 from gateway.store.roi_key import RoiKey
+from postprocess.roi_mask import Shape, parse_shape
 
 PixelThreshold = Literal["score", "ok_pixels"] | float
 """Source of the threshold of regions: the threshold of the score, the pixels of the OK maps, or a number."""
@@ -43,6 +45,11 @@ class CalibrationRequest:
     false_alarm_rate: float | None = None
     pixel_threshold: PixelThreshold = "score"
     margin: float | None = None
+    blur_sigma: float | None = None
+    """Sigma of the blur before regions are cut, in pixels."""
+    shape: Shape | None = None
+    """The shape that the scores count for; None for that of the OK images."""
+    shape_json: str | None = None
 
 
 def calibrate(
@@ -55,8 +62,8 @@ def calibrate(
 
     Raises:
         UnknownRoiError: the ROI was never fitted.
-        InvalidRequestError: there is no OK score, neither given nor from the fit, or the request needs leave-one-out
-            maps and the version has none.
+        InvalidRequestError: there is no OK score, neither given nor from the fit; the request needs leave-one-out
+            maps and the version has none; or the shape covers no pixel of an OK image.
     """
     store.current(key)
     with store.lock(key, settings.fit_lock_timeout_s):
@@ -109,9 +116,22 @@ def derive(
     percentile = settings.p_score if request.score_percentile is None else request.score_percentile
     area_mm2_thr = settings.area_mm2_thr if request.area_mm2_thr is None else request.area_mm2_thr
     margin = settings.threshold_margin if request.margin is None else request.margin
-    scores = request.ok_scores or _leave_one_out_scores(manifest, ok_maps, percentile)
+    blur_sigma = settings.blur_sigma if request.blur_sigma is None else request.blur_sigma
+    if request.shape is not None:
+        for size_wh in {image.frame.size_wh for image in manifest.images}:
+            mask_of(request.shape, size_wh)  # refused where it covers no pixel
+        if ok_maps is not None:
+            frames = tuple(Frame(frame.size_wh, request.shape) for frame in ok_maps.frames)
+            ok_maps = replace(ok_maps, frames=frames)
+    scores = request.ok_scores or _own_scores(manifest, ok_maps, percentile, request)
     chosen = choose_threshold(scores, request.ng_scores, margin, request.false_alarm_rate)
-    pixel_threshold = _pixel_threshold(manifest, ok_maps, settings, request, margin, chosen)
+    if request.pixel_threshold == "ok_pixels" and ok_maps is None:
+        raise InvalidRequestError(
+            f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
+            f"{manifest.role_id}/{manifest.roi_id} has none",
+            "Fit two or more OK images, or send a number.",
+        )
+    pixel_threshold = pixel_threshold_of(ok_maps, request, margin, blur_sigma, chosen.threshold)
     errs_high = manifest.ok_source == "leave-one-out"
     expected = false_alarms(chosen.ok_above, chosen.n_ok, err_high=errs_high and not request.ok_scores)
     verdict, n_above = None, 0
@@ -121,7 +141,7 @@ def derive(
             threshold=chosen.threshold,
             pixel_threshold=pixel_threshold,
             percentile=percentile,
-            blur_sigma=settings.blur_sigma,
+            blur_sigma=blur_sigma,
             mm_per_px=request.mm_per_px,
             area_mm2_thr=area_mm2_thr,
         )
@@ -133,7 +153,9 @@ def derive(
         mm_per_px=request.mm_per_px,
         area_mm2_thr=area_mm2_thr,
         score_percentile=percentile,
-        blur_sigma=settings.blur_sigma,
+        k=manifest.k,
+        shape=request.shape_json,
+        blur_sigma=blur_sigma,
         false_alarm_rate=request.false_alarm_rate,
         guaranteed=None if chosen.n_ok_needed is None else chosen.n_ok_needed == 0 and bool(request.ok_scores),
         expected_false_alarm_rate=expected.rate,
@@ -146,7 +168,7 @@ def derive(
         version=manifest.version,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    warnings = _warnings(manifest, request, calibration)
+    warnings = [*_warnings(manifest, request, calibration), *_swap_warning(scores, request.ng_scores)]
     if ok_maps is not None and false_alarms(n_above, len(ok_maps.frames)).low > expected.rate:
         warnings.append(
             f"pixel_threshold: regions would reject {n_above} of {len(ok_maps.frames)} OK images, the score alone "
@@ -178,6 +200,9 @@ def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, befor
         false_alarm_rate=before.false_alarm_rate,
         pixel_threshold="score" if source == "given" else source,
         margin=before.margin,
+        blur_sigma=before.blur_sigma,
+        shape=None if before.shape is None else parse_shape(before.shape)[0],
+        shape_json=before.shape,
     )
     return derive(manifest, ok_maps, settings, request)[0]
 
@@ -191,7 +216,10 @@ def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
         return 0.0
     percentile = manifest.p_score if calibration is None else calibration.score_percentile
     mm_per_px = manifest.mm_per_px if calibration is None else calibration.mm_per_px
-    return blind_area_mm2([image.frame for image in manifest.images], percentile, mm_per_px)
+    frames = [image.frame for image in manifest.images]
+    if calibration is not None and calibration.shape is not None:
+        frames = [Frame(frame.size_wh, parse_shape(calibration.shape)[0]) for frame in frames]
+    return blind_area_mm2(frames, percentile, mm_per_px)
 
 
 def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
@@ -205,50 +233,51 @@ def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str
     ]
 
 
-def _leave_one_out_scores(manifest: Manifest, ok_maps: OkMaps | None, percentile: float) -> Sequence[float]:
+def _own_scores(
+    manifest: Manifest, ok_maps: OkMaps | None, percentile: float, request: CalibrationRequest
+) -> Sequence[float]:
+    """Return the leave-one-out scores of a version for a percentile and a shape."""
     if not manifest.ok_scores:
         raise InvalidRequestError(
             f"ok_scores: missing, and {manifest.role_id}/{manifest.roi_id} has no leave-one-out scores: "
             "its memory bank holds tokens of one OK image only",
             "Fit more OK images, or send the scores that /infer answers for OK images.",
         )
-    if percentile == manifest.p_score:
+    if percentile == manifest.p_score and request.shape is None:
         return manifest.ok_scores
     if ok_maps is None:
+        field = "shape" if request.shape is not None else "score_percentile"
         raise InvalidRequestError(
-            f"score_percentile: {percentile:g}, but the scores of the fit are percentile {manifest.p_score:g}",
-            "Send ok_scores made with this percentile, or leave score_percentile out.",
+            f"{field}: the scores of the fit are percentile {manifest.p_score:g} without a shape of this request, and "
+            f"version {manifest.version} has no leave-one-out maps to compute others from",
+            f"Send ok_scores made with this {field}, or leave {field} out.",
         )
     return ok_scores(ok_maps, percentile)
 
 
-def _pixel_threshold(
-    manifest: Manifest,
-    ok_maps: OkMaps | None,
-    settings: Settings,
-    request: CalibrationRequest,
-    margin: float,
-    chosen: Threshold,
+def pixel_threshold_of(
+    ok_maps: OkMaps | None, request: CalibrationRequest, margin: float, blur_sigma: float, score_threshold: float
 ) -> float:
     """Return the threshold of regions.
 
     For `ok_pixels`, the rule of the score's threshold without NG is applied to the highest value of each blurred
     leave-one-out map, and the threshold is just above that value. An OK image then shows a region, however small, no
     more often than its score is rejected.
+
+    Args:
+        ok_maps: leave-one-out maps; needed for `ok_pixels` only.
+        request: says which threshold is wanted.
+        margin: see `choose_threshold`.
+        blur_sigma: sigma of the blur, in pixels.
+        score_threshold: threshold of the score.
     """
     wish = request.pixel_threshold
     if wish == "score":
-        return chosen.threshold
+        return score_threshold
     if not isinstance(wish, str):
         return wish
-    if ok_maps is None:
-        raise InvalidRequestError(
-            f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
-            f"{manifest.role_id}/{manifest.roi_id} has none",
-            "Fit two or more OK images, or send a number.",
-        )
-    peaks = ok_peaks(ok_maps, settings.blur_sigma)
-    level = choose_threshold(peaks, [], margin, request.false_alarm_rate).threshold
+    assert ok_maps is not None
+    level = choose_threshold(ok_peaks(ok_maps, blur_sigma), [], margin, request.false_alarm_rate).threshold
     # Regions begin at the threshold and are compared in float32: the image that set it must show none.
     return float(np.nextafter(np.float32(level), np.float32(math.inf)))
 
@@ -260,6 +289,16 @@ def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Cali
     warnings += _rate_warnings(manifest, calibration)
     warnings += blind_area_warning(manifest, calibration)
     return warnings
+
+
+def _swap_warning(ok: Sequence[float], ng: Sequence[float]) -> list[str]:
+    """Warn of NG scores that lie below the OK scores on average."""
+    if not ng or np.mean(ng) >= np.mean(ok):
+        return []
+    return [
+        f"ng_scores: their mean, {np.mean(ng):.3g}, is below that of the OK scores, {np.mean(ok):.3g}: OK and NG are "
+        "probably swapped, and NG images pass at this threshold"
+    ]
 
 
 def _rate_warnings(manifest: Manifest, calibration: Calibration) -> list[str]:

@@ -46,8 +46,10 @@ def n_rejected(
 
 def _scored(maps: OkMaps, percentile: float) -> Iterator[tuple[NDArray[np.float32], float, NDArray[np.bool_] | None]]:
     """Yield the weighted map of each image at the size of the image, float32 [H, W], its score and its mask."""
+    drawn, mask = None, None
     for distances, frame in zip(maps.distances, maps.frames, strict=True):
-        mask = frame.mask()
+        if frame != drawn:  # most images have the frame of the one before
+            drawn, mask = frame, frame.mask()
         full, score = scored_map(
             distances,
             maps.token_hw,

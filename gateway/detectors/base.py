@@ -52,4 +52,4 @@ class Detector(Protocol):
         """
 
     def has_learned(self, sha256: str) -> bool:
-        """Return whether the detector has learned the image with this SHA-256 of its bytes."""
+        """Return whether the detector has learned an image, by the SHA-256 of its file or of its pixels."""

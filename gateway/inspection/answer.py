@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.calibration.within_shape import ThresholdSource
 from gateway.images.masks import mask_of
 from gateway.inspection.answer_warnings import WEIGHTS_STALE, warnings_of
 from gateway.inspection.heatmap_files import HeatmapFiles
 from gateway.inspection.params import InferParams, params_of
 from gateway.inspection.request import PreparedRequest
+from gateway.inspection.thresholds import thresholds_of
 from gateway.monitoring.timing import StageTimes
 from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
@@ -27,6 +29,7 @@ class Inspection:
     score: float
     threshold: float | None
     pixel_threshold: float | None
+    threshold_source: ThresholdSource | None
     verdict: Verdict
     verdict_reason: VerdictReason | None
     calibration_stale: bool
@@ -76,8 +79,6 @@ def answer(
         warnings.append(WEIGHTS_STALE)
     with times.stage("knn"):
         distances = detector.distances(tokens, k)
-    threshold = None if calibration is None else calibration.threshold
-    pixel_threshold = None if calibration is None else calibration.pixel_threshold
     with times.stage("postprocess"):
         mask = None if request.shape is None else mask_of(request.shape, prepared.image.size_wh)
         full, score = scored_map(
@@ -90,20 +91,24 @@ def answer(
             mask=mask,
         )
         blurred = blur(full, params.blur_sigma)
+        thresholds = thresholds_of(prepared, params, settings)
         regions: list[Region] = []
-        if pixel_threshold is not None and not shows_nothing:
-            regions = find_regions(blurred, pixel_threshold, request.mm_per_px, params.area_mm2_thr, mask)
+        if thresholds.pixels is not None and not shows_nothing:
+            regions = find_regions(blurred, thresholds.pixels, request.mm_per_px, params.area_mm2_thr, mask)
         png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
         path = None
         if png is not None and request.heatmap == "path":
             path, png = heatmaps.write(request.key, png), None
-    verdict, reason = judge(score, threshold, len(regions), shows_nothing=shows_nothing)
+    verdict, reason = judge(
+        score, thresholds.score, len(regions), shows_nothing=shows_nothing, uncalibrated=thresholds.why_none
+    )
     regions, left_out = bounded(regions, settings.max_regions, settings.max_contour_points)
     return Inspection(
         key=request.key,
         score=score,
-        threshold=threshold,
-        pixel_threshold=pixel_threshold,
+        threshold=thresholds.score,
+        pixel_threshold=thresholds.pixels,
+        threshold_source=thresholds.source,
         verdict=verdict,
         verdict_reason=reason,
         calibration_stale=calibration is not None and calibration.is_stale(manifest),
@@ -118,5 +123,5 @@ def answer(
         params=params,
         version=manifest.version,
         times=times,
-        warnings=[*warnings, *left_out],
+        warnings=[*warnings, *thresholds.warnings, *left_out],
     )

@@ -21,8 +21,8 @@ def warnings_of(prepared: PreparedRequest, params: InferParams) -> list[str]:
         found.append("the model has random weights: scores mean nothing")
     found += _damage(roi)
     found += _differences(request, roi, params)
-    sha256 = hashlib.sha256(request.image).hexdigest()
-    if roi.loaded.detector.has_learned(sha256):
+    digests = (hashlib.sha256(request.image).hexdigest(), prepared.image.pixels_sha256)
+    if any(roi.loaded.detector.has_learned(digest) for digest in digests):
         found.append("this image is one of the learned OK images: its score is lower than that of an unseen image")
     return found
 
@@ -45,8 +45,6 @@ def _differences(request: InferRequest, roi: FittedRoi, params: InferParams) -> 
         found.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
     if calibration is None:
         return found
-    if request.p_score is not None and request.p_score != calibration.score_percentile:
-        found.append(f"p_score: {request.p_score:g} here, {calibration.score_percentile:g} at the calibration")
     if calibration.is_stale(manifest):
         found.append(
             f"the threshold was calibrated for version {calibration.version}, "

@@ -37,7 +37,9 @@ def params_of(prepared: PreparedRequest, k: int, settings: Settings) -> InferPar
         p_score=_first_given(
             request.p_score, None if calibration is None else calibration.score_percentile, settings.p_score
         ),
-        blur_sigma=_first_given(request.blur_sigma, settings.blur_sigma),
+        blur_sigma=_first_given(
+            request.blur_sigma, None if calibration is None else calibration.blur_sigma, settings.blur_sigma
+        ),
         area_mm2_thr=_first_given(
             request.area_mm2_thr, None if calibration is None else calibration.area_mm2_thr, settings.area_mm2_thr
         ),

@@ -16,6 +16,7 @@ import numpy as np
 from anyio import CapacityLimiter, to_thread
 from numpy.typing import NDArray
 
+from gateway.calibration.within_shape import ShapeThresholds
 from gateway.detectors import Detector, load_detector
 from gateway.detectors.memory_bank.search.backend import SearchBackend
 from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
@@ -27,6 +28,7 @@ from gateway.store.damage import ServingKind
 from gateway.store.manifest import Calibration, Manifest, VersionRef
 from gateway.store.reader import VerifiedVersion
 from gateway.store.roi_key import RoiKey
+from gateway.store.version_folder import ok_maps_in
 from gateway.worker_threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class LoadedVersion:
     ref: VersionRef
     manifest: Manifest
     detector: Detector
+    thresholds: ShapeThresholds
+    """The thresholds of its calibration within the shape of a request."""
     weights: NDArray[np.float32] | None = None
     """[h, w], the spatial weights of the ROI; None where it has none."""
     damaged: tuple[str, ...] = ()
@@ -56,7 +60,7 @@ class LoadedVersion:
         """Memory that the detector, the weights and the manifest hold, in bytes."""
         weights = 0 if self.weights is None else self.weights.nbytes
         n_images = len(self.manifest.images) + len(self.manifest.excluded)
-        return self.detector.n_bytes + weights + _BYTES_PER_IMAGE * n_images
+        return self.detector.n_bytes + self.thresholds.n_bytes + weights + _BYTES_PER_IMAGE * n_images
 
 
 def load_version(store: ArtifactStore, key: RoiKey, ref: VersionRef, search: SearchBackend = "auto") -> LoadedVersion:
@@ -69,7 +73,10 @@ def load_version(store: ArtifactStore, key: RoiKey, ref: VersionRef, search: Sea
 
     def ready(version: VerifiedVersion) -> LoadedVersion:
         detector = load_detector(version.files, version.manifest, search)
-        return LoadedVersion(version.ref, version.manifest, detector, version.weights, version.damaged)
+        manifest = version.manifest
+        frames = [image.frame for image in manifest.images]
+        thresholds = ShapeThresholds(ok_maps_in(version.files, manifest, version.weights), frames)
+        return LoadedVersion(version.ref, manifest, detector, thresholds, version.weights, version.damaged)
 
     return store.load(key, ref, ready)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gateway.calibration.ok_scores import ok_scores
 from gateway.detectors.memory_bank.bank import MemoryBank, build_memory_bank, leave_one_out_distances
+from gateway.detectors.memory_bank.token_file import ImageTokens
 from gateway.detectors.spatial_weighting import weights_of
 from gateway.learning.suspects import Suspect, find_suspects
 from gateway.monitoring.timing import StageTimes
@@ -16,6 +17,7 @@ from gateway.networks.model_description import ModelDescription
 from gateway.store.manifest import ExcludedImage, Manifest, OkImage, WeightsRecipe
 from gateway.store.ok_maps import Frame, OkMaps
 from gateway.store.roi_key import RoiKey
+from postprocess.anomaly_map import cells_inside
 
 _LARGEST_DISTANCE = 2.0
 _UNRELATED = float(np.sqrt(2))
@@ -32,6 +34,8 @@ class Recipe:
     p_score: float
     """Percentile of the leave-one-out scores."""
     spatial_weights: WeightsRecipe
+    bit_depth: int | None
+    """Bits of a sample of the camera, or None for those of the files."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +49,8 @@ class Learned:
     """None where all centres of the bank come from one image, so that no centre is left to measure that image by."""
     ok_scores: list[float]
     """Leave-one-out scores, in the order of the images; empty without `ok_maps`."""
+    n_tokens: int
+    """Number of tokens that the bank was chosen from: those of the images, without those outside the shapes."""
 
     def suspects(self) -> list[Suspect]:
         """Return the images that are probably defective, worst first."""
@@ -52,11 +58,12 @@ class Learned:
 
 
 def learn(
-    tokens: NDArray[np.float16],
+    tokens: ImageTokens,
     frames: Sequence[Frame],
     token_hw: tuple[int, int],
     recipe: Recipe,
-    times: StageTimes | None = None,
+    blur_sigma: float,
+    times: StageTimes,
 ) -> Learned:
     """Build a memory bank, its spatial weights and the leave-one-out maps and scores of its images.
 
@@ -65,19 +72,21 @@ def learn(
         frames: frames of the I images.
         token_hw: `(h, w)` of the token grid, h · w = N.
         recipe: parameters.
+        blur_sigma: sigma of the blur in pixels: it carries values into the shapes from outside.
         times: takes the durations of the stages `coreset` and `loo`.
     """
-    times = times or StageTimes()
     with times.stage("coreset"):
-        bank = build_memory_bank(tokens, recipe.coreset_rate, recipe.seed)
+        inside = _tokens_inside(frames, token_hw, blur_sigma)
+        n_tokens = len(frames) * token_hw[0] * token_hw[1] if inside is None else int(inside.sum())
+        bank = build_memory_bank(tokens, recipe.coreset_rate, recipe.seed, inside)
     with times.stage("loo"):
         distances = leave_one_out_distances(bank, tokens, recipe.k)
         if distances is None:
-            return Learned(bank, weights_of(recipe.spatial_weights, token_hw, None), None, [])
+            return Learned(bank, weights_of(recipe.spatial_weights, token_hw, None), None, [], n_tokens)
         ok_maps = OkMaps(distances, token_hw, tuple(frames))
         weights = weights_of(recipe.spatial_weights, token_hw, ok_maps.spread())
         ok_maps = replace(ok_maps, weights=weights)
-        return Learned(bank, weights, ok_maps, ok_scores(ok_maps, recipe.p_score))
+        return Learned(bank, weights, ok_maps, ok_scores(ok_maps, recipe.p_score), n_tokens)
 
 
 def manifest_of(
@@ -102,7 +111,6 @@ def manifest_of(
         excluded: images that are kept out of the bank.
         learned: result of the fit.
     """
-    n_tokens_total = len(images) * model.n_tokens
     return Manifest(
         role_id=key.role_id,
         roi_id=key.roi_id,
@@ -113,20 +121,34 @@ def manifest_of(
         token_hw=model.token_hw,
         dim=model.dim,
         coreset_rate=recipe.coreset_rate,
-        coreset_rate_applied=len(learned.bank) / n_tokens_total,
+        coreset_rate_applied=len(learned.bank) / learned.n_tokens,
         seed=recipe.seed,
         k=recipe.k,
         p_score=recipe.p_score,
         mm_per_px=mm_per_px,
         n_embeddings=len(learned.bank),
-        n_tokens_total=n_tokens_total,
+        n_tokens_total=learned.n_tokens,
         covering_radius=learned.bank.covering_radius,
+        bit_depth=recipe.bit_depth,
         images=tuple(images),
         excluded=tuple(excluded),
         spatial_weights=recipe.spatial_weights,
         ok_scores=tuple(learned.ok_scores),
         heatmap_max=_heatmap_max(learned),
     )
+
+
+def _tokens_inside(frames: Sequence[Frame], token_hw: tuple[int, int], blur_sigma: float) -> NDArray[np.bool_] | None:
+    """Return which tokens take part in the maps inside the shapes, bool [I, N], or None without shapes."""
+    if all(frame.shape is None for frame in frames):
+        return None
+    of_frame: dict[Frame, NDArray[np.bool_]] = {}
+    for frame in frames:
+        if frame not in of_frame:
+            mask = frame.mask()
+            whole = np.ones(token_hw, np.bool_)
+            of_frame[frame] = (whole if mask is None else cells_inside(mask, token_hw, blur_sigma)).reshape(-1)
+    return np.stack([of_frame[frame] for frame in frames])
 
 
 def _heatmap_max(learned: Learned) -> float:

@@ -1,33 +1,102 @@
 """What a fit takes over from the version before it, and how the two differ."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from gateway.detectors.spatial_weighting import SpatialWeighting, WeightsMode
 from gateway.learning.build import Recipe
-from gateway.learning.intake import NewImage
+from gateway.learning.intake import NewImage, identity_of
 from gateway.learning.request import FitRequest, SuspectImage
 from gateway.learning.suspects import find_suspects
 from gateway.networks.model_description import ModelDescription
-from gateway.store.manifest import Manifest, OkImage
+from gateway.settings import Settings
+from gateway.store.manifest import ExcludedImage, Manifest, OkImage
+from gateway.store.roi_key import RoiKey
 
 
-def known_images(before: Manifest | None) -> set[str]:
-    """Return the SHA-256 of the images that a version has learned or excluded; none without a version."""
-    return set() if before is None else {image.sha256 for image in (*before.images, *before.excluded)}
+def recipe_for(
+    key: RoiKey, request: FitRequest | None, before: Manifest | None, settings: Settings, weighting: SpatialWeighting
+) -> Recipe:
+    """Return the parameters of a fit: those of the request, else those of the version before, else the settings.
+
+    Args:
+        key: the ROI.
+        request: the request, or None where an image is removed.
+        before: the version before, or None for a new ROI.
+        settings: the defaults.
+        weighting: the manual boxes; a box of the ROI decides about its spatial weights.
+    """
+    rate = seed = depth = mode = None
+    if request is not None:
+        rate, seed, depth, mode = request.coreset_rate, request.seed, request.bit_depth, request.spatial_weights
+    if before is not None:
+        rate = before.coreset_rate if rate is None else rate
+        seed = before.seed if seed is None else seed
+        depth = before.bit_depth if depth is None else depth
+        mode = _mode_of(before) if mode is None else mode
+    return Recipe(
+        coreset_rate=settings.coreset_rate if rate is None else rate,
+        seed=settings.seed if seed is None else seed,
+        k=settings.k,
+        p_score=settings.p_score,
+        spatial_weights=weighting.recipe(key, mode),
+        bit_depth=depth,
+    )
+
+
+def _mode_of(before: Manifest) -> WeightsMode | None:
+    """Return the mode of a version's spatial weights; None where a box decided, so that the setting decides."""
+    kind = before.spatial_weights.kind
+    return kind if kind in ("none", "variance") else None
+
+
+def unidentified(before: Manifest | None, bit_depth: int | None) -> list[OkImage]:
+    """Return the images whose pixels are not identified, or only as another bit depth scales them."""
+    if before is None:
+        return []
+    rescaled = before.bit_depth != bit_depth
+    return [
+        image
+        for image in (*before.images, *before.excluded)
+        if image.pixels_sha256 is None or image.bits is None or (rescaled and image.bits > 8)
+    ]
+
+
+def with_identities(before: Manifest, identified: Mapping[str, OkImage]) -> Manifest:
+    """Return a version whose images have the identities that were found.
+
+    Args:
+        before: the version.
+        identified: images with their identity, by their SHA-256.
+    """
+
+    def filled(image: OkImage) -> dict[str, str | int | None]:
+        found = identified.get(image.sha256, image)
+        return {"pixels_sha256": found.pixels_sha256, "bits": found.bits}
+
+    images = tuple(image.model_copy(update=filled(image)) for image in before.images)
+    excluded = tuple(image.model_copy(update=filled(image)) for image in before.excluded)
+    return before.model_copy(update={"images": images, "excluded": excluded})
+
+
+class KnownImages:
+    """The images that a version has learned or excluded."""
+
+    def __init__(self, before: Manifest | None) -> None:
+        images: Iterable[OkImage] = () if before is None else (*before.images, *before.excluded)
+        self._by_file = {image.sha256: image for image in images}
+        self._by_identity = {identity_of(image): image for image in self._by_file.values()}
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._by_file
+
+    def find(self, image: OkImage) -> OkImage | None:
+        """Return the known image that shows the same picture as a new one, in the same file or in another."""
+        return self._by_identity.get(identity_of(image)) or self._by_file.get(image.sha256)
 
 
 def suspects_in(before: Manifest) -> list[SuspectImage]:
     """Return the learned images of a version that are probably defective, worst first."""
     return [SuspectImage(before.images[s.index], s.score, s.robust_z) for s in find_suspects(before.ok_scores)]
-
-
-def with_new_shape(before: Manifest | None, new: Sequence[NewImage], shape_json: str | None) -> list[OkImage]:
-    """Return the images that a version has learned; those that were sent again with a shape have the new shape."""
-    if before is None or shape_json is None:
-        return list(before.images) if before else []
-    again = {n.image.sha256 for n in new}
-    return [
-        image.model_copy(update={"shape": shape_json}) if image.sha256 in again else image for image in before.images
-    ]
 
 
 def has_same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, mm_per_px: float) -> bool:
@@ -38,6 +107,7 @@ def has_same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, m
         k=before.k,
         p_score=before.p_score,
         spatial_weights=before.spatial_weights,
+        bit_depth=before.bit_depth,
     )
     return before.model_fingerprint == model.fingerprint and used == recipe and before.mm_per_px == mm_per_px
 
@@ -51,18 +121,25 @@ def change_warnings(request: FitRequest, recipe: Recipe, before: Manifest) -> li
         found.append(f"coreset_rate: {recipe.coreset_rate:g} here, {before.coreset_rate:g} at the fit before")
     if recipe.seed != before.seed:
         found.append(f"seed: {recipe.seed} here, {before.seed} at the fit before")
+    if recipe.bit_depth != before.bit_depth:
+        had = "none" if before.bit_depth is None else before.bit_depth
+        found.append(f"bit_depth: {recipe.bit_depth} here, {had} at the fit before; all images were read again")
     now, then = recipe.spatial_weights.kind, before.spatial_weights.kind
     if now != then:
         found.append(f"spatial_weights: {now} here, {then} at the fit before")
     return found
 
 
-def excluded_warnings(new: Sequence[NewImage], before: Manifest) -> list[str]:
-    """Warn of images that were not learned since an earlier fit excluded them."""
-    excluded = {image.sha256: image for image in before.excluded}
+def excluded_warnings(again: Sequence[tuple[OkImage, NewImage]], before: Manifest) -> list[str]:
+    """Warn of images that were not learned since an earlier fit excluded them.
+
+    Args:
+        again: known images that were sent again.
+        before: the version before.
+    """
     return [
         f"{n.image.file_name}: not learned, an earlier fit excluded this image as a suspect; to learn it, "
-        f"DELETE /rois/{before.role_id}/{before.roi_id}/ok/{n.image.sha256} and send it again"
-        for n in new
-        if n.image.sha256 in excluded
+        f"DELETE /rois/{before.role_id}/{before.roi_id}/ok/{known.sha256} and send it again"
+        for known, n in again
+        if isinstance(known, ExcludedImage)
     ]

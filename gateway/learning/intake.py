@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,41 +10,60 @@ import numpy as np
 from anyio import CapacityLimiter, from_thread
 from numpy.typing import NDArray
 
+from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
+from gateway.errors import GatewayError
 from gateway.images.appearance import look
-from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.decoding import ImageHeader, Limits, decode_picture, read_header, to_model_input
+from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
-from gateway.learning.request import FitRequest
+from gateway.images.picture import Picture
+from gateway.learning.content_checks import Findings, require_content
+from gateway.learning.progress import Progress
+from gateway.learning.request import FitRequest, ImageFile
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.atomic import storage_errors
 from gateway.store.manifest import OkImage
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
 
+log = logging.getLogger(__name__)
+
 _BATCH = 8
+CACHE_FOLDER = "the cache folder (GATEWAY_CACHE_DIR)"
 
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """An image of a request, with its tokens."""
+    """A checked image of a request. Its tokens are in the token file of the fit."""
 
     image: OkImage
-    data: bytes
-    tokens: NDArray[np.float16]
-    """[N, D]."""
+    file: ImageFile
+    place: int
+    """Place of its tokens in the token file."""
     has_stored_tokens: bool
     """Whether the store has these tokens already."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A checked image, with its stored tokens or, where the store has none, with its pixels."""
+class Received:
+    """What a request brought."""
+
+    images: list[NewImage]
+    """In the order of the request; of equal pictures, only the first one."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A checked image, with its stored tokens or, where the store has none, with its network input."""
 
     image: OkImage
-    data: bytes
-    pixels: NDArray[np.uint8] | None
+    file: ImageFile
+    network_input: NDArray[np.uint8] | None
     """[S, S, 3] RGB."""
     tokens: NDArray[np.float16] | None
 
@@ -65,113 +85,232 @@ class Intake:
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = threads
 
-    async def new_images(self, request: FitRequest, model: ModelDescription, times: StageTimes) -> list[NewImage]:
-        """Check, decode and tokenise the images of a request.
+    async def receive(
+        self,
+        request: FitRequest,
+        model: ModelDescription,
+        bit_depth: int | None,
+        learned: Sequence[OkImage],
+        tokens: TokenFile,
+        times: StageTimes,
+    ) -> Received:
+        """Check, decode and tokenise the images of a request, a few at a time.
 
-        Returns:
-            The images in the order of the request. Of files with equal bytes, only the first one counts.
+        Args:
+            request: the images.
+            model: the model that the engine serves.
+            bit_depth: bits of a sample of the camera, or None for those of the files.
+            learned: the images that the ROI has learned or excluded.
+            tokens: takes the tokens.
+            times: takes the durations of the stages `decode` and `engine`.
 
         Raises:
+            InvalidRequestError: an image shows nothing, or its values exceed the bit depth.
             GatewayError: an image cannot be read, or the engine failed.
         """
-        unique = await in_thread(_by_sha256, request.images, limiter=self._threads)
-        items = [(sha256, *unique[sha256]) for sha256 in reversed(unique)]
-        batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+        by_file = {image.sha256: image for image in learned}
+        batches = [request.images[start : start + _BATCH] for start in range(0, len(request.images), _BATCH)]
+        findings = Findings()
         new: list[NewImage] = []
+        progress = Progress(f"{request.key}: read %d of %d images", len(request.images))
+
+        def checked(batch: Sequence[ImageFile]) -> "asyncio.Future[list[_Checked]]":
+            return asyncio.ensure_future(self._checked(request, batch, model, bit_depth, by_file, findings, times))
+
         # The next batch is decoded while the engine works on this one.
-        upcoming = asyncio.ensure_future(self._prepared(request, batches[0], model, times))
+        upcoming = checked(batches[0])
         try:
             for following in (*batches[1:], None):
-                prepared = await upcoming
+                batch = await upcoming
                 if following is not None:
-                    upcoming = asyncio.ensure_future(self._prepared(request, following, model, times))
-                pixels = [p.pixels for p in prepared if p.pixels is not None]
+                    upcoming = checked(following)
+                inputs = [c.network_input for c in batch if c.network_input is not None]
                 with times.stage("engine"):
-                    fresh = iter(await self._tokens(np.stack(pixels), model) if pixels else ())
-                for p in prepared:
-                    tokens = p.tokens if p.tokens is not None else next(fresh).astype(np.float16)
-                    new.append(NewImage(p.image, p.data, tokens, has_stored_tokens=p.tokens is not None))
+                    fresh = iter(await self._computed(np.stack(inputs), model) if inputs else ())
+                for c in batch:
+                    own = c.tokens if c.tokens is not None else next(fresh).astype(np.float16)
+                    place = append(tokens, own)
+                    new.append(NewImage(c.image, c.file, place, has_stored_tokens=c.tokens is not None))
+                progress.add(_BATCH)
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
-        return new
+        return Received(new, findings.warnings(learned, bit_depth))
 
-    def all_tokens(
+    def stored(
         self,
         key: RoiKey,
         model: ModelDescription,
+        bit_depth: int | None,
         images: Sequence[OkImage],
-        fresh: Mapping[str, NDArray[np.float16]],
-    ) -> NDArray[np.float16]:
-        """Return the tokens of OK images, float16 [I, N, D]. Blocks.
+        places: Mapping[str, int],
+        tokens: TokenFile,
+    ) -> FileTokens:
+        """Return the tokens of OK images. Blocks.
 
-        Tokens come from the request or from the store. Tokens of another model, and damaged ones, are computed anew.
+        Tokens that are not in the token file yet come from the store. Tokens of another model or bit depth, and
+        damaged ones, are computed anew.
 
         Args:
             key: the ROI.
             model: the model that the engine serves.
+            bit_depth: bits of a sample of the camera, or None for those of the files.
             images: the OK images.
-            fresh: tokens from the request, by the SHA-256 of the image.
+            places: places in the token file by the SHA-256 of the image.
+            tokens: takes the tokens.
         """
-        tokens = np.empty((len(images), model.n_tokens, model.dim), np.float16)
-        for i, image in enumerate(images):
-            known = fresh.get(image.sha256)
-            if known is None:
-                known = self._store.ok(key).tokens(image.sha256, model.fingerprint)
-            tokens[i] = self._computed_anew(key, model, image) if known is None else known
-        return tokens
+        progress = Progress(f"{key}: gathered the tokens of %d of %d images", len(images))
+        found = []
+        for image in images:
+            place = places.get(image.sha256)
+            if place is None:
+                known = self._store.ok(key).tokens(image.sha256, token_key(model, image, bit_depth))
+                place = append(tokens, self._computed_anew(key, model, image, bit_depth) if known is None else known)
+            found.append(place)
+            progress.add(1)
+        return tokens.images(found)
 
-    async def _prepared(
+    def identified(self, key: RoiKey, images: Sequence[OkImage], bit_depth: int | None) -> dict[str, OkImage]:
+        """Fill in the identity and the bits of stored images that lack them. Blocks.
+
+        Args:
+            key: the ROI.
+            images: the images. An image that cannot be read stays as it is.
+            bit_depth: bits of a sample of the camera, or None for those of the files.
+
+        Returns:
+            The images that were filled in, by their SHA-256.
+        """
+        progress = Progress(f"{key}: identified %d of %d images", len(images))
+        found = {}
+        for image in images:
+            picture = self._picture(key, image, bit_depth)
+            if picture is not None:
+                identity = {"pixels_sha256": pixel_digest(picture.pixels), "bits": picture.samples.bits}
+                found[image.sha256] = image.model_copy(update=identity)
+            progress.add(1)
+        return found
+
+    def _picture(self, key: RoiKey, image: OkImage, bit_depth: int | None) -> Picture | None:
+        try:
+            data = self._store.ok(key).image(image)
+            return decode_picture(data, image.file_name, read_header(data, image.file_name, self._limits), bit_depth)
+        except GatewayError as error:
+            log.warning("%s: %s is not identified by its pixels: %s", key, image.sha256, error.message)
+            return None
+
+    async def _checked(
         self,
         request: FitRequest,
-        items: Sequence[tuple[str, str, bytes]],
+        files: Sequence[ImageFile],
         model: ModelDescription,
+        bit_depth: int | None,
+        by_file: Mapping[str, OkImage],
+        findings: Findings,
         times: StageTimes,
-    ) -> list[_Prepared]:
+    ) -> list[_Checked]:
         with times.stage("decode"):
-            return await in_thread(self._prepare, request, items, model, limiter=self._threads)
-
-    async def _tokens(self, pixels: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
-        return await self._engine.tokens(pixels, model=model, priority=Priority.FIT)
-
-    def _prepare(
-        self, request: FitRequest, items: Sequence[tuple[str, str, bytes]], model: ModelDescription
-    ) -> list[_Prepared]:
-        prepared = []
-        for sha256, name, data in items:
-            header = read_header(data, name, self._limits)
-            if request.shape is not None:
-                mask_of(request.shape, header.upright_size)
-            stored = self._store.ok(request.key).tokens(sha256, model.fingerprint)
-            pixels = None if stored is not None else to_model_input(decode(data, name, header), model.input_size)
-            looks = None if pixels is None else look(pixels)
-            image = OkImage(
-                sha256=sha256,
-                file_name=name[:255],
-                extension=header.extension,
-                width=header.upright_size[0],
-                height=header.upright_size[1],
-                shape=request.shape_json,
-                added_in=0,
-                brightness=None if looks is None else looks.brightness,
-                sharpness=None if looks is None else looks.sharpness,
+            return await in_thread(
+                self._check, request, files, model, bit_depth, by_file, findings, limiter=self._threads
             )
-            prepared.append(_Prepared(image, data, pixels, stored))
-        return prepared
 
-    def _computed_anew(self, key: RoiKey, model: ModelDescription, image: OkImage) -> NDArray[np.float16]:
+    def _check(
+        self,
+        request: FitRequest,
+        files: Sequence[ImageFile],
+        model: ModelDescription,
+        bit_depth: int | None,
+        by_file: Mapping[str, OkImage],
+        findings: Findings,
+    ) -> list[_Checked]:
+        checked = [self._check_one(request, file, model, bit_depth, by_file, findings) for file in files]
+        return [c for c in checked if c is not None]
+
+    def _check_one(
+        self,
+        request: FitRequest,
+        file: ImageFile,
+        model: ModelDescription,
+        bit_depth: int | None,
+        by_file: Mapping[str, OkImage],
+        findings: Findings,
+    ) -> _Checked | None:
+        """Check one file; return None for a picture that the request has brought already."""
+        data = file.read()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in findings.files:
+            return None
+        findings.files.add(sha256)
+        header = read_header(data, file.name, self._limits)
+        if request.shape is not None:
+            mask_of(request.shape, header.upright_size)
+        known = by_file.get(sha256)
+        if known is not None and known.pixels_sha256 is not None:
+            stored = self._store.ok(request.key).tokens(sha256, token_key(model, known, bit_depth))
+            if stored is not None:
+                return _Checked(known, file, None, stored) if findings.is_new(identity_of(known)) else None
+        picture = decode_picture(data, file.name, header, bit_depth)
+        network_input = to_model_input(picture.pixels, model.input_size)
+        require_content(file.name, picture, network_input)
+        findings.note(file.name, picture)
+        looks = look(network_input)
+        image = OkImage(
+            sha256=sha256,
+            file_name=file.name[:255],
+            extension=header.extension,
+            width=header.upright_size[0],
+            height=header.upright_size[1],
+            shape=request.shape_json,
+            added_in=0,
+            brightness=looks.brightness,
+            sharpness=looks.sharpness,
+            pixels_sha256=pixel_digest(picture.pixels),
+            bits=picture.samples.bits,
+        )
+        if not findings.is_new(identity_of(image)):
+            return None
+        stored = self._store.ok(request.key).tokens(sha256, token_key(model, image, bit_depth))
+        return _Checked(image, file, network_input if stored is None else None, stored)
+
+    async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
+        return await self._engine.tokens(images, model=model, priority=Priority.FIT)
+
+    def _computed_anew(
+        self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None
+    ) -> NDArray[np.float16]:
         data = self._store.ok(key).image(image)
-        header = read_header(data, image.file_name, self._limits)
-        pixels = to_model_input(decode(data, image.file_name, header), model.input_size)
-        tokens = from_thread.run(self._tokens, pixels[None], model)
-        half: NDArray[np.float16] = tokens[0].astype(np.float16)
-        self._store.ok(key).add_tokens(image.sha256, model.fingerprint, half)
+        header: ImageHeader = read_header(data, image.file_name, self._limits)
+        picture = decode_picture(data, image.file_name, header, bit_depth)
+        network_input = to_model_input(picture.pixels, model.input_size)
+        half: NDArray[np.float16] = from_thread.run(self._computed, network_input[None], model)[0].astype(np.float16)
+        self._store.ok(key).add_tokens(image.sha256, token_key(model, image, bit_depth), half)
         return half
 
 
-def _by_sha256(images: Sequence[tuple[str, bytes]]) -> dict[str, tuple[str, bytes]]:
-    """Return the images by the SHA-256 of their bytes, the last image first; of equal ones, the first of the request.
+def append(tokens: TokenFile, own: NDArray[np.float16]) -> int:
+    """Append the tokens of an image to a token file and return their place.
 
-    This reads up to hundreds of megabytes: call it from a worker thread.
+    Raises:
+        StorageFullError: they cannot be written.
     """
-    return {hashlib.sha256(data).hexdigest(): (name, data) for name, data in reversed(images)}
+    with storage_errors(CACHE_FOLDER):
+        return tokens.append(own)
+
+
+def identity_of(image: OkImage) -> str:
+    """Return what tells two pictures apart: the digest of the pixels or, where it is unknown, of the file."""
+    return image.pixels_sha256 or f"file {image.sha256}"
+
+
+def token_key(model: ModelDescription, image: OkImage, bit_depth: int | None) -> str:
+    """Return what the stored tokens of an image depend on, besides its file.
+
+    It is the fingerprint of the model. The bit depth is added for files that it applies to, and the number of the
+    resize rule for images that only the second rule resizes without loss: one side shrinks and the other grows.
+    """
+    key = model.fingerprint
+    if min(image.width, image.height) < model.input_size < max(image.width, image.height):
+        key += "/resize=2"
+    if bit_depth is not None and image.bits != 8:
+        key += f"/bit_depth={bit_depth}"
+    return key

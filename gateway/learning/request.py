@@ -1,6 +1,6 @@
 """The request and the result of a fit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +18,21 @@ A calibration that rests on leave-one-out scores alone is redone. Any other beco
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file of a request. It is read when it is needed, so that a fit does not hold all files in memory."""
+
+    name: str
+    """For messages only."""
+    read: Callable[[], bytes]
+    """Returns the whole file. It is called in a worker thread, more than once."""
+
+
+@dataclass(frozen=True, slots=True)
 class FitRequest:
-    """OK images to learn. For parameters that are None, the settings decide."""
+    """OK images to learn. For parameters that are None, the version before decides, else the settings."""
 
     key: RoiKey
-    images: Sequence[tuple[str, bytes]]
-    """File names, for messages only, and contents of the files."""
+    images: Sequence[ImageFile]
     mm_per_px: float
     shape: Shape | None = None
     shape_json: str | None = None
@@ -31,6 +40,8 @@ class FitRequest:
     seed: int | None = None
     spatial_weights: WeightsMode | None = None
     """For an ROI without a manual box."""
+    bit_depth: int | None = None
+    """Bits of a sample of the camera, 8 to 16."""
     exclude_suspects: bool = False
     warnings: tuple[str, ...] = ()
     """Warnings from reading the request."""

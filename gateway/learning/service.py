@@ -3,27 +3,36 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import numpy as np
 from anyio import CapacityLimiter
-from numpy.typing import NDArray
 
 from gateway.calibration.calibrate import redone, state_of
 from gateway.detectors import require_taught
 from gateway.detectors.memory_bank.detector import bank_files
-from gateway.detectors.spatial_weighting import SpatialWeighting, WeightsMode
-from gateway.errors import ArtifactCorruptError, InvalidRequestError, TooLargeError, UnknownImageError
+from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
+from gateway.detectors.spatial_weighting import SpatialWeighting
+from gateway.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    OverloadedError,
+    TooLargeError,
+    UnknownImageError,
+)
 from gateway.learning.build import Learned, Recipe, learn, manifest_of
 from gateway.learning.earlier_version import (
+    KnownImages,
     change_warnings,
     excluded_warnings,
     has_same_recipe,
-    known_images,
+    recipe_for,
     suspects_in,
-    with_new_shape,
+    unidentified,
+    with_identities,
 )
-from gateway.learning.intake import Intake, NewImage
+from gateway.learning.intake import CACHE_FOLDER, Intake, NewImage, Received, token_key
+from gateway.learning.memory_need import memory_of_fit
+from gateway.learning.near_copies import find_near_copies
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
 from gateway.monitoring.request_context import tell
@@ -32,6 +41,7 @@ from gateway.networks import TokenEngine
 from gateway.networks.model_description import ModelDescription
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.atomic import storage_errors
 from gateway.store.audit import Action, Change
 from gateway.store.manifest import Calibration, ExcludedImage, Manifest, OkImage
 from gateway.store.roi_key import RoiKey
@@ -54,23 +64,55 @@ class FitService:
         self._decoders = CapacityLimiter(settings.max_queued_fits)
         self._intake = Intake(engine, store, settings, self._decoders)
 
+    async def memory_needed(self, key: RoiKey, n_new: int, coreset_rate: float | None) -> int:
+        """Return the memory that a fit takes, in bytes.
+
+        Args:
+            key: the ROI.
+            n_new: images of the request.
+            coreset_rate: that of the request, or None for the one of the ROI.
+
+        Raises:
+            TooLargeError: the fit takes more than fits may take.
+        """
+        before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
+        n_images = n_new + (0 if before is None else len(before.images))
+        memory = memory_of_fit(n_images, rate, self._engine.model)
+        limit = self._settings.max_fit_memory_bytes
+        if memory > limit:
+            raise TooLargeError(
+                f"{key}: a fit of {n_images} images at coreset_rate {rate:g} takes about {memory / 1e9:.1f} GB of "
+                f"memory; the limit is {limit / 1e9:.1f} GB",
+                "Fit with a lower coreset_rate, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
+            )
+        return memory
+
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.
 
         Raises:
             TrainedOfflineError: the ROI has a student, which learns offline.
+            InvalidRequestError: an image shows nothing.
             GatewayError: nothing was learned; the ROI answers as before.
         """
         times = StageTimes()
-        await in_thread(self._require_taught, request.key, limiter=self._decoders)
+        before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
         model = self._engine.model
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
                 f"images: {len(request.images)} in one request; at most {self._settings.max_fit_images} are served"
             )
-        new = await self._intake.new_images(request, model, times)
-        duplicates = len(request.images) - len(new)
-        return _counted(await in_thread(self._learn, request, model, new, duplicates, times, limiter=self._threads))
+        bit_depth = recipe_for(request.key, request, before, self._settings, self._weighting).bit_depth
+        identified = await in_thread(
+            self._intake.identified, request.key, unidentified(before, bit_depth), bit_depth, limiter=self._decoders
+        )
+        known = None if before is None else with_identities(before, identified)
+        learned = [] if known is None else [*known.images, *known.excluded]
+        with self._token_file(model) as tokens:
+            received = await self._intake.receive(request, model, bit_depth, learned, tokens, times)
+            fit = _Fit(request, model, bit_depth, identified, received, tokens, times)
+            return _counted(await in_thread(self._learn, fit, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
         """Remove an OK image from an ROI, learned or excluded, and build a new memory bank from the others.
@@ -88,32 +130,32 @@ class FitService:
         times = StageTimes()
         await in_thread(self._require_taught, key, limiter=self._decoders)
         model = self._engine.model
-        return _counted(await in_thread(self._remove, key, sha256, model, times, limiter=self._threads))
+        with self._token_file(model) as tokens:
+            return _counted(await in_thread(self._remove, key, sha256, model, tokens, times, limiter=self._threads))
 
-    def _learn(
-        self,
-        request: FitRequest,
-        model: ModelDescription,
-        new: list[NewImage],
-        duplicates: int,
-        times: StageTimes,
-    ) -> FitResult:
-        key = request.key
-        recipe = Recipe(
-            coreset_rate=request.coreset_rate if request.coreset_rate is not None else self._settings.coreset_rate,
-            seed=request.seed if request.seed is not None else self._settings.seed,
-            k=self._settings.k,
-            p_score=self._settings.p_score,
-            spatial_weights=self._weighting.recipe(key, request.spatial_weights),
-        )
-        warnings = list(request.warnings)
+    def _token_file(self, model: ModelDescription) -> TokenFile:
+        with storage_errors(CACHE_FOLDER):
+            return TokenFile(self._settings.cache_dir / "fits", model.n_tokens, model.dim)
+
+    def _learn(self, fit: "_Fit") -> FitResult:
+        """Learn from what a request brought. Blocks."""
+        request, key, model, times = fit.request, fit.request.key, fit.model, fit.times
+        warnings = [*request.warnings, *fit.received.warnings]
         with self._store.lock(key, self._settings.fit_lock_timeout_s):
             before, is_whole = self._latest(key, warnings)
+            recipe = recipe_for(key, request, before, self._settings, self._weighting)
+            if recipe.bit_depth != fit.bit_depth:
+                raise OverloadedError(f"{key}: another fit changed its bit depth meanwhile", retry_after_s=1)
+            before = None if before is None else with_identities(before, fit.identified)
             version = self._store.next_version(key)
-            known = known_images(before)
-            added = [n for n in new if n.image.sha256 not in known]
-            duplicates += len(new) - len(added)
-            kept = with_new_shape(before, new, request.shape_json)
+            known = KnownImages(before)
+            pairs = [(known.find(n.image), n) for n in fit.received.images]
+            again = [(image, n) for image, n in pairs if image is not None]
+            added = [n for image, n in pairs if image is None]
+            duplicates = len(request.images) - len(added)
+            with times.stage("store"):
+                mended = {image.sha256: self._mended(key, image, n, fit) for image, n in again}
+            kept = [] if before is None else _with_new_shape(before.images, mended, request.shape_json)
             images = [*kept, *(n.image.model_copy(update={"added_in": version}) for n in added)]
             if len(images) > self._settings.max_roi_images:
                 raise TooLargeError(
@@ -121,11 +163,9 @@ class FitService:
                 )
             if before is not None:
                 warnings += change_warnings(request, recipe, before)
-                warnings += excluded_warnings(new, before)
-                with times.stage("store"):
-                    self._mend(key, [n for n in new if n.image.sha256 in known], before, model)
-                same_images = not added and tuple(kept) == before.images
-                unchanged = is_whole and same_images and has_same_recipe(before, model, recipe, request.mm_per_px)
+                warnings += excluded_warnings(again, before)
+                unchanged = is_whole and tuple(images) == before.images
+                unchanged = unchanged and has_same_recipe(before, model, recipe, request.mm_per_px)
                 suspects = suspects_in(before)
                 if unchanged and not (request.exclude_suspects and suspects):
                     state = state_of(before, self._calibration(key, before, warnings))
@@ -133,31 +173,38 @@ class FitService:
 
             with times.stage("store"):
                 for n in added:
-                    self._store.ok(key).add_image(n.image, n.data)
-                    self._store.ok(key).add_tokens(n.image.sha256, model.fingerprint, n.tokens)
+                    self._store.ok(key).add_image(n.image, n.file.read())
+                    self._add_tokens(key, n.image, n, fit)
+            places = {n.image.sha256: n.place for n in added}
+            places |= {mended[image.sha256].sha256: n.place for image, n in again}
+            excluded = () if before is None else before.excluded
             result = self._build(
                 key,
                 model,
                 recipe,
                 request.mm_per_px,
                 images,
-                () if before is None else before.excluded,
+                excluded,
                 action="fit",
                 before=before,
                 exclude_suspects=request.exclude_suspects,
-                fresh={n.image.sha256: n.tokens for n in new},
+                tokens=fit.tokens,
+                places=places,
                 warnings=warnings,
                 times=times,
             )
         n_added = sum(image.added_in == result.manifest.version for image in result.manifest.images)
         return replace(result, n_added=n_added, duplicates=duplicates)
 
-    def _remove(self, key: RoiKey, sha256: str, model: ModelDescription, times: StageTimes) -> FitResult:
+    def _remove(
+        self, key: RoiKey, sha256: str, model: ModelDescription, tokens: TokenFile, times: StageTimes
+    ) -> FitResult:
+        """Build the next version without an image. Blocks."""
         self._store.current(key)
         warnings: list[str] = []
         with self._store.lock(key, self._settings.fit_lock_timeout_s):
             before, _ = self._latest(key, warnings)
-            if before is None or sha256 not in known_images(before):
+            if before is None or sha256 not in KnownImages(before):
                 raise UnknownImageError(f"{key} has no OK image {sha256[:80]}")
             images = [image for image in before.images if image.sha256 != sha256]
             if not images:
@@ -165,35 +212,30 @@ class FitService:
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
                     f"Fit other images first, or delete the ROI with all its data: DELETE /rois/{key}.",
                 )
-            mode: WeightsMode = "variance" if before.spatial_weights.kind == "variance" else "none"
-            recipe = Recipe(
-                coreset_rate=before.coreset_rate,
-                seed=before.seed,
-                k=self._settings.k,
-                p_score=self._settings.p_score,
-                spatial_weights=self._weighting.recipe(key, mode),
-            )
             return self._build(
                 key,
                 model,
-                recipe,
+                recipe_for(key, None, before, self._settings, self._weighting),
                 before.mm_per_px,
                 images,
                 tuple(image for image in before.excluded if image.sha256 != sha256),
                 action="delete_ok_image",
                 before=before,
                 exclude_suspects=False,
-                fresh={},
+                tokens=tokens,
+                places={},
                 warnings=warnings,
                 times=times,
             )
 
-    def _require_taught(self, key: RoiKey) -> None:
-        """Refuse a fit of an ROI that has a student, before its images are decoded."""
+    def _require_taught(self, key: RoiKey) -> Manifest | None:
+        """Return the version to build on; refuse a fit of an ROI that has a student, before images are decoded."""
         with suppress(ArtifactCorruptError):  # raised again under the lock
             latest = self._store.latest_manifest(key)
             if latest is not None:
                 require_taught(latest[0], lambda: self._store.manifests(key))
+                return latest[0]
+        return None
 
     def _latest(self, key: RoiKey, warnings: list[str]) -> tuple[Manifest | None, bool]:
         """Return the version to build on, and whether it is the current one and undamaged.
@@ -225,24 +267,28 @@ class FitService:
         action: Action,
         before: Manifest | None,
         exclude_suspects: bool,
-        fresh: Mapping[str, NDArray[np.float16]],
+        tokens: TokenFile,
+        places: Mapping[str, int],
         warnings: list[str],
         times: StageTimes,
     ) -> FitResult:
         """Build the next version and publish it. The caller holds the lock."""
         version = self._store.next_version(key)
-        tokens = self._intake.all_tokens(key, model, images, fresh)
-        learned = learn(tokens, [image.frame for image in images], model.token_hw, recipe, times)
+        found = self._intake.stored(key, model, recipe.bit_depth, images, places, tokens)
+        learned = self._learned(found, images, model, recipe, times)
         suspects = [SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects()]
         if exclude_suspects and suspects:
             # One round: images that become suspects only in the new bank are reported, not excluded.
             out = [replace(suspect, excluded=True) for suspect in suspects]
             excluded = (*excluded, *(suspect.as_excluded(version) for suspect in out))
             removed = {suspect.image.sha256 for suspect in out}
-            tokens = tokens[[image.sha256 not in removed for image in images]]
-            images = [image for image in images if image.sha256 not in removed]
-            learned = learn(tokens, [image.frame for image in images], model.token_hw, recipe, times)
+            kept = [i for i, image in enumerate(images) if image.sha256 not in removed]
+            images = [images[i] for i in kept]
+            found = found.only(kept)
+            learned = self._learned(found, images, model, recipe, times)
             suspects = [*out, *(SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects())]
+        with times.stage("loo"):
+            warnings += find_near_copies(found).warnings(images)
         if recipe.spatial_weights.kind == "variance" and learned.weights is None:
             warnings.append("spatial_weights: the maps of one OK image have no variance; no weights were applied")
         manifest = manifest_of(key, version, model, recipe, mm_per_px, images, excluded, learned)
@@ -250,6 +296,12 @@ class FitService:
         state, manifest = self._publish(key, manifest, learned, action, before, calibration, times)
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
         return FitResult(manifest, 0, 0, suspects, state, warnings, times)
+
+    def _learned(
+        self, tokens: FileTokens, images: Sequence[OkImage], model: ModelDescription, recipe: Recipe, times: StageTimes
+    ) -> Learned:
+        frames = [image.frame for image in images]
+        return learn(tokens, frames, model.token_hw, recipe, self._settings.blur_sigma, times)
 
     def _publish(
         self,
@@ -294,13 +346,54 @@ class FitService:
         except OSError as error:
             log.warning("%s: OK images that no version names could not be deleted: %s", key, error)
 
-    def _mend(self, key: RoiKey, known: Sequence[NewImage], before: Manifest, model: ModelDescription) -> None:
-        """Store known images of the request again where the stored files are damaged or missing."""
-        kept = {image.sha256: image for image in (*before.images, *before.excluded)}
-        for n in known:
-            self._store.ok(key).mend_image(kept[n.image.sha256], n.data)
-            if not n.has_stored_tokens:
-                self._store.ok(key).add_tokens(n.image.sha256, model.fingerprint, n.tokens)
+    def _mended(self, key: RoiKey, known: OkImage, again: NewImage, fit: "_Fit") -> OkImage:
+        """Return a known image that was sent again; its stored file is replaced where it is damaged or missing."""
+        if known.pixels_sha256 is None:
+            # Known by its file, which could not be read when images were identified.
+            identity = {"pixels_sha256": again.image.pixels_sha256, "bits": again.image.bits}
+            known = known.model_copy(update=identity)
+        data = again.file.read()
+        if again.image.sha256 == known.sha256:
+            self._store.ok(key).mend_image(known, data)
+        elif not self._store.ok(key).is_whole(known):
+            # The same picture in other bytes: from now on, this file is the stored one.
+            taken = {name: getattr(again.image, name) for name in ("sha256", "extension", "file_name", "bits")}
+            known = known.model_copy(update=taken)
+            self._store.ok(key).add_image(known, data)
+        self._add_tokens(key, known, again, fit)
+        return known
+
+    def _add_tokens(self, key: RoiKey, image: OkImage, new: NewImage, fit: "_Fit") -> None:
+        if not new.has_stored_tokens:
+            tokens = fit.tokens.images([new.place]).image(0)
+            self._store.ok(key).add_tokens(image.sha256, token_key(fit.model, image, fit.bit_depth), tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A fit whose images are checked and tokenised."""
+
+    request: FitRequest
+    model: ModelDescription
+    bit_depth: int | None
+    """Bits of a sample of the camera, or None for those of the files."""
+    identified: Mapping[str, OkImage]
+    """Stored images whose identity was found for this fit, by their SHA-256."""
+    received: Received
+    tokens: TokenFile
+    times: StageTimes
+
+
+def _with_new_shape(learned: Sequence[OkImage], again: Mapping[str, OkImage], shape_json: str | None) -> list[OkImage]:
+    """Return the learned images; those that were sent again with a shape have the new shape.
+
+    Args:
+        learned: the images of the version before.
+        again: the images that were sent again, by their SHA-256 in that version.
+        shape_json: shape of the request.
+    """
+    update = {} if shape_json is None else {"shape": shape_json}
+    return [again[i.sha256].model_copy(update=update) if i.sha256 in again else i for i in learned]
 
 
 def _counted(result: FitResult) -> FitResult:

@@ -2,11 +2,13 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gateway.errors import OverloadedError, ShuttingDownError
 from gateway.monitoring import metrics
+from gateway.store.roi_key import RoiKey
 
 _WINDOW = 32
 """Images over which the service time is measured: a plain mean at first, then an exponential one. The window is long
@@ -21,7 +23,16 @@ class Admission:
     ends of two pieces while there is work, so it is valid for any number of pieces that run in parallel.
     """
 
-    def __init__(self, kind: str, limit: int, *, max_wait_s: float = math.inf, max_bytes: float = math.inf) -> None:
+    def __init__(
+        self,
+        kind: str,
+        limit: int,
+        *,
+        max_wait_s: float = math.inf,
+        max_bytes: float = math.inf,
+        max_memory: float = math.inf,
+        max_per_roi: float = math.inf,
+    ) -> None:
         """Start without work.
 
         `max_wait_s` applies only after `_WINDOW` pieces, because the first ones are slow.
@@ -31,12 +42,18 @@ class Admission:
             limit: number of places.
             max_wait_s: longest expected time of the admitted work. Above it, no more work is admitted.
             max_bytes: limit of the bodies of all admitted requests together, as declared or as received.
+            max_memory: limit of the memory that the running work takes together, in bytes.
+            max_per_roi: limit of the running work of one ROI, so that the ROI does not take all places.
         """
         self.kind = kind
         self._limit = limit
         self._max_wait_s = max_wait_s
         self._max_bytes = max_bytes
+        self._max_memory = max_memory
+        self._max_per_roi = max_per_roi
         self._bytes = 0
+        self._memory = 0
+        self._of_roi: Counter[RoiKey] = Counter()
         self._working = 0
         self._last_end = 0.0
         self._closed_for_s: int | None = None
@@ -109,9 +126,29 @@ class Admission:
         metrics.IN_FLIGHT.labels(self.kind).inc(n)
 
     @contextmanager
-    def _work(self, place: "Place", n: int) -> Iterator[None]:
+    def _work(self, place: "Place", n: int, memory: int, key: RoiKey | None) -> Iterator[None]:
         others = self.in_flight - place.n
         self._require(not others or others + n <= self._limit, f"{n} more exceed the limit of {self._limit}")
+        self._require(
+            not self._memory or self._memory + memory <= self._max_memory,
+            f"they take {self._memory / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB more exceed the limit of "
+            f"{self._max_memory / 1e9:.1f} GB",
+        )
+        self._require(
+            key is None or self._of_roi[key] < self._max_per_roi,
+            f"{self._max_per_roi:g} of them are of {key}: the limit",
+        )
+        self._memory += memory
+        self._of_roi.update(() if key is None else (key,))
+        try:
+            with self._timed(place, n):
+                yield
+        finally:
+            self._memory -= memory
+            self._of_roi -= Counter(() if key is None else (key,))
+
+    @contextmanager
+    def _timed(self, place: "Place", n: int) -> Iterator[None]:
         self._hold(n - place.n)
         place.n = n
         if not self._working:
@@ -174,14 +211,16 @@ class Place:
             self._admission._receive(self, n_bytes - self.n_bytes)
 
     @contextmanager
-    def work(self, n: int = 1) -> Iterator[None]:
+    def work(self, n: int = 1, *, memory: int = 0, key: RoiKey | None = None) -> Iterator[None]:
         """Run the work of the request, whose body has arrived, in the ``with`` block.
 
         Args:
             n: number of images to inspect. Their places are held until the request ends.
+            memory: memory that the work takes, in bytes. Work that is alone is never refused.
+            key: the ROI that the work changes, where the work of one ROI is limited.
 
         Raises:
-            OverloadedError: there are not enough free places.
+            OverloadedError: there are not enough free places, or the memory is taken.
         """
-        with self._admission._work(self, n):
+        with self._admission._work(self, n, memory, key):
             yield

@@ -31,6 +31,7 @@ from gateway.store.artifact_store import ArtifactStore
 log = logging.getLogger(__name__)
 
 _MAX_CHANGES = 16
+_MAX_CHANGES_OF_ROI = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,14 @@ def create_services(settings: Settings) -> Services:
         max_wait_s=settings.max_queue_s,
         max_bytes=settings.max_queued_bytes,
     )
-    fits = Admission("fit", settings.max_queued_fits, max_bytes=settings.max_queued_bytes)
-    changes = Admission("change", _MAX_CHANGES)
+    fits = Admission(
+        "fit",
+        settings.max_queued_fits,
+        max_bytes=settings.max_queued_bytes,
+        max_memory=settings.max_fit_memory_bytes,
+    )
+    # A change waits for the fit of its ROI. Changes of one ROI do not take the places of the others.
+    changes = Admission("change", _MAX_CHANGES, max_per_roi=_MAX_CHANGES_OF_ROI)
     return Services(
         settings=settings,
         engines=engines,

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.store.checksummed import FORMAT, DamagedError, sealed, unsealed
 from gateway.store.ok_maps import Frame
 from postprocess.anomaly_map import ScoreRule
-from postprocess.roi_mask import parse_shape
+from postprocess.roi_mask import Shape, parse_shape
 
 CURRENT = "current"
 CALIBRATION = "calib.json"
@@ -81,6 +82,12 @@ class WeightsRecipe(BaseModel):
     max_weight: float | None = None
 
 
+@lru_cache(maxsize=256)
+def _parsed(shape: str) -> Shape:
+    # Cached, since most images of a version have the same shape.
+    return parse_shape(shape)[0]
+
+
 class OkImage(BaseModel):
     """One OK image of an ROI, identified by the SHA-256 of its file."""
 
@@ -98,15 +105,15 @@ class OkImage(BaseModel):
     brightness: float | None = None
     sharpness: float | None = None
     """Measured by `gateway.images.appearance`; None for images that an old gateway learned."""
-    pixels_sha256: str | None = None
-    """Identity of the decoded picture, from `gateway.images.identity`; None for images that an old gateway learned."""
+    pixels_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Identity of the decoded picture, from `gateway.images.identity`. The next fit fills it in where it is None."""
     bits: int | None = None
-    """Bits of a sample in the file, 8 to 16; None for images that an old gateway learned."""
+    """Bits of a sample in the file, 8 to 16. The next fit fills it in where it is None."""
 
     @property
     def frame(self) -> Frame:
         """The pixel grid of the image and the shape of the part."""
-        return Frame((self.width, self.height), None if self.shape is None else parse_shape(self.shape)[0])
+        return Frame((self.width, self.height), None if self.shape is None else _parsed(self.shape))
 
 
 class ExcludedImage(OkImage):
@@ -220,6 +227,10 @@ class Calibration(_Sealed):
     mm_per_px: float
     area_mm2_thr: float
     score_percentile: float
+    k: int | None = None
+    """Number of neighbours of the OK scores; None in old files."""
+    shape: str | None = None
+    """Shape that the scores were measured within, as JSON; None for the shape of the OK images, or if unknown."""
     blur_sigma: float | None = None
     """Blur of the OK maps, in pixels, for `pixel_threshold` and the false alarms of the verdict."""
     method: Method

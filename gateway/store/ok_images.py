@@ -75,8 +75,32 @@ class OkFiles:
         )
         self.add_image(image, data)
 
-    def tokens(self, sha256: str, fingerprint: str) -> NDArray[np.float16] | None:
-        """Return the tokens of an OK image, float16 [N, D]. None if they are missing, damaged or of another model."""
+    def is_whole(self, image: OkImage) -> bool:
+        """Return whether the file of an OK image is there and undamaged."""
+        try:
+            return sha256_of(self._image_path(image).read_bytes()) == image.sha256
+        except OSError:
+            return False
+
+    def tokens(self, sha256: str, made_by: str) -> NDArray[np.float16] | None:
+        """Return the stored tokens of an OK image, float16 [N, D].
+
+        Args:
+            sha256: SHA-256 of the image.
+            made_by: fingerprint of the model and, after a slash, what else the tokens depend on.
+
+        Returns:
+            The tokens, or None where they are missing, damaged or made by something else.
+        """
+        stored = self._read_tokens(sha256)
+        return None if stored is None or stored[1] != made_by else stored[0]
+
+    def has_tokens(self, sha256: str, fingerprint: str) -> bool:
+        """Return whether whole tokens of a model are stored for an OK image, whatever else they depend on."""
+        stored = self._read_tokens(sha256)
+        return stored is not None and stored[1].partition("/")[0] == fingerprint
+
+    def _read_tokens(self, sha256: str) -> tuple[NDArray[np.float16], str] | None:
         name = f"{sha256}.npz"
         try:
             data = (self.folder / name).read_bytes()
@@ -93,9 +117,9 @@ class OkFiles:
                 self._key, "ok_tokens", f"tokens of an OK image are damaged and are computed again: {error}"
             )
             return None
-        return tokens.astype(np.float16, copy=False) if made_by == fingerprint else None
+        return tokens.astype(np.float16, copy=False), made_by
 
-    def add_tokens(self, sha256: str, fingerprint: str, tokens: NDArray[np.float16]) -> None:
+    def add_tokens(self, sha256: str, made_by: str, tokens: NDArray[np.float16]) -> None:
         """Store the tokens of an OK image, so that the next fit does not compute them again.
 
         Raises:
@@ -104,7 +128,7 @@ class OkFiles:
         digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
         data = sealed_npz(
             tokens=tokens,
-            fingerprint=np.array(fingerprint),
+            fingerprint=np.array(made_by),
             sha256=np.array(digest),
         )
         with storage_errors():

@@ -1,7 +1,7 @@
 """The leave-one-out maps of a version as they are stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,15 @@ class OkMaps:
     """[h, w], the spatial weights of the ROI."""
     rule: ScoreRule = "percentile"
     """How a map is scored."""
+
+    def within(self, shape: Shape | None, size_wh: tuple[int, int]) -> "OkMaps":
+        """Return the maps as those of images of one size and shape.
+
+        Args:
+            shape: in pixels of an image of that size, or None for the whole image.
+            size_wh: `(W, H)` in pixels.
+        """
+        return replace(self, frames=(Frame(size_wh, shape),) * len(self.frames))
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean distance of each token over the images, float32 [h, w], before the spatial weights."""

@@ -106,13 +106,28 @@ def ok_maps_of(folder: Path, manifest: Manifest) -> OkMaps | None:
     Raises:
         DamagedError: the maps are missing or damaged.
     """
-    if LEAVE_ONE_OUT not in manifest.files:
+    names: tuple[FileName, ...] = (LEAVE_ONE_OUT, WEIGHTS)
+    files = {name: read_verified(folder, manifest, name) for name in names if name in manifest.files}
+    return ok_maps_in(files, manifest, spatial_weights_of(files, manifest))
+
+
+def ok_maps_in(
+    files: Mapping[FileName, bytes], manifest: Manifest, weights: NDArray[np.float32] | None
+) -> OkMaps | None:
+    """Return the leave-one-out maps among the verified files of a version; None where there are none.
+
+    Args:
+        files: verified files of the version.
+        manifest: its manifest.
+        weights: its spatial weights, float32 [h, w], or None.
+
+    Raises:
+        DamagedError: the maps have the wrong content.
+    """
+    if LEAVE_ONE_OUT not in files:
         return None
     try:
-        distances = read_npz(read_verified(folder, manifest, LEAVE_ONE_OUT))["distances"]
-        weights = None
-        if WEIGHTS in manifest.files:
-            weights = read_weights(read_verified(folder, manifest, WEIGHTS), manifest.token_hw)
+        distances = read_npz(files[LEAVE_ONE_OUT])["distances"]
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{LEAVE_ONE_OUT}: {error}") from error
     frames = tuple(image.frame for image in manifest.images)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from evaluation import compare_masked
 from evaluation.compare_masked import compare, first_of, in_words, normalised, show
 from evaluation.data import DataError
 from gateway.errors import UnknownRoiError
-from gateway.learning.request import FitRequest
+from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
 from gateway.process.services import create_services
 from gateway.settings import Settings
@@ -40,7 +41,7 @@ def settings(tmp_path):
 
     async def fit():
         for key in (BOXED, PLAIN):
-            await fitting.fit(FitRequest(key, [(f"{g}.png", image(g)) for g in (100, 101, 102)], 1.0))
+            await fitting.fit(FitRequest(key, [ImageFile(f"{g}.png", partial(image, g)) for g in (100, 101, 102)], 1.0))
 
     asyncio.run(fit())
     return settings
@@ -74,6 +75,12 @@ def test_without_weights_both_are_the_same(settings, pictures):
     assert found.weights is None
     assert found.ko.raw_score == found.ko.masked_score
     assert "none" in in_words(found)
+
+
+def test_the_neighbours_are_those_of_the_version_not_of_the_settings(settings, pictures):
+    later = settings.model_copy(update={"k": 3})
+    found, expected = compared(later, PLAIN, pictures), compared(settings, PLAIN, pictures)
+    assert found.ko.raw_score == expected.ko.raw_score
 
 
 def test_the_figure_is_written(settings, pictures, tmp_path, monkeypatch):

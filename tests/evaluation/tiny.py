@@ -12,9 +12,19 @@ N_TRAIN, N_GOOD = 6, 4
 
 
 def tile(grey: int, spot: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """One grey, with a pixel more and one less in each patch, so that it is a picture of something."""
     pixels = np.full((SIDE, SIDE), grey, np.uint8)
+    pixels[::PATCH, ::PATCH] += 1
+    pixels[::PATCH, 1::PATCH] -= 1
     if spot is not None:
         pixels[spot[0] * PATCH : (spot[0] + 1) * PATCH, spot[1] * PATCH : (spot[1] + 1) * PATCH] = grey + 60
+    return pixels
+
+
+def mask(spot: tuple[int, int] | None) -> NDArray[np.uint8]:
+    pixels = np.zeros((SIDE, SIDE), np.uint8)
+    if spot is not None:
+        pixels[spot[0] * PATCH : (spot[0] + 1) * PATCH, spot[1] * PATCH : (spot[1] + 1) * PATCH] = 255
     return pixels
 
 
@@ -34,8 +44,7 @@ def data_set(folder: Path) -> Path:
         write(folder / "test" / "good" / f"{i}.png", good)
     for i in range(3):
         write(folder / "test" / "spot" / f"{i}.png", tile(101, (i, 1)))
-        mask = (tile(0, (i, 1)) > 0).astype(np.uint8) * 255
-        write(folder / "ground_truth" / "spot" / f"{i}_mask.png", mask)
+        write(folder / "ground_truth" / "spot" / f"{i}_mask.png", mask((i, 1)))
     write(folder / "test" / "pale" / "0.png", tile(150))
-    write(folder / "ground_truth" / "pale" / "0_mask.png", tile(0))
+    write(folder / "ground_truth" / "pale" / "0_mask.png", mask(None))
     return folder

@@ -9,7 +9,7 @@ from anyio import CapacityLimiter
 from gateway.inspection import pipeline
 from gateway.worker_threads import in_thread
 from tests.gateway.brightness_engine import image
-from tests.gateway.learning.test_service import EVEN, Bench, request_of
+from tests.gateway.fit_bench import EVEN, Bench, request_of
 
 
 def test_a_cancelled_caller_keeps_its_place_until_its_thread_has_ended() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from postprocess.anomaly_map import anomaly_map, blur, score, score_by, top_mean, upsample
+from postprocess.anomaly_map import anomaly_map, blur, cells_inside, score, score_by, top_mean, upsample
 
 DISTANCES = np.array([0, 1, 2, 3, 4, 5], np.float32)
 
@@ -199,3 +199,17 @@ def test_blur_neither_adds_nor_loses_nor_exceeds(values, sigma):
 def test_blur_by_no_width_is_refused(sigma):
     with pytest.raises(ValueError, match="sigma"):
         blur(np.ones((2, 2), np.float32), sigma)
+
+
+@pytest.mark.parametrize(("size_wh", "token_hw"), [((40, 24), (3, 5)), ((9, 30), (5, 3)), ((2, 3), (4, 4))])
+@pytest.mark.parametrize("sigma", [0, 1])
+def test_the_cells_inside_a_mask_are_those_that_change_the_map_there(size_wh, token_hw, sigma):
+    mask = np.zeros(size_wh[::-1], np.bool_)
+    mask[1:3, : size_wh[0] // 3 + 1] = True
+    expected = np.zeros(token_hw, np.bool_)
+    for cell in np.ndindex(*token_hw):
+        one = np.zeros(token_hw, np.float32)
+        one[cell] = 1
+        expected[cell] = blur(upsample(one, size_wh), sigma)[mask].max() > 0
+    found = cells_inside(mask, token_hw, sigma)
+    np.testing.assert_array_equal(found, expected)

@@ -16,6 +16,7 @@ def inspection_body(result: Inspection) -> dict[str, Any]:
         "score": result.score,
         "threshold": result.threshold,
         "pixel_threshold": result.pixel_threshold,
+        "threshold_source": result.threshold_source,
         "verdict": result.verdict,
         "verdict_reason": result.verdict_reason,
         "calibration_stale": result.calibration_stale,

@@ -1,5 +1,6 @@
 """``POST /calibrate_ng``."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Response
 
 from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.deps import CallerDep, ServicesDep
+from gateway.api.inputs import parsed_shape
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.calibrate import CalibrateAnswer, CalibrateRequest
 from gateway.calibration.calibrate import CalibrationRequest, blind_area, calibrate
@@ -48,6 +50,8 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
     them is computed again by the next fit.
     """
     key = caller.roi(body.role_id, body.roi_id)
+    shape = body.shape if body.shape is None or isinstance(body.shape, str) else json.dumps(body.shape)
+    parsed, shape_json = parsed_shape(shape)
     request = CalibrationRequest(
         mm_per_px=body.mm_per_px,
         ok_scores=body.ok_scores or (),
@@ -56,6 +60,8 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
         pixel_threshold="score" if body.pixel_threshold is None else body.pixel_threshold,
+        shape=parsed,
+        shape_json=shape_json,
     )
 
     def work() -> dict[str, Any]:
@@ -68,5 +74,5 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
             "warnings": warnings,
         }
 
-    with place.work():
+    with place.work(key=key):
         return JsonResponse(await in_thread(work, limiter=services.writers))

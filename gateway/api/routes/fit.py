@@ -8,8 +8,18 @@ from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.fit import fit_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import OR_NULL, CoresetRate, FormMmPerPx, FormRoi, FormRole, FormShape, Images, Seed
-from gateway.api.inputs import parsed_shape, read_image
+from gateway.api.fields import (
+    OR_NULL,
+    CoresetRate,
+    FormBitDepth,
+    FormMmPerPx,
+    FormRoi,
+    FormRole,
+    FormShape,
+    Images,
+    Seed,
+)
+from gateway.api.inputs import image_file, parsed_shape
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.fit import FitAnswer
 from gateway.detectors.spatial_weighting import WeightsMode
@@ -72,6 +82,7 @@ async def fit_ok(
         OR_NULL,
         Form(description="for an ROI without a manual box: variance weights by the spread of the OK maps"),
     ] = None,
+    bit_depth: FormBitDepth = None,
     exclude_suspects: Annotated[
         bool | None,
         OR_NULL,
@@ -80,9 +91,11 @@ async def fit_ok(
 ) -> Response:
     """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
 
-    An image is identified by the SHA-256 of its bytes: sent again, it is counted once. `shape` says where the part is,
-    for the leave-one-out scores of these images; the bank learns the whole image. A calibration that rests only on the
-    fit's own leave-one-out scores is computed again; any other becomes stale.
+    An image is identified by its decoded pixels: sent again, in the same file or in another, it is counted once.
+    `shape` says where the part is: the leave-one-out scores of these images count the pixels inside, and tokens outside
+    do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights` and `bit_depth` are kept with the ROI: a
+    later fit without them uses the same. A calibration that rests only on the fit's own leave-one-out scores is
+    computed again; any other becomes stale.
     """
     parsed, shape_json = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
@@ -90,11 +103,9 @@ async def fit_ok(
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
     if len(images) > services.settings.max_fit_images:
         raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
-    with place.work():
-        files = [
-            (upload.filename or f"image {i}", await read_image(upload, services.settings))
-            for i, upload in enumerate(images, 1)
-        ]
+    memory = await services.fitting.memory_needed(key, len(images), coreset_rate)
+    with place.work(memory=memory + place.n_bytes):
+        files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(
             key=key,
             images=files,
@@ -104,6 +115,7 @@ async def fit_ok(
             coreset_rate=coreset_rate,
             seed=seed,
             spatial_weights=spatial_weights,
+            bit_depth=bit_depth,
             exclude_suspects=bool(exclude_suspects),
         )
         result = await while_connected(request, services.fitting.fit(fit))

@@ -55,7 +55,8 @@ async def delete_ok_image(
     The last image cannot be removed. Delete the ROI instead.
     """
     key = caller.roi(role_id, roi_id)
-    with place.work():
+    memory = await services.fitting.memory_needed(key, 0, None)
+    with place.work(memory=memory):
         result = await services.fitting.remove(key, sha256.lower())
     return JsonResponse(
         {**fit_body(result), "removed": sha256.lower()}, headers={"Server-Timing": result.times.header()}

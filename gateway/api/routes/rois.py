@@ -114,7 +114,7 @@ async def rollback(
             "warnings": done.warnings,
         }
 
-    with place.work():
+    with place.work(key=key):
         return JsonResponse(await in_thread(work, limiter=services.writers))
 
 
@@ -145,6 +145,6 @@ async def delete_roi(
             forget(services.store, key)
             services.drift.forget(key)
 
-    with place.work():
+    with place.work(key=key):
         await in_thread(delete, limiter=services.writers)
     return JsonResponse({**asdict(key), "deleted": True})

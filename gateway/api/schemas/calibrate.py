@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, FalseAlarmRate, MmPerPx, Percentile, PixelThreshold, RoiId, RoleId, Score
+from gateway.api.fields import (
+    AreaMm2,
+    FalseAlarmRate,
+    JsonShape,
+    MmPerPx,
+    Percentile,
+    PixelThreshold,
+    RoiId,
+    RoleId,
+    Score,
+)
 from gateway.api.schemas.requests import RequestBody
 from gateway.store.manifest import Method, OkSource
 
@@ -57,6 +67,11 @@ class CalibrateRequest(RequestBody):
         description="threshold of regions. score: equal to the threshold of the score. ok_pixels: the same rule "
         "applied to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. "
         "Or a number",
+    )
+    shape: JsonShape | None = Field(
+        None,
+        description="the shape of /infer that the thresholds are for: the scores were measured within it. Without one, "
+        "the thresholds are for the pixels that the OK images were fitted with",
     )
 
 

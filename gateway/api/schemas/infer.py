@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.fields import AreaMm2, BitDepth, BlurSigma, JsonShape, MmPerPx, Neighbours, Percentile, RoiId, RoleId
 from gateway.api.schemas.errors import ErrorEnvelope
 from gateway.api.schemas.requests import RequestBody
+from gateway.calibration.within_shape import ThresholdSource
 from postprocess.verdict import Verdict, VerdictReason
 
 
@@ -44,6 +45,7 @@ class InferAnswer(BaseModel):
                     "score": 0.87,
                     "threshold": 0.63,
                     "pixel_threshold": 0.63,
+                    "threshold_source": "calibration",
                     "verdict": "ng",
                     "verdict_reason": "both",
                     "calibration_stale": False,
@@ -82,11 +84,16 @@ class InferAnswer(BaseModel):
     role_id: str
     roi_id: str
     score: float
-    threshold: float | None = Field(description="null before calibration; then there are no regions")
-    pixel_threshold: float | None = Field(description="threshold of regions; null before calibration")
+    threshold: float | None = Field(description="null where the verdict is uncalibrated; then there are no regions")
+    pixel_threshold: float | None = Field(description="threshold of regions; null as threshold is")
+    threshold_source: ThresholdSource | None = Field(
+        description="calibration: the stored thresholds. shape: the rule of the calibration over the OK images within "
+        "the shape of this request, since they were scored within other pixels"
+    )
     verdict: Verdict
     verdict_reason: VerdictReason | None = Field(
-        description="why the verdict is ng; null for any other verdict. no_picture: all pixels are equal or transparent"
+        description="why the verdict is ng; no_picture: all pixels are equal or transparent. Of uncalibrated: the "
+        "parameter of the request that the thresholds were not made with (p_score, k or shape), null before calibration"
     )
     calibration_stale: bool = Field(
         description="whether the thresholds were made for another memory bank or other weights"

@@ -9,6 +9,7 @@ from gateway.detectors.memory_bank.coreset import coreset_size, k_center_greedy
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
 from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.detectors.memory_bank.threads import split_rows
+from gateway.detectors.memory_bank.token_file import ArrayTokens, ImageTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +34,28 @@ class MemoryBank:
         return self.tokens.nbytes + self.image_index.nbytes + self.token_index.nbytes
 
 
-def build_memory_bank(tokens: NDArray[np.float16], rate: float, seed: int) -> MemoryBank:
+def build_memory_bank(
+    tokens: NDArray[np.float16] | ImageTokens, rate: float, seed: int, inside: NDArray[np.bool_] | None = None
+) -> MemoryBank:
     """Reduce the tokens of all OK images to a coreset.
 
     Args:
-        tokens: float16 [I, N, D] of I images. This is the stored precision: new images and images of earlier fits give
-            the same bank.
+        tokens: float16 [I, N, D] of I images, an array or a file. This is the stored precision: new images and images
+            of earlier fits give the same bank.
         rate: share of the tokens to keep, 0 < rate ≤ 1.
         seed: seed that draws the first centre.
+        inside: [I, N], the tokens that may enter the bank, at least one; None for all.
     """
-    n_images, n_tokens, dim = tokens.shape
-    flat = tokens.reshape(n_images * n_tokens, dim)
-    coreset = k_center_greedy(flat, coreset_size(len(flat), rate), seed)
+    tokens = ArrayTokens(tokens) if isinstance(tokens, np.ndarray) else tokens
+    n_tokens = tokens.shape[1]
+    candidates = None if inside is None or inside.all() else np.flatnonzero(inside)
+    rows = tokens.rows(candidates)
+    coreset = k_center_greedy(rows, coreset_size(rows.shape[0], rate), seed)
+    indices = coreset.indices if candidates is None else candidates[coreset.indices]
     return MemoryBank(
-        tokens=flat[coreset.indices],
-        image_index=(coreset.indices // n_tokens).astype(np.int32),
-        token_index=(coreset.indices % n_tokens).astype(np.int32),
+        tokens=np.asarray(rows[coreset.indices], np.float16),
+        image_index=(indices // n_tokens).astype(np.int32),
+        token_index=(indices % n_tokens).astype(np.int32),
         covering_radius=coreset.covering_radius,
     )
 
@@ -67,31 +74,37 @@ def patch_distances(search: NeighbourSearch, tokens: NDArray[np.float32], k: int
     return _mean(search.search(tokens, k))
 
 
-def leave_one_out_distances(bank: MemoryBank, tokens: NDArray[np.float16], k: int) -> NDArray[np.float32] | None:
+def leave_one_out_distances(
+    bank: MemoryBank, tokens: NDArray[np.float16] | ImageTokens, k: int
+) -> NDArray[np.float32] | None:
     """Return the distances of each OK image's tokens to the bank without the centres of that image.
 
     They estimate the distances of an unseen OK image, which has no centres of its own in the bank.
 
     Args:
         bank: the bank built from `tokens`.
-        tokens: float16 [I, N, D].
+        tokens: float16 [I, N, D], an array or a file.
         k: number of neighbours.
 
     Returns:
         float32 [I, N], or None where all centres come from one image, so that no centre is left for it.
     """
-    distances = np.empty(tokens.shape[:2], np.float32)
-    own = [np.flatnonzero(bank.image_index == image) for image in range(len(tokens))]
+    source = ArrayTokens(tokens) if isinstance(tokens, np.ndarray) else tokens
+    n_images, n_tokens, _ = source.shape
+    distances = np.empty((n_images, n_tokens), np.float32)
+    own = [np.flatnonzero(bank.image_index == image) for image in range(n_images)]
     if max(map(len, own)) == len(bank):
         return None
     search = ProjectedSearch(bank.tokens)
 
     def measure(start: int, stop: int) -> None:
         for image in range(start, stop):
-            found = search.search(tokens[image].astype(np.float32), min(k, len(bank) - len(own[image])), own[image])
+            found = search.search(
+                source.image(image).astype(np.float32), min(k, len(bank) - len(own[image])), own[image]
+            )
             distances[image] = _mean(found)
 
-    split_rows(measure, len(tokens), at_most=4, at_least=1)
+    split_rows(measure, n_images, at_most=4, at_least=1)
     return distances
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.threads import split_rows
+from gateway.detectors.memory_bank.token_file import TokenRows
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def coreset_size(n_tokens: int, rate: float) -> int:
     return min(n_tokens, max(1, round(n_tokens * rate)))
 
 
-def k_center_greedy(tokens: NDArray[np.floating], n_centres: int, seed: int) -> Coreset:
+def k_center_greedy(tokens: TokenRows, n_centres: int, seed: int) -> Coreset:
     """Choose centres greedily: each is the token farthest from the centres before it.
 
     The choice is exact, as in Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
@@ -51,11 +52,11 @@ def k_center_greedy(tokens: NDArray[np.floating], n_centres: int, seed: int) -> 
     tokens differ, the coreset has that many centres.
 
     The distances that decide are float64, which is exact for half-precision tokens of unit norm: the centres do not
-    depend on the rounding of a matrix product. Memory besides the tokens, which may be a memory map: 40 bytes per
+    depend on the rounding of a matrix product. Memory besides the tokens, which are read in blocks: 40 bytes per
     token, 8·D bytes per centre, blocks of 20 MB per thread, and 200 MB more where very many tokens are equally far.
 
     Args:
-        tokens: float16 or float32 [N, D], near unit norm.
+        tokens: float16 or float32 [N, D], near unit norm: an array, or rows of a file.
         n_centres: at most N.
         seed: seed that draws the first centre.
 
@@ -63,10 +64,11 @@ def k_center_greedy(tokens: NDArray[np.floating], n_centres: int, seed: int) -> 
         Indices int64 [M], M ≤ n_centres, and the covering radius (Euclidean).
     """
     greedy = _LazyGreedy(tokens, n_centres)
-    greedy.add(int(np.random.default_rng(seed).integers(len(tokens))))
-    greedy.compare(np.arange(len(tokens)))
+    n = tokens.shape[0]
+    greedy.add(int(np.random.default_rng(seed).integers(n)))
+    greedy.compare(np.arange(n))
     said = time.monotonic()
-    pool = least = max(_POOL[0], len(tokens) // _POOL[1])
+    pool = least = max(_POOL[0], n // _POOL[1])
     while not greedy.covered:
         pool = least if greedy.advance(pool) else 2 * pool
         if time.monotonic() - said > _LOG_EVERY_S:
@@ -84,12 +86,12 @@ class _LazyGreedy:
     measured in float64, and centres are chosen among them until no contender exceeds the bounds outside.
     """
 
-    def __init__(self, tokens: NDArray[np.floating], n_centres: int) -> None:
+    def __init__(self, tokens: TokenRows, n_centres: int) -> None:
         n, dim = tokens.shape
         self._tokens = tokens
         self._wanted = n_centres
         # A product rounds in proportion to the norms, and norms are smallest about the mean.
-        self._mean = np.asarray(tokens[:: max(1, n // 4096)], np.float32).mean(axis=0)
+        self._mean = np.asarray(tokens[np.arange(0, n, max(1, n // 4096))], np.float32).mean(axis=0)
         self._error = 0.0
         self._squared = np.full(n, np.inf, np.float32)
         """[N], squared distance to the nearest centre seen, within `_error`."""
@@ -110,7 +112,7 @@ class _LazyGreedy:
         """Make a token a centre."""
         n = self.n
         self.indices[n] = index
-        self._centres[n] = self._tokens[index]
+        self._centres[n] = self._tokens[np.array([index])][0]
         self._centred[n] = self._centres[n] - self._mean
         self._centred_squares[n] = self._centred[n] @ self._centred[n]
         self.n += 1
@@ -156,7 +158,7 @@ class _LazyGreedy:
         Returns:
             Whether there was progress. If not, too many tokens are equally far, and the pool must be larger.
         """
-        n = len(self._tokens)
+        n = self._tokens.shape[0]
         if pool < n:
             order = np.argpartition(self._squared, n - pool - 1)
             rows = order[n - pool :]

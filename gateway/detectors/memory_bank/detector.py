@@ -25,7 +25,8 @@ class MemoryBankDetector:
         self.bank = bank
         self.search = search
         self._manifest = manifest
-        self._learned = frozenset(image.sha256 for image in manifest.images)
+        digests = (digest for image in manifest.images for digest in (image.sha256, image.pixels_sha256))
+        self._learned = frozenset(digest for digest in digests if digest is not None)
 
     @classmethod
     def load(cls, files: Mapping[FileName, bytes], manifest: Manifest, search: SearchBackend) -> Self:

@@ -45,10 +45,28 @@ def split_rows(function: Callable[[int, int], object], rows: int, *, at_most: in
             function(start, stop)
         return
     # The helpers take ranges from the end, this thread takes them from the start: it never waits for a busy helper.
-    futures = [_helpers.submit(function, start, stop) for start, stop in reversed(ranges)]
-    for (start, stop), future in zip(ranges, reversed(futures), strict=True):
-        if future.cancel():
-            function(start, stop)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+    task = _Task(function)
+    try:
+        futures = [_helpers.submit(task, start, stop) for start, stop in reversed(ranges)]
+        for (start, stop), future in zip(ranges, reversed(futures), strict=True):
+            if future.cancel():
+                function(start, stop)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+    finally:
+        task.function = None
+
+
+class _Task:
+    """A function that a helper calls.
+
+    Cancelled calls stay in the queue until a helper comes to them. They must not hold the arrays of the function.
+    """
+
+    def __init__(self, function: Callable[[int, int], object]) -> None:
+        self.function: Callable[[int, int], object] | None = function
+
+    def __call__(self, start: int, stop: int) -> None:
+        if self.function is not None:
+            self.function(start, stop)

@@ -12,6 +12,7 @@ from gateway.errors import InvalidRequestError
 from gateway.settings import Settings
 from gateway.store.manifest import Calibration, Manifest, OkImage
 from gateway.store.ok_maps import OkMaps
+from postprocess.roi_mask import Circle, Rect
 
 SETTINGS = Settings(_env_file=None, blur_sigma=0.0, area_mm2_thr=1.0)
 
@@ -163,3 +164,37 @@ def test_a_calibration_with_one_threshold_is_read() -> None:
     old |= calibration.model_dump(include={"score_percentile", "n_ok", "n_ng", "ok_above", "ng_below", "separable"})
     old |= {"ok_source": "given", "margin": 0, "version": 1, "bank_checksum": "c", "created_at": "2026"}
     assert Calibration.model_validate(old).pixel_threshold == 0.3
+
+
+@pytest.mark.parametrize(
+    ("ok", "ng", "swapped"),
+    [
+        ([0.9, 0.8, 0.85], [0.4], True),
+        ([0.9, 0.1], [0.3, 0.4], True),
+        ([0.4, 0.5], [0.9], False),
+        ([0.4, 0.6], [0.55], False),  # they overlap, in the right order
+    ],
+)
+def test_ng_scores_below_the_ok_scores_cause_a_warning(ok: list[float], ng: list[float], swapped: bool) -> None:
+    _, warnings = derived(ok_scores=ok, ng_scores=ng)
+    assert any("probably swapped" in warning for warning in warnings) == swapped
+
+
+def test_ng_scores_below_the_leave_one_out_scores_cause_a_warning() -> None:
+    assert any("probably swapped" in warning for warning in derived(ng_scores=[0.1])[1])
+    assert not any("probably swapped" in warning for warning in derived(ng_scores=[2.5])[1])
+
+
+def test_a_shape_that_covers_no_pixel_of_an_ok_image_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match=r"covers no pixel of the 2×2 image"):
+        derived(shape=Circle(50.0, 50.0, 3.0), shape_json='{"kind": "circle", "cx": 50, "cy": 50, "r": 3}')
+
+
+def test_the_neighbours_and_the_shape_are_kept_with_the_calibration() -> None:
+    shape = '{"kind": "rect", "cx": 0.5, "cy": null, "w": 1, "h": 2}'
+    calibration, _ = derived(shape=Rect(0.5, None, 1, 2), shape_json=shape)
+    assert (calibration.k, calibration.shape) == (1, shape)
+    manifest, maps = fitted(10)
+    after = redone(manifest, maps, SETTINGS, calibration)
+    assert after is not None
+    assert (after.threshold, after.shape) == (calibration.threshold, shape)

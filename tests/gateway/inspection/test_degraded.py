@@ -9,7 +9,7 @@ from gateway.errors import ArtifactCorruptError
 from gateway.monitoring.metrics import METRICS
 from gateway.store.roi_key import RoiKey
 from tests.gateway.brightness_engine import image, sha256
-from tests.gateway.learning.test_service import EVEN, KEY, Bench
+from tests.gateway.fit_bench import EVEN, KEY, Bench
 
 UNSEEN = image(65)
 

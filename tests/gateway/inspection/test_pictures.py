@@ -13,7 +13,7 @@ from PIL import Image
 from gateway.images.decoding import Limits, decode_picture, read_header
 from gateway.inspection.picture_warnings import picture_warnings
 from tests.gateway.brightness_engine import SIDE, image
-from tests.gateway.learning.test_service import EVEN, Bench, request_of
+from tests.gateway.fit_bench import EVEN, Bench, request_of
 
 PIXELS = cv2.imdecode(np.frombuffer(image(65), np.uint8), cv2.IMREAD_UNCHANGED)
 

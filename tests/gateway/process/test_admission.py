@@ -1,8 +1,11 @@
+from contextlib import ExitStack
+
 import pytest
 
 from gateway.errors import InvalidRequestError, OverloadedError, ShuttingDownError
 from gateway.monitoring import metrics
 from gateway.process.admission import Admission
+from gateway.store.roi_key import RoiKey
 
 
 class Clock:
@@ -172,3 +175,36 @@ def test_a_request_is_counted_once_as_admitted_or_refused() -> None:
     with pytest.raises(InvalidRequestError), admission.reserve():
         raise InvalidRequestError("k: 0")
     assert counts("count") == (2, 2)
+
+
+def test_work_is_refused_while_the_memory_that_it_takes_is_taken() -> None:
+    admission = Admission("fit", 4, max_memory=10e9)
+    with admission.reserve() as first, first.work(memory=int(7e9)):
+        with admission.reserve() as second:
+            with pytest.raises(OverloadedError, match=r"they take 7\.0 GB of memory, and 4\.0 GB more exceed"):
+                second.work(memory=int(4e9)).__enter__()
+            with second.work(memory=int(3e9)):
+                pass
+        assert admission.in_flight == 1
+    with admission.reserve() as alone, alone.work(memory=int(12e9)):  # work that is alone is never refused
+        pass
+    with pytest.raises(RuntimeError), admission.reserve() as failed, failed.work(memory=int(9e9)):
+        raise RuntimeError
+    with admission.reserve() as first, first.work(memory=int(9e9)):
+        pass
+
+
+def test_the_changes_of_one_roi_leave_places_for_the_others() -> None:
+    admission = Admission("change", 16, max_per_roi=3)
+    busy, other = RoiKey("part", "a"), RoiKey("part", "b")
+    with ExitStack() as held:
+        for _ in range(3):
+            place = held.enter_context(admission.reserve())
+            held.enter_context(place.work(key=busy))
+        with admission.reserve() as fourth:
+            with pytest.raises(OverloadedError, match="3 of them are of part/a"):
+                fourth.work(key=busy).__enter__()
+            with fourth.work(key=other):
+                pass
+    with admission.reserve() as again, again.work(key=busy):
+        pass

@@ -8,7 +8,7 @@ import pytest
 from gateway.store.cleanup import sweep
 from gateway.store.rollback import roll_back
 from tests.gateway.brightness_engine import image
-from tests.gateway.learning.test_service import EVEN, KEY, Bench
+from tests.gateway.fit_bench import EVEN, KEY, Bench
 
 UNSEEN = image(65)
 

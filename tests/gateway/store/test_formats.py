@@ -17,7 +17,7 @@ from gateway.store.checksummed import sealed
 from gateway.store.cleanup import sweep
 from gateway.store.rollback import forget, roll_back
 from tests.gateway.brightness_engine import image, sha256
-from tests.gateway.learning.test_service import EVEN, KEY, Bench
+from tests.gateway.fit_bench import EVEN, KEY, Bench
 
 FORMAT_1 = Path(__file__).parent / "formats" / "format_1.tar.gz"
 THRESHOLD_THEN = 0.10018366575241089

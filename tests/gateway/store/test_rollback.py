@@ -7,7 +7,7 @@ import pytest
 from gateway.errors import ArtifactCorruptError, UnknownRoiError, UnknownVersionError
 from gateway.store.rollback import RolledBack, forget, roll_back
 from tests.gateway.brightness_engine import image, sha256
-from tests.gateway.learning.test_service import EVEN, KEY, STRAY, Bench
+from tests.gateway.fit_bench import EVEN, KEY, STRAY, Bench
 
 UNSEEN = image(65)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.detectors.memory_bank import coreset, threads
 from gateway.detectors.memory_bank.coreset import coreset_size, k_center_greedy
+from gateway.detectors.memory_bank.token_file import TokenFile
 
 
 def plain_greedy(tokens, n_centres, seed):
@@ -102,11 +103,15 @@ def test_threads_change_nothing():
     assert together.covering_radius == alone.covering_radius
 
 
-def test_tokens_on_disk_are_as_good(tmp_path):
-    tokens = clustered(np.random.default_rng(3), 2000, 32)
-    np.save(tmp_path / "tokens.npy", tokens)
-    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
-    assert k_center_greedy(mapped, 40, 0).indices.tolist() == k_center_greedy(tokens, 40, 0).indices.tolist()
+def test_tokens_in_a_file_give_the_same_coreset_as_an_array(tmp_path):
+    tokens = clustered(np.random.default_rng(3), 2000, 32).astype(np.float16)
+    images = tokens.reshape(20, 100, 32)
+    with TokenFile(tmp_path, 100, 32) as file:
+        places = [file.append(images[i]) for i in (3, *range(3), *range(4, 20))]  # the fourth image first
+        in_order = file.images([*places[1:4], places[0], *places[4:]])
+        found, expected = k_center_greedy(in_order.rows(), 40, 0), k_center_greedy(tokens, 40, 0)
+    assert found.indices.tolist() == expected.indices.tolist()
+    assert found.covering_radius == expected.covering_radius
 
 
 def test_no_more_centres_than_tokens_differ():

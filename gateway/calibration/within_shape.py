@@ -1,0 +1,155 @@
+"""Thresholds for the pixels that a request inspects, where the OK images were scored within other pixels.
+
+A threshold belongs to the pixels that its OK scores were made of. The leave-one-out maps of the OK images are stored,
+so that the OK scores within any shape can be computed.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.calibration.calibrate import CalibrationRequest, pixel_threshold_of
+from gateway.calibration.ok_scores import ok_scores
+from gateway.calibration.threshold import choose_threshold
+from gateway.store.manifest import Calibration
+from gateway.store.ok_maps import Frame, OkMaps
+from postprocess.roi_mask import Shape, parse_shape
+
+ThresholdSource = Literal["calibration", "shape"]
+"""Source of a threshold: the stored calibration, or its rule over the OK maps within the shape of the request."""
+
+_Pixels = tuple[Shape, tuple[int, int]] | None
+"""What two images have in common that are inspected within the same pixels of the part: see `_pixels`."""
+_KEPT = 64
+"""Shapes whose thresholds are kept for a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The thresholds that apply to an image."""
+
+    score: float
+    pixels: float
+    """Threshold of regions."""
+    source: ThresholdSource
+    warning: str | None = None
+
+
+class ShapeThresholds:
+    """The thresholds of one version for every shape. Several threads may ask at once."""
+
+    def __init__(self, ok_maps: OkMaps | None, frames: Sequence[Frame]) -> None:
+        """Keep what thresholds are computed from.
+
+        Args:
+            ok_maps: leave-one-out maps of the version, or None if it has none.
+            frames: frames of its OK images.
+        """
+        self._ok_maps = ok_maps
+        self._learned = {_pixels(frame.shape, frame.size_wh) for frame in frames}
+        self._sizes = {frame.size_wh for frame in frames}
+        self._found: OrderedDict[tuple[Calibration, Shape | None, tuple[int, int], float], Thresholds] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the maps take, in bytes."""
+        return 0 if self._ok_maps is None else self._ok_maps.distances.nbytes
+
+    def of(
+        self, calibration: Calibration, shape: Shape | None, size_wh: tuple[int, int], blur_sigma: float
+    ) -> Thresholds | None:
+        """Return the thresholds for an image. Blocks: the first request with a shape takes about 2 ms per OK image.
+
+        The stored thresholds apply where their OK scores were made within the same pixels. Otherwise, the rule of the
+        calibration chooses thresholds from the OK maps within the shape, with the NG scores of the calibration.
+
+        A client does not have to say within which shape it measured the scores that it sends to `/calibrate_ng`. Such
+        OK scores are taken as measured the way the client inspects, and a warning says so where the shape is not that
+        of the OK images. Scores that were sent with a shape count for that shape only.
+
+        Args:
+            calibration: the calibration of the version.
+            shape: shape of the request, or None for the whole image.
+            size_wh: `(W, H)` of the image as sent.
+            blur_sigma: sigma of the blur of the calibration, in pixels.
+
+        Returns:
+            The thresholds, or None where the scores were made within other pixels and the version has no OK maps.
+        """
+        wanted = _pixels(shape, size_wh)
+        score_applies = self._score_applies(calibration, shape, wanted)
+        pixels_apply = calibration.pixel_threshold_source != "ok_pixels" or self._frames_of(calibration) == {wanted}
+        if score_applies and (pixels_apply or self._ok_maps is None):
+            doubt = self._doubt(calibration, wanted)
+            return Thresholds(calibration.threshold, calibration.pixel_threshold, "calibration", doubt)
+        if self._ok_maps is None:
+            return None
+        key = (calibration, shape, size_wh, blur_sigma)
+        with self._lock:
+            found = self._found.get(key)
+            if found is None:
+                found = self._computed(calibration, shape, size_wh, blur_sigma, keep_score=score_applies)
+                self._found[key] = found
+                if len(self._found) > _KEPT:
+                    self._found.popitem(last=False)
+            self._found.move_to_end(key)
+        return found
+
+    def _frames_of(self, calibration: Calibration) -> set[_Pixels]:
+        """Return the pixels that the OK maps were scored within for a calibration."""
+        if calibration.shape is None:
+            return self._learned
+        said = parse_shape(calibration.shape)[0]
+        return {_pixels(said, size_wh) for size_wh in self._sizes}
+
+    def _score_applies(self, calibration: Calibration, shape: Shape | None, wanted: _Pixels) -> bool:
+        if calibration.ok_source != "given":
+            return self._frames_of(calibration) == {wanted}
+        return calibration.shape is None or parse_shape(calibration.shape)[0] == shape
+
+    def _doubt(self, calibration: Calibration, wanted: _Pixels) -> str | None:
+        if calibration.ok_source != "given" or calibration.shape is not None or self._learned == {wanted}:
+            return None
+        return (
+            "shape: not that of the OK images, and the threshold rests on ok_scores that were sent without a shape: it "
+            "holds if they were measured within this shape; send the shape to /calibrate_ng to make sure"
+        )
+
+    def _computed(
+        self,
+        calibration: Calibration,
+        shape: Shape | None,
+        size_wh: tuple[int, int],
+        blur_sigma: float,
+        *,
+        keep_score: bool,
+    ) -> Thresholds:
+        assert self._ok_maps is not None
+        maps = self._ok_maps.within(shape, size_wh)
+        # NG scores that were sent with a shape were measured within other pixels.
+        ng_scores = calibration.ng_scores if calibration.shape is None else ()
+        score = calibration.threshold
+        if not keep_score:
+            scores = ok_scores(maps, calibration.score_percentile)
+            chosen = choose_threshold(scores, ng_scores, calibration.margin, calibration.false_alarm_rate)
+            score = chosen.threshold
+        source = calibration.pixel_threshold_source
+        request = CalibrationRequest(
+            mm_per_px=calibration.mm_per_px,
+            false_alarm_rate=calibration.false_alarm_rate,
+            pixel_threshold=calibration.pixel_threshold if source == "given" else source,
+        )
+        pixels = pixel_threshold_of(maps, request, calibration.margin, blur_sigma, score)
+        doubt = self._doubt(calibration, _pixels(shape, size_wh)) if keep_score else None
+        return Thresholds(score, pixels, "shape", doubt)
+
+
+def _pixels(shape: Shape | None, size_wh: tuple[int, int]) -> _Pixels:
+    """Return what two images must have in common to be inspected within the same pixels of the part.
+
+    The whole image is the whole part, whatever its size. A shape is in pixels, so that the size matters.
+    """
+    return None if shape is None else (shape, size_wh)

@@ -1,0 +1,56 @@
+"""Which thresholds apply to a request, if any do."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.calibration.within_shape import ThresholdSource
+from gateway.inspection.params import InferParams
+from gateway.inspection.request import PreparedRequest
+from gateway.settings import Settings
+from postprocess.verdict import Uncalibrated
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedThresholds:
+    """The thresholds that judge an image; all None where the image is not judged."""
+
+    score: float | None = None
+    pixels: float | None = None
+    """Threshold of regions."""
+    source: ThresholdSource | None = None
+    why_none: Uncalibrated | None = None
+    """Why a calibrated ROI does not judge the image."""
+    warnings: tuple[str, ...] = ()
+
+
+def thresholds_of(prepared: PreparedRequest, params: InferParams, settings: Settings) -> AppliedThresholds:
+    """Return the thresholds for a request. Blocks.
+
+    A threshold belongs to scores of the same percentile and number of neighbours, within the same pixels. Within a
+    shape that the OK images were not scored in, the thresholds are those of the OK maps within that shape.
+
+    Args:
+        prepared: the request.
+        params: the parameters that its score is computed with.
+        settings: the defaults.
+    """
+    request, roi = prepared.request, prepared.roi
+    calibration, detector = roi.calibration, roi.loaded.detector
+    if calibration is None:
+        return AppliedThresholds()
+    if params.p_score != calibration.score_percentile:
+        return _none("p_score", f"{params.p_score:g} here, {calibration.score_percentile:g} at the calibration")
+    k = detector.neighbours(calibration.k or None)[0]
+    if params.k != k:
+        return _none("k", f"{params.k} here, {k} at the calibration")
+    blur_sigma = settings.blur_sigma if calibration.blur_sigma is None else calibration.blur_sigma
+    found = roi.loaded.thresholds.of(calibration, request.shape, prepared.image.size_wh, blur_sigma)
+    if found is None:
+        why = "not that of the OK images, and the version has no leave-one-out maps to make thresholds within it from"
+        return _none("shape", why)
+    warnings = () if found.warning is None else (found.warning,)
+    return AppliedThresholds(found.score, found.pixels, found.source, None, warnings)
+
+
+def _none(why: Literal["p_score", "k", "shape"], detail: str) -> AppliedThresholds:
+    return AppliedThresholds(why_none=why, warnings=(f"{why}: {detail}; the image was not judged",))

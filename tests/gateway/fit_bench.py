@@ -1,0 +1,69 @@
+"""The services with one models folder and a token engine that can be computed by hand."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.detectors.spatial_weighting import SpatialWeighting
+from gateway.inspection.answer import Inspection
+from gateway.inspection.pipeline import InspectionPipeline
+from gateway.inspection.request import InferRequest
+from gateway.inspection.version_cache import VersionCache
+from gateway.learning.request import FitRequest, FitResult, ImageFile
+from gateway.learning.service import FitService
+from gateway.monitoring.artifact_faults import counted_faults
+from gateway.networks.registry import EngineRegistry
+from gateway.settings import Settings
+from gateway.store.artifact_store import ArtifactStore
+from gateway.store.manifest import Calibration, Manifest
+from gateway.store.roi_key import RoiKey
+from tests.gateway.brightness_engine import BrightnessEngine, image, sha256
+
+KEY = RoiKey("part", "face")
+EVEN = [image(grey) for grey in range(0, 120, 10)]  # 12 images, each 10 away from its neighbours
+STRAY = image(250)
+
+
+def request_of(data: bytes, **fields: Any) -> InferRequest:
+    return InferRequest(key=KEY, image=data, image_name="x.png", mm_per_px=1.0, heatmap="none", **fields)
+
+
+class Bench:
+    """The services with one models folder."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        defaults = {"models_dir": folder, "cache_dir": folder.parent / "cache", "coreset_rate": 1.0, "blur_sigma": 0}
+        self.settings = Settings(_env_file=None, **{**defaults, **settings})
+        self.engine = BrightnessEngine()
+        self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
+        self.weighting = SpatialWeighting.from_settings(self.settings)
+        self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
+        banks = VersionCache(self.store, max_bytes=1 << 30)
+        self.pipeline = InspectionPipeline(
+            EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
+        )
+
+    def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:
+        files = [ImageFile(f"{i}.png", lambda data=data: data) for i, data in enumerate(images)]
+        return asyncio.run(self.fitting.fit(FitRequest(key=KEY, images=files, mm_per_px=1.0, **fields)))
+
+    def remove(self, data: bytes) -> FitResult:
+        return asyncio.run(self.fitting.remove(KEY, sha256(data)))
+
+    def infer(self, data: bytes, **fields: Any) -> Inspection:
+        return asyncio.run(self.pipeline.infer(request_of(data, **fields)))
+
+    def calibrate(self, **fields: Any) -> Calibration:
+        return calibrate(self.store, self.settings, KEY, CalibrationRequest(**{"mm_per_px": 1.0, **fields}))[1]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.store.manifest(KEY, self.store.current(KEY))
+
+    @property
+    def calibration(self) -> Calibration:
+        stored = self.store.calibration(KEY, self.manifest).calibration
+        assert stored is not None
+        return stored.model_copy(update={"kept_with": None})  # the same for every version that it is kept with
