@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.labelled_csv import Columns, CsvError, read_labelled
+from export.student_teacher.dataset import is_image_name
 
 GOOD = "good"
 KO_LABELS = ("KO", "NG")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 _COLUMNS = Columns()
 
 
@@ -229,7 +229,7 @@ def _checked(data: DataSet, where: str) -> DataSet:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    return [path for path in sorted(folder.iterdir()) if is_image_name(path.name)]
 
 
 def _mask(folder: Path, kind: str, image: Path) -> Path | None:

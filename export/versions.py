@@ -28,8 +28,10 @@ def check_name(name: str) -> None:
     Raises:
         ExportError: it cannot.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise ExportError(f"{name!r} is not a model name: use letters, digits, '_', '-' and '.'")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", name):
+        raise ExportError(
+            f"{name[:150]!r} is not a model name: use at most 128 characters of A-Z, a-z, 0-9, '_', '-' and '.'"
+        )
 
 
 @contextmanager

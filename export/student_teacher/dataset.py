@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.labelled_csv import Columns, CsvError, read_labelled
 from gateway.errors import GatewayError
-from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.content import why_nothing_shows
+from gateway.images.decoding import Limits, decode_picture, read_header, to_model_input
 
 SMALLEST_OK = 10
 """With fewer images, the validation is too small for a threshold."""
@@ -58,6 +59,11 @@ class TrainingImages:
         return [self.files[sha256] for sha256 in self.validation_sha256]
 
 
+def is_image_name(name: str) -> bool:
+    """Tell whether a file in a folder of images is one of them. macOS adds files such as ``._1.png``, which are not."""
+    return Path(name).suffix.lower() in _SUFFIXES and not name.startswith(".")
+
+
 def read_folder(folder: Path, connector: str) -> OkImages:
     """Return all images of a folder as OK images.
 
@@ -66,7 +72,7 @@ def read_folder(folder: Path, connector: str) -> OkImages:
     """
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder of OK images")
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    paths = [path for path in sorted(folder.iterdir()) if is_image_name(path.name)]
     return OkImages(connector, paths, {}, str(folder))
 
 
@@ -105,7 +111,8 @@ def read_csv(file: Path, columns: Columns) -> dict[str, OkImages]:
 def load(images: OkImages, size: int, seed: int, validation_share: float) -> TrainingImages:
     """Read, decode and split the images, in the form in which the gateway passes them to the network.
 
-    Duplicates count once, so that no content is on both sides of the split. The split goes by the sorted checksums, so
+    Duplicates count once, so that no content is on both sides of the split, also when one picture is in files of
+    different formats. The split goes by the sorted checksums, so
     that neither names nor the order of rows change the training.
 
     Args:
@@ -115,7 +122,7 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
         validation_share: share of the distinct images for validation. Each side gets at least one.
 
     Raises:
-        ExportError: an image cannot be read, there are too few images, or they have a `problem`.
+        ExportError: an image cannot be read or shows nothing, there are too few images, or they have a `problem`.
     """
     if images.problem is not None:
         raise ExportError(images.problem)
@@ -127,11 +134,16 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
             sha256 = hashlib.sha256(data).hexdigest()
             if sha256 not in files:
                 files[sha256] = path
-                pixels[sha256] = to_model_input(decode(data, path.name, read_header(data, path.name, _LIMITS)), size)
+                picture = decode_picture(data, path.name, read_header(data, path.name, _LIMITS))
+                nothing = why_nothing_shows(picture)
+                if nothing is not None:
+                    raise ExportError(f"{images.where}: {path} shows nothing ({nothing}): remove it")
+                pixels[sha256] = to_model_input(picture.pixels, size)
         except OSError as error:
             raise ExportError(f"{images.where}: {path} cannot be read: {error.strerror or error}") from error
         except GatewayError as error:
             raise ExportError(f"{images.where}: {error.message}") from error
+    pixels = _distinct(pixels)
     if len(pixels) < SMALLEST_OK:
         raise ExportError(
             f"{images.where}: {len(pixels)} different OK images; at least {SMALLEST_OK} are needed"
@@ -150,3 +162,11 @@ def load(images: OkImages, size: int, seed: int, validation_share: float) -> Tra
         validation_sha256=validation,
         n_duplicates=len(images.paths) - len(pixels),
     )
+
+
+def _distinct(pixels: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.uint8]]:
+    """Keep one file of each picture: that with the smallest checksum."""
+    kept: dict[bytes, str] = {}
+    for sha256 in sorted(pixels):
+        kept.setdefault(hashlib.sha256(pixels[sha256].tobytes()).digest(), sha256)
+    return {sha256: pixels[sha256] for sha256 in kept.values()}

@@ -100,6 +100,30 @@ def test_a_missing_column_is_named_with_the_existing_ones(tmp_path):
         read_csv(file, Columns())
 
 
+def test_the_same_picture_in_other_bytes_counts_once(tmp_path):
+    paths = write_images(tmp_path, 11)
+    for i, path in enumerate(paths):
+        if i % 2:
+            cv2.imwrite(str(path.with_suffix(".bmp")), cv2.imread(str(path)))
+    images = load(read_folder(tmp_path, "x"), 32, 0, 0.2)
+    assert len(images.train) + len(images.validation) == 11
+    assert images.n_duplicates == 5
+
+
+def test_an_image_that_shows_nothing_is_never_learned(tmp_path):
+    write_images(tmp_path, 11)
+    cv2.imwrite(str(tmp_path / "dark.png"), np.zeros((40, 40), np.uint8))
+    with pytest.raises(ExportError, match=r"dark\.png shows nothing \(every pixel has the value 0\)"):
+        load(read_folder(tmp_path, "x"), 32, 0, 0.2)
+
+
+def test_hidden_files_in_a_folder_of_images_are_ignored(tmp_path):
+    paths = write_images(tmp_path, 11)
+    (tmp_path / f"._{paths[0].name}").write_bytes(b"written by macOS")
+    (tmp_path / "Thumbs.db").write_bytes(b"written by Windows")
+    assert read_folder(tmp_path, "x").paths == sorted(paths)
+
+
 def test_an_image_with_two_labels_is_refused(tmp_path):
     file = write_csv(tmp_path, ("a.png", "x", "OK"), ("a.png", "x", "KO"))
     with pytest.raises(ExportError, match=r"a\.png of connector x is both OK and KO"):

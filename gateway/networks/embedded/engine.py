@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,20 @@ from numpy.typing import NDArray
 from gateway.errors import EngineUnavailableError, ModelMismatchError
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
 from gateway.networks.embedded.thread import RETRY_AFTER_S, NetworkThread
-from gateway.networks.model_description import DescriptionError, ModelDescription, newest_version, read_description
+from gateway.networks.model_description import (
+    DESCRIPTION_FILE,
+    DescriptionError,
+    ModelDescription,
+    newest_version,
+    read_description,
+    version_folders,
+)
 from gateway.networks.protocol import EngineStatus, Priority
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 5.0
 
 
 class EmbeddedEngine:
@@ -38,6 +48,9 @@ class EmbeddedEngine:
         self._given = given
         self._model: ModelDescription | None = None if given is None else given[0]
         self._reason: str | None = "not started"
+        self._watching: asyncio.Task[None] | None = None
+        self._content: list[tuple[str, int]] = []
+        """What the repository contained at the last start."""
         self._thread = thread or NetworkThread(settings)
         self._owns_thread = thread is None
 
@@ -58,16 +71,26 @@ class EmbeddedEngine:
     async def start(self) -> None:
         """Load the model and run it with one image and with a full batch, so that the first request does not wait."""
         try:
+            self._content = await asyncio.to_thread(_content, self._settings.model_folder)
             model, network = await asyncio.to_thread(self._load)
         except Exception as error:  # noqa: BLE001 - runtimes raise their own exceptions; /ready shows them
             said = " ".join(str(error).split())
             is_missing = isinstance(error, DescriptionError)
-            self._reason = f"{said}; export a model with `python -m export`" if is_missing else f"no network: {said}"
+            self._reason = f"{said}; export a model with `python -m export`" if is_missing else said
             log.error("embedded engine: %s", self._reason)
+            if is_missing and self._watching is None:
+                self._watching = asyncio.create_task(self._watch_for_a_model(), name="model repository")
             return
         self._model, self._network, self._reason = model, network, None
         self._given = None  # the network keeps its own copy of the weights
         log.info("embedded engine: %s, model %s", network.runtime, model.fingerprint[:16])
+
+    async def _watch_for_a_model(self) -> None:
+        """Start again when the repository has another content, such as a volume that is mounted late."""
+        while self._network is None:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            if await asyncio.to_thread(_content, self._settings.model_folder) != self._content:
+                await self.start()
 
     def _load(self) -> tuple[ModelDescription, Network]:
         graph: Path | bytes
@@ -107,6 +130,9 @@ class EmbeddedEngine:
 
     async def close(self) -> None:
         """See `TokenEngine.close`."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         if self._owns_thread:
             await self._thread.close()
         self._network = None
@@ -114,6 +140,15 @@ class EmbeddedEngine:
 
     def _unavailable(self) -> EngineUnavailableError:
         return EngineUnavailableError(f"the embedded engine is not ready: {self._reason}", retry_after_s=RETRY_AFTER_S)
+
+
+def _content(model_folder: Path) -> list[tuple[str, int]]:
+    """Return the descriptions of the versions in a repository, with the time of their last change."""
+    found = []
+    for folder in version_folders(model_folder):
+        with suppress(OSError):
+            found.append((folder.name, (folder / DESCRIPTION_FILE).stat().st_mtime_ns))
+    return found
 
 
 def open_network(graph: Path | bytes, model: ModelDescription, settings: Settings) -> Network:

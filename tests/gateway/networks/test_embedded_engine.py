@@ -9,6 +9,7 @@ import openvino
 import pytest
 
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
+from gateway.networks.embedded import engine as embedded
 from gateway.networks.embedded.engine import EmbeddedEngine
 from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork, supports_bf16
 from gateway.networks.embedded.thread import PriorityLock
@@ -178,6 +179,29 @@ def test_a_description_that_does_not_fit_the_graph_is_not_served(tmp_path: Path)
     for change in ({"dim": 7}, {"token_hw": [3, 3]}, {"input_size": 0}, {"input_name": "picture"}):
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
         assert started(tmp_path, tmp_path)
+
+
+def test_a_model_that_appears_later_is_loaded_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_LOOK_AGAIN_S", 0.01)
+
+    async def run() -> None:
+        engine = EmbeddedEngine(settings_for(tmp_path, tmp_path))
+        await engine.start()
+        assert not (await engine.ready()).ready
+        broken = tmp_path / "dinov2_vits14" / "1"
+        broken.mkdir(parents=True)
+        (broken / "model.json").write_text("{")  # half copied
+        while "not a model description" not in (engine.status.reason or ""):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+        write_version(tmp_path / "aside")
+        (tmp_path / "aside").rename(tmp_path / "dinov2_vits14" / "2")
+        while not engine.status.ready:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_cuda_without_a_gpu_names_the_remedy(tmp_path: Path) -> None:
