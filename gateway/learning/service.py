@@ -12,13 +12,7 @@ from gateway.detectors import require_taught
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
 from gateway.detectors.spatial_weighting import SpatialWeighting
-from gateway.errors import (
-    ArtifactCorruptError,
-    InvalidRequestError,
-    OverloadedError,
-    TooLargeError,
-    UnknownImageError,
-)
+from gateway.errors import ArtifactCorruptError, InvalidRequestError, OverloadedError, TooLargeError, UnknownImageError
 from gateway.learning.build import Learned, Recipe, learn, manifest_of
 from gateway.learning.earlier_version import (
     KnownImages,

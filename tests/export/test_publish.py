@@ -138,8 +138,9 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     assert visible(tmp_path / "dinov2_vits14") == []
 
 
-def test_an_unreachable_hub_is_one_clear_error_and_writes_nothing(tmp_path):
-    done = run("--repository", tmp_path / "repository", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hub"))
+def test_where_the_word_hub_forbids_the_stand_in_an_unreachable_hub_is_one_clear_error(tmp_path):
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    done = run("--weights", "hub", "--repository", tmp_path / "repository", **nowhere)
     assert done.returncode == 1
     error = done.stderr.strip().splitlines()[-1]
     assert error.startswith("error: the hub did not give the weights")
@@ -147,6 +148,7 @@ def test_an_unreachable_hub_is_one_clear_error_and_writes_nothing(tmp_path):
     assert "--weights FILE" in error
     assert "seed:0" in error
     assert "Traceback" not in done.stderr
+    assert "STAND-IN" not in done.stderr
     assert not (tmp_path / "repository").exists()
 
 
