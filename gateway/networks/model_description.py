@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 DESCRIPTION_FILE = "model.json"
 GRAPH_FILE = "model.onnx"
 EXTRACTOR = "dinov2-vit-s/14"
+WeightsKind = Literal["hub", "file", "seed", "stand-in"]
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -22,7 +23,7 @@ class WeightsSource(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["hub", "file", "seed", "stand-in"]
+    kind: WeightsKind
     detail: str
     sha256: str
 

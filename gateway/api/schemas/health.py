@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.networks.model_description import WeightsKind
+
 
 class HealthAnswer(BaseModel):
     """The process is alive."""
@@ -16,8 +18,9 @@ class HealthAnswer(BaseModel):
     runtime: str = Field(description="runtime that computes tokens, such as openvino-bf16")
     search: str = Field(description="library that finds nearest neighbours")
     model_fingerprint: str | None = Field(description="null while no model is loaded or reachable")
-    model_weights: Literal["hub", "file", "seed"] | None = Field(
-        description="origin of the weights; seed: random weights, scores mean nothing"
+    model_weights: WeightsKind | None = Field(
+        description="origin of the weights; seed: random weights, scores mean nothing; stand-in: fine-tuned weights, "
+        "not stock DINOv2"
     )
 
 
