@@ -174,7 +174,7 @@ def _without_hub(checkpoint: Checkpoint, reason: str) -> str:
 def _from_file(path: Path, checkpoint: Checkpoint) -> StateDict:
     _logger.info("loading weights: %s", path.name)
     if not path.is_file():
-        raise ExportError(f"no weights file {path}: give a .safetensors or .pth file, 'hub', or seed:N")
+        raise ExportError(f"no weights file {path}: give a .safetensors or .pth file, 'auto', 'hub', or seed:N")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
