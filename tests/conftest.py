@@ -31,6 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="hold the promises over their full numbers (an hour or more)")
 
 
+_SLOWEST_FIRST = ("promises", "triton", "monitoring", "export", "e2e", "evaluation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow folders first, so that no worker is left with them at the end."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(PROJECT / "tests").parts[0]
+        return _SLOWEST_FIRST.index(folder) if folder in _SLOWEST_FIRST else len(_SLOWEST_FIRST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def model_repository() -> Path:
     """A model repository with `dinov2_vits14/1`, exported from seed:0 at full size; kept for the next run."""

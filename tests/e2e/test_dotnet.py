@@ -92,7 +92,7 @@ def test_a_fit_takes_a_shape(gateway):
     shaped = send(gateway, "/fit_ok", form("shaped", *files, Part.text("shape", SHAPE)))
     assert shaped["n_ok_total"] == 2
     whole = gateway.fit("whole", [(part.file_name, part.content) for part in files], role="dotnet")
-    assert shaped["checksum"] == whole["checksum"], "the bank learns the whole image"
+    assert shaped["n_tokens_total"] < whole["n_tokens_total"], "the bank learns nothing outside the shape"
     assert shaped["ok_scores"] != whole["ok_scores"], "the scores are those inside the shape"
 
 

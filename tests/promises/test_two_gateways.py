@@ -136,6 +136,7 @@ import os, sys, time
 from dataclasses import replace
 from pathlib import Path
 from gateway.store.roi_key import RoiKey
+from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
 
 store = ArtifactStore(Path(sys.argv[1]), keep_versions=3)
