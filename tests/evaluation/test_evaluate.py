@@ -41,7 +41,8 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(_env_file=None, models_dir=tmp_path / "models", cache_dir=tmp_path / "cache", coreset_rate=0.5)
+    folders = {name: tmp_path / name.removesuffix("_dir") for name in ("models_dir", "cache_dir", "state_dir")}
+    return Settings(_env_file=None, coreset_rate=0.5, **folders)
 
 
 def silent(label, total):
@@ -382,7 +383,7 @@ def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
 
 
 def test_the_served_model_is_taken_where_the_sweep_names_it(model_repository, tmp_path):
-    settings = Settings(_env_file=None, model_repository=model_repository)
+    settings = Settings(_env_file=None, model_repository=model_repository, state_dir=tmp_path / "state")
     for variant in (Variant(), Variant((9, 11), 384)):
         assert repository_of(variant, settings, None, tmp_path) == model_repository
 
@@ -391,7 +392,7 @@ def test_another_export_of_a_file_needs_the_file(model_repository, tmp_path, mon
     served = read_description(newest_version(model_repository / "dinov2_vits14"))
     of_a_file = served.model_copy(update={"weights": served.weights.model_copy(update={"kind": "file"})})
     monkeypatch.setattr("evaluation.models.read_description", lambda folder: of_a_file)
-    settings = Settings(_env_file=None, model_repository=model_repository)
+    settings = Settings(_env_file=None, model_repository=model_repository, state_dir=tmp_path / "state")
     with pytest.raises(ExportFailedError, match="--weights"):
         repository_of(Variant((6, 8)), settings, None, tmp_path)
 

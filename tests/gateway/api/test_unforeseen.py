@@ -10,7 +10,7 @@ from gateway.settings import Settings
 
 @pytest.fixture
 def app(tmp_path):
-    app = create_app(Settings(models_dir=tmp_path, model_repository=tmp_path))
+    app = create_app(Settings(models_dir=tmp_path, model_repository=tmp_path, state_dir=tmp_path))
 
     @app.get("/crash")
     async def crash():
