@@ -1,1 +1,1 @@
-"""What is stored, looked at and moved without a gateway: list, verify, export, import."""
+"""Tools for the models folder that need no running gateway: list, verify, export, import, publish."""

@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 done and all whole, 1 failed or something is damaged, 2 wrong usage.
+        The exit status: 0 success and no damage, 1 failure or damage, 2 wrong usage.
     """
     args = _parser().parse_args(arguments)
     settings = Settings()
-    logging.basicConfig(handlers=[logging.NullHandler()])  # what is damaged is told below, once
+    logging.basicConfig(handlers=[logging.NullHandler()])  # damage is printed below, once
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
     if not settings.models_dir.is_dir() and args.command not in ("import", "publish-model"):
         print(f"error: GATEWAY_MODELS_DIR: {settings.models_dir} is not a folder", file=sys.stderr)
@@ -55,41 +55,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/artifacts",
-        description="Look at what is stored under GATEWAY_MODELS_DIR, and move an ROI to another site. "
-        "Gateways may be at work on the folder meanwhile.",
+        description="List and check the folder GATEWAY_MODELS_DIR, and move ROIs to another site. "
+        "Gateways may use the folder at the same time.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    lists = commands.add_parser("list", help="every ROI with its versions, counts, size and calibration")
-    lists.add_argument("--json", action="store_true", help="for a program")
-    verify = commands.add_parser("verify", help="hold every file to its checksum; status 1 where one is damaged")
+    lists = commands.add_parser("list", help="list all ROIs with versions, counts, size and calibration")
+    lists.add_argument("--json", action="store_true", help="print JSON")
+    verify = commands.add_parser("verify", help="compare all files with their checksums; status 1 if one is damaged")
     verify.add_argument("roi", nargs="?", type=_key, metavar="ROLE/ROI", help="(default: all)")
     export = commands.add_parser("export", help="write one version of an ROI with its OK images and calibration")
     export.add_argument("roi", type=_key, metavar="ROLE/ROI")
-    export.add_argument("target", type=Path, metavar="FILE.tar", help="or a folder to make")
-    export.add_argument("--version", type=int, metavar="N", help="(default: the one in use)")
+    export.add_argument("target", type=Path, metavar="FILE.tar", help="tar file or new folder")
+    export.add_argument("--version", type=int, metavar="N", help="version to export (default: the one in use)")
     imports = commands.add_parser("import", help="check an export and make it the newest version of its ROI")
-    imports.add_argument("source", type=Path, metavar="FILE.tar", help="or a folder")
-    imports.add_argument("--as", dest="as_key", type=_key, metavar="ROLE/ROI", help="(default: as it was called)")
+    imports.add_argument("source", type=Path, metavar="FILE.tar", help="tar file or folder")
+    imports.add_argument("--as", dest="as_key", type=_key, metavar="ROLE/ROI", help="(default: as in the archive)")
     publish = commands.add_parser(
         "publish-model", help="make a trained student-teacher model the newest version of an ROI, in use at once"
     )
     publish.add_argument(
-        "model", type=Path, metavar="FOLDER", help="a version of it, such as model_repository/st_conn1/1"
+        "model", type=Path, metavar="FOLDER", help="version folder, such as model_repository/st_conn1/1"
     )
     publish.add_argument("roi", type=_key, metavar="ROLE/ROI")
-    publish.add_argument("--mm-per-px", type=_mm_per_px, required=True, metavar="MM", help="of the OK images")
+    publish.add_argument(
+        "--mm-per-px", type=_mm_per_px, required=True, metavar="MM", help="pixel side of the OK images"
+    )
     publish.add_argument(
         "--images",
         type=Path,
         nargs="+",
         required=True,
         metavar="PATH",
-        help="folders or files with the OK images that it was validated with, which are kept with the ROI; - reads the "
-        "names of files from the standard input, one a line",
+        help="folders or files with the OK images of its validation, which are stored with the ROI; - reads file "
+        "names from standard input, one per line",
     )
-    publish.add_argument("--shape", metavar="JSON", help="the part, as in /fit_ok, for the scores of those images")
+    publish.add_argument("--shape", metavar="JSON", help="shape of the part in these images, as in /fit_ok")
     publish.add_argument(
-        "--spatial-weights", choices=("none", "variance"), help="without a manual box (default: the setting)"
+        "--spatial-weights",
+        choices=("none", "variance"),
+        help="without a manual box (default: the setting)",
     )
     return parser
 
@@ -160,7 +164,7 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
         try:
             serves = read_description(newest_version(settings.model_folder)).fingerprint
         except DescriptionError as error:
-            print(f"warning: the model served here is not known: {error}", file=sys.stderr)
+            print(f"warning: the model that is served here is unknown: {error}", file=sys.stderr)
     imported = import_roi(store, settings, args.source, args.as_key, serves)
     for warning in imported.warnings:
         print(f"warning: {warning}", file=sys.stderr)

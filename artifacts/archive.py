@@ -31,11 +31,11 @@ _LONGEST_NAME = 120
 
 
 class ArchiveError(Exception):
-    """An archive that is not what an export wrote, or is more than is taken."""
+    """An archive that an export did not write, or that exceeds a limit."""
 
 
 class Contents(BaseModel):
-    """``contents.json``: what the archive is of, and the SHA-256 of every other file in it."""
+    """``contents.json``: what the archive holds, and the SHA-256 of every other file in it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +48,7 @@ class Contents(BaseModel):
     files: dict[str, str]
 
     def to_bytes(self) -> bytes:
-        """The file, with a checksum of its own."""
+        """Return the bytes of the file, with a checksum of its own."""
         return sealed(self.model_dump_json(indent=1))
 
     @classmethod
@@ -64,41 +64,41 @@ class Contents(BaseModel):
         except DamagedError as error:
             raise ArchiveError(str(error)) from error
         except ValidationError as error:
-            raise ArchiveError(f"{CONTENTS} does not hold what it should") from error
+            raise ArchiveError(f"{CONTENTS} has the wrong content") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of an archive that is read."""
+    """Limits of an archive that is read."""
 
     files: int
     image_bytes: int
-    """Of an OK image."""
+    """Bytes of an OK image."""
     file_bytes: int
-    """Of any other file."""
+    """Bytes of any other file."""
 
 
 class Archive:
-    """An archive that was opened: every file named in its list is there, and no other."""
+    """An open archive. It has exactly the files that its list names."""
 
     def __init__(self, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> None:
         """Read the list.
 
         Raises:
-            ArchiveError: it is not there or not what an export wrote, or does not name the files that are there.
+            ArchiveError: the list is missing or damaged, or names other files than the archive has.
         """
         self._read = read
         if CONTENTS not in sizes:
-            raise ArchiveError(f"there is no {CONTENTS} in it: no export of an ROI")
+            raise ArchiveError(f"the archive has no {CONTENTS}: it is not an export of an ROI")
         self.contents = Contents.from_bytes(read(CONTENTS))
         if odd := sorted(self.contents.files.keys() ^ (sizes.keys() - {CONTENTS})):
-            raise ArchiveError(f"{odd[0]}: in {CONTENTS} or in the archive, but not in both")
+            raise ArchiveError(f"{odd[0]}: either in {CONTENTS} or in the archive, but not in both")
 
     def read(self, name: str) -> bytes:
-        """One file of the list, verified.
+        """Return one file of the list after its checksum was verified.
 
         Raises:
-            ArchiveError: it fails its checksum.
+            ArchiveError: the file fails its checksum.
         """
         try:
             data = self._read(name)
@@ -120,7 +120,7 @@ def opened(path: Path, limits: Limits) -> Iterator[Archive]:
         yield _opened_folder(path, limits)
         return
     try:
-        tar = tarfile.open(path, "r:")  # plain: what is compressed may be of any size  # noqa: SIM115
+        tar = tarfile.open(path, "r:")  # uncompressed only: compressed data may have any size  # noqa: SIM115
     except (tarfile.TarError, OSError) as error:
         raise ArchiveError(f"{path} cannot be read as a tar or a folder: {error}") from error
     with tar:
@@ -170,15 +170,15 @@ def _opened_folder(folder: Path, limits: Limits) -> Archive:
 
 def _admit(name: str, size: int, before: Mapping[str, object], limits: Limits) -> None:
     if _NAME.fullmatch(name) is None:
-        raise ArchiveError(f"{_shown(name)}: no export writes a file of this name")
+        raise ArchiveError(f"{_shown(name)}: an export writes no file of this name")
     if name in before:
-        raise ArchiveError(f"{name} is in it twice")
+        raise ArchiveError(f"{name} is in the archive twice")
     if len(before) >= limits.files:
         raise ArchiveError(f"more than {limits.files} files")
     is_image = name.startswith("ok/") and not name.endswith(".npz")
     at_most = limits.image_bytes if is_image else limits.file_bytes
     if size > at_most:
-        raise ArchiveError(f"{name}: {size} bytes; at most {at_most} are taken")
+        raise ArchiveError(f"{name}: {size} bytes; at most {at_most} are accepted")
 
 
 def _shown(name: str) -> str:
@@ -186,19 +186,19 @@ def _shown(name: str) -> str:
 
 
 def write_archive(target: Path, contents: Contents, files: Iterator[tuple[str, bytes]]) -> Contents:
-    """Write a tar, where the target's name ends in ``.tar``, else a folder; it is there whole or not at all.
+    """Write a tar if the name of the target ends in ``.tar``, else a folder. It appears complete or not at all.
 
     Args:
-        target: nothing may be there.
+        target: path that does not exist yet.
         contents: without its `files`.
-        files: names and bytes, one after the other.
+        files: names and bytes.
 
     Returns:
         The contents as written.
 
     Raises:
-        FileExistsError: something is there.
-        OSError: it cannot be written.
+        FileExistsError: the target exists.
+        OSError: the target cannot be written.
     """
     if target.exists():
         raise FileExistsError(f"{target} exists already")

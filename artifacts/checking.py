@@ -1,4 +1,4 @@
-"""What a models folder holds, and whether all of it is what was written."""
+"""List what a models folder holds, and check it for damage."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ class Listed:
     role_id: str
     roi_id: str
     version: int
-    """In use."""
+    """The version in use."""
     kept: tuple[int, ...]
     n_ok: int
     n_embeddings: int
     calibration: Literal["none", "current", "stale", "damaged"]
     n_bytes: int
-    """Of all its files."""
+    """Size of all its files."""
     damaged: tuple[str, ...]
-    """What was found so far; `verify` looks at everything."""
+    """Damage found while listing. `verify` checks everything."""
 
 
 def listed(store: ArtifactStore, key: RoiKey) -> Listed:
-    """Look at the manifest in use.
+    """Read the manifest in use.
 
     Raises:
         GatewayError: never fitted, or nothing whole is stored.
@@ -57,10 +57,10 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
 
 
 def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
-    """Hold every file of every version kept, and every OK image, to its checksum; what is wrong, one after the other.
+    """Compare all files of all kept versions, and all OK images, with their checksums. Yield each damage.
 
     Raises:
-        UnknownRoiError: never fitted.
+        UnknownRoiError: the ROI was never fitted.
         NewerFormatError: a newer gateway wrote it.
     """
     try:
@@ -70,7 +70,7 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
         return
     if ref.damaged:
         yield ref.damaged
-    images: dict[str, tuple[OkImage, str | None]] = {}  # with the model whose tokens are kept beside it
+    images: dict[str, tuple[OkImage, str | None]] = {}  # with the model whose tokens are stored beside it
     for number, sha256 in sorted(store.kept(key, ref).items()):
         folder = store.version_folder(key, number)
         try:
@@ -93,11 +93,11 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
         except GatewayError as error:
             yield _short(key, error)
         if fingerprint is not None and not ok.has_tokens(image.sha256, fingerprint):
-            yield f"tokens of OK image {image.sha256} are damaged or gone: the next fit computes them anew"
+            yield f"tokens of OK image {image.sha256} are damaged or missing: the next fit computes them again"
 
 
 def _calibration_damages(store: ArtifactStore, key: RoiKey, manifest: Manifest, *, in_use: bool) -> Iterator[str]:
-    """Of a version's own calibration; of the one in use also the ROI's copy."""
+    """Yield the damage of a version's calibration; for the version in use also that of the ROI's copy."""
     try:
         if in_use:
             if (stored := store.calibration(key, manifest)).damaged:
@@ -113,5 +113,5 @@ def _calibration_damages(store: ArtifactStore, key: RoiKey, manifest: Manifest, 
 
 
 def _short(key: RoiKey, error: GatewayError) -> str:
-    """The message without the name of the ROI, which the caller knows."""
+    """Return the message without the name of the ROI, which the caller knows."""
     return error.message.removeprefix(f"{key}: ")

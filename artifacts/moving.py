@@ -1,4 +1,4 @@
-"""One version of an ROI out of a models folder, and into another."""
+"""Export one version of an ROI from a models folder, and import it into another."""
 
 import os
 import zipfile
@@ -35,7 +35,7 @@ _FILES_BESIDE_OK = 16
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import made."""
+    """The result of an import."""
 
     key: RoiKey
     version: int
@@ -44,23 +44,23 @@ class Imported:
 
 
 def export_roi(store: ArtifactStore, key: RoiKey, target: Path, number: int | None = None) -> Contents:
-    """Write one version with its OK images, calibration and audit trail; gateways may be at work meanwhile.
+    """Write one version with its OK images, calibration and audit trail. Gateways may run at the same time.
 
     Args:
         store: the models folder.
         key: the ROI.
-        target: a name that ends in ``.tar``, or a folder to make.
-        number: of the version; None is the one in use.
+        target: a name that ends in ``.tar``, or a new folder.
+        number: number of the version; None for the one in use.
 
     Returns:
-        What was written.
+        The contents of the archive.
 
     Raises:
-        UnknownRoiError: never fitted.
-        UnknownVersionError: not kept, or damaged.
+        UnknownRoiError: the ROI was never fitted.
+        UnknownVersionError: the version is not kept or is damaged.
         ArtifactCorruptError: an OK image or the calibration is damaged.
-        FileExistsError: something is there.
-        OSError: it cannot be written.
+        FileExistsError: the target exists.
+        OSError: the target cannot be written.
     """
     ref = store.whole_version(key, store.current(key).number if number is None else number)
     manifest = store.manifest(key, ref)
@@ -87,7 +87,7 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
     for image in (*manifest.images, *manifest.excluded):
         yield f"ok/{image.sha256}.{image.extension}", ok.image(image)
         tokens = ok.folder / f"{image.sha256}.npz"
-        # Tokens that are damaged or gone are computed anew by the next fit.
+        # The next fit computes damaged or missing tokens again.
         if ok.has_tokens(image.sha256, manifest.model_fingerprint):
             yield f"ok/{tokens.name}", tokens.read_bytes()
 
@@ -95,21 +95,21 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
 def import_roi(
     store: ArtifactStore, settings: Settings, source: Path, as_key: RoiKey | None = None, serves: str | None = None
 ) -> Imported:
-    """Put an exported version in place as a new version of its ROI, and make that the current one, at once.
+    """Import an exported version as a new version of its ROI, and put it in use in one step.
 
-    Everything in the archive is checked before anything is written. An import that is cut off leaves the ROI as it was;
-    one that is done can be rolled back where the ROI was there before.
+    The whole archive is checked before anything is written. An interrupted import leaves the ROI unchanged. A finished
+    one can be rolled back if the ROI existed before.
 
     Args:
-        store: the models folder; gateways may be at work on it meanwhile.
+        store: the models folder; gateways may use it at the same time.
         settings: limits.
         source: tar or folder.
-        as_key: another name than the archive's.
-        serves: fingerprint of the model that is served here, where it is known.
+        as_key: name of the ROI here; None for the name in the archive.
+        serves: fingerprint of the model that is served here, if known.
 
     Raises:
-        ArchiveError: the archive is not what an export wrote, or more than is taken here.
-        GatewayError: a name that is no id, a newer format, or nothing can be written; the ROI is as it was.
+        ArchiveError: an export did not write the archive, or it exceeds a limit.
+        GatewayError: an invalid id, a newer format, or a folder that cannot be written. The ROI is unchanged.
     """
     limits = Limits(
         files=2 * settings.max_roi_images + _FILES_BESIDE_OK,
@@ -125,22 +125,22 @@ def import_roi(
     fitted_with = checked.manifest.model_fingerprint
     if serves is not None and serves != fitted_with and checked.manifest.is_taught:
         warnings.append(
-            f"{key} was fitted with model {fitted_with[:16]}, model {serves[:16]} is served here: it answers 409 "
-            "until a fit, for which one OK image is enough"
+            f"{key} was fitted with model {fitted_with[:16]}, but this site serves model {serves[:16]}: it answers 409 "
+            "until the next fit; one OK image is enough"
         )
     return Imported(key, version, len(checked.manifest.images), warnings)
 
 
 @contextmanager
 def acting() -> Iterator[None]:
-    """Say in the audit trail who did it."""
+    """Record this tool and its user as the actor in the audit trail."""
     with bound_contextvars(actor=f"scripts/artifacts, uid {os.getuid()}"):
         yield
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Checked:
-    """What is in an archive, all of it verified."""
+    """The verified content of an archive."""
 
     manifest: Manifest
     detector: Detector
@@ -150,7 +150,7 @@ class _Checked:
 
     @classmethod
     def of(cls, archive: Archive, settings: Settings) -> "_Checked":
-        """Read all of it once.
+        """Read the archive once.
 
         Raises:
             ArchiveError: names what is wrong.
@@ -160,7 +160,7 @@ class _Checked:
             manifest = Manifest.from_bytes(archive.read(MANIFEST), MANIFEST)
             files = {name: archive.read(name) for name in manifest.files}
             if wrong := [name for name, sha256 in manifest.files.items() if names[name] != sha256]:
-                raise ArchiveError(f"{wrong[0]} is not the one that {MANIFEST} names")
+                raise ArchiveError(f"{wrong[0]} differs from the file that {MANIFEST} names")
             for name, data in files.items():
                 if name.endswith(".npz"):
                     _require_plain(name, data)
@@ -177,7 +177,7 @@ class _Checked:
             raise ArchiveError(f"not a whole version: {error}") from error
         n_images = len(manifest.images) + len(manifest.excluded)
         if n_images > settings.max_roi_images:
-            raise ArchiveError(f"{n_images} OK images; at most {settings.max_roi_images} are taken")
+            raise ArchiveError(f"{n_images} OK images; at most {settings.max_roi_images} are accepted")
         for image in (*manifest.images, *manifest.excluded):
             _image(archive, image, settings)
             _tokens(archive, image, manifest)
@@ -187,10 +187,10 @@ class _Checked:
 
 
 def _require_plain(name: str, data: bytes) -> None:
-    """Refuse compressed arrays: a few bytes of them may be any number."""
+    """Refuse compressed arrays: a few bytes may expand to any size."""
     with zipfile.ZipFile(BytesIO(data)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ArchiveError(f"{name} is compressed; no export writes that")
+            raise ArchiveError(f"{name} is compressed; an export writes no such file")
 
 
 def _ok_maps(data: bytes, manifest: Manifest, weights: NDArray[np.float32] | None) -> OkMaps:
@@ -205,7 +205,7 @@ def _ok_maps(data: bytes, manifest: Manifest, weights: NDArray[np.float32] | Non
 def _image(archive: Archive, image: OkImage, settings: Settings) -> bytes:
     name = f"ok/{image.sha256}.{image.extension}"
     if archive.contents.files.get(name) != image.sha256:
-        raise ArchiveError(f"{name} is not there, or not the image that {MANIFEST} names")
+        raise ArchiveError(f"{name} is missing or is not the image that {MANIFEST} names")
     data = archive.read(name)
     try:
         header = read_header(data, name, ImageLimits(settings.max_image_bytes, settings.max_image_pixels))
@@ -235,12 +235,12 @@ def _tokens(archive: Archive, image: OkImage, manifest: Manifest) -> tuple[NDArr
         or tokens.dtype != np.float16
         or made_by.partition("/")[0] != manifest.model_fingerprint
     ):
-        raise ArchiveError(f"{name} does not hold the tokens of an image of this version")
+        raise ArchiveError(f"{name} does not have the tokens of an image of this version")
     return tokens, made_by
 
 
 def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked, settings: Settings) -> int:
-    """Publish what was checked. The caller holds the lock."""
+    """Publish the checked content. The caller holds the lock."""
     exported = checked.manifest
     latest = store.latest_manifest(key)
     before = None if latest is None else latest[0]
@@ -264,7 +264,7 @@ def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked,
                 ok.add_tokens(image.sha256, tokens[1], tokens[0])
         calibration = checked.calibration
         if calibration is not None:
-            # Made for this very bank, it is bound to its new number; else it stays as stale as it was.
+            # A calibration for this very bank is bound to the new number. A stale one stays stale.
             version = 0 if calibration.is_stale(exported) else number
             calibration = calibration.model_copy(update={"version": version})
         store.publish(key, manifest, checked.detector.files(), checked.weights, checked.ok_maps, calibration)
@@ -272,7 +272,7 @@ def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked,
 
 
 def _renamed(exported: Manifest, key: RoiKey, number: int, before: Manifest | None) -> Manifest:
-    """The manifest as that of version `number` here; an image counts as added when this ROI had it first."""
+    """Return the manifest as version `number` here. An image counts as added when this ROI first had it."""
     known = {} if before is None else {image.sha256: image.added_in for image in before.images}
 
     def added_in(image: OkImage) -> int:

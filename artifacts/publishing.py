@@ -1,4 +1,4 @@
-"""A trained student-teacher model as the next version of an ROI. No torch here."""
+"""Publish a trained student-teacher model as the next version of an ROI, without torch."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -34,18 +34,18 @@ _RULE: Final = "top_mean"
 
 
 class PublishError(Exception):
-    """A model that cannot be published; the message says why."""
+    """A model cannot be published. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publication made, or found in use already."""
+    """The result of a publication."""
 
     manifest: Manifest
     calibration: Calibration | None
     warnings: list[str]
     was_in_use: bool = False
-    """The very same was: nothing was changed."""
+    """The same model was in use already: nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +65,26 @@ def publish_model(
     shape: str | None = None,
     mode: WeightsMode | None = None,
 ) -> Published:
-    """Make a trained model the version in use of an ROI, at once; gateways may be at work meanwhile.
+    """Put a trained model in use as the next version of an ROI. Gateways may run at the same time.
 
-    The maps of its validation images, which the student never trained on, take the place of a memory bank's
-    leave-one-out maps: calibration, spatial weights, drift and report rest on them.
+    The student has not seen its validation images in training. Their maps replace the leave-one-out maps of a memory
+    bank: calibration, spatial weights, drift and report use them.
 
     Args:
         store: the models folder.
         settings: percentile of the score, spatial weights, limits.
-        folder: a version of the model, as the export writes it.
+        folder: version folder of the model, written by the export.
         key: the ROI.
         mm_per_px: side of a pixel of the OK images.
-        images: folders or files in which the validation images are; they are known by their SHA-256.
-        shape: of the part, as JSON, for the scores of these images.
-        mode: spatial weights, of an ROI with neither a manual box nor ``spatial_mask_<connector>.npy`` beside the
+        images: folders or files with the validation images, which are identified by their SHA-256.
+        shape: shape of the part, as JSON, for the scores of these images.
+        mode: spatial weights of an ROI with neither a manual box nor ``spatial_mask_<connector>.npy`` beside the
             model; None takes the setting.
 
     Raises:
-        PublishError: the model is damaged, or a validation image is not there.
+        PublishError: the model is damaged, or a validation image is missing.
         RoiConfigError: the file of manual boxes cannot be used.
-        ShapeError: no shape.
+        ShapeError: the shape is invalid.
         GatewayError: nothing was changed.
     """
     try:
@@ -95,7 +95,7 @@ def publish_model(
         raise PublishError(f"not a trained student-teacher model: {error}") from error
     side = model.input_size
     if hashlib.sha256(graph).hexdigest() != model.graph_sha256 or maps.shape != (len(checksums), side, side):
-        raise PublishError(f"{folder} is damaged: {GRAPH_FILE} or the OK maps are not what {DESCRIPTION_FILE} says")
+        raise PublishError(f"{folder} is damaged: {GRAPH_FILE} or the OK maps differ from {DESCRIPTION_FILE}")
     files = _ok_files(model, checksums, images, shape, settings)
     ok_maps = OkMaps(
         np.ascontiguousarray(maps.reshape(len(maps), -1)),
@@ -134,7 +134,7 @@ def publish_model(
             images=tuple(_added_in(file.image, number, before) for file in files),
             spatial_weights=recipe,
             ok_scores=tuple(scores),
-            # As a memory bank's: what is white is twice the worst OK score.
+            # White is twice the worst OK score, as for a memory bank.
             heatmap_max=max(2 * float(np.percentile(scores, 99)), float(np.finfo(np.float32).tiny)),
         )
         ok = store.ok(key)
@@ -161,7 +161,7 @@ def publish_model(
 
 
 def _is_the_same(one: Manifest, other: Manifest) -> bool:
-    """Content and all that is said of it, but for number and time."""
+    """Return the content and its description without number and time."""
 
     def told(manifest: Manifest) -> Manifest:
         images = tuple(image.model_copy(update={"added_in": 0}) for image in manifest.images)
@@ -171,7 +171,7 @@ def _is_the_same(one: Manifest, other: Manifest) -> bool:
 
 
 def _is_damaged(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> bool:
-    """Whether anything of the version in use has to be written anew."""
+    """Return whether a file of the version in use must be written again."""
     try:
         is_pointed_to = store.current(key).damaged is None and store.current(key).number == manifest.version
         return not is_pointed_to or not store.is_whole(key, manifest) or bool(store.calibration(key, manifest).damaged)
@@ -182,7 +182,7 @@ def _is_damaged(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> bool:
 def _ok_files(
     model: StudentDescription, checksums: Sequence[str], images: Sequence[Path], shape: str | None, settings: Settings
 ) -> list[_OkFile]:
-    """The validation images in the order of their maps."""
+    """Return the validation images in the order of their maps."""
     names = {image.sha256: image.name for image in model.training.images}
     wanted = {names[sha256] for sha256 in checksums if sha256 in names}
     found: dict[str, bytes] = {}
@@ -192,14 +192,14 @@ def _ok_files(
     missing = [names.get(sha256, sha256) for sha256 in checksums if sha256 not in found]
     if missing:
         raise PublishError(
-            f"{len(missing)} of {len(checksums)} validation images are not in {', '.join(map(str, images))}, "
-            f"{missing[0]} for one: name their folder with --images"
+            f"{len(missing)} of {len(checksums)} validation images are missing in {', '.join(map(str, images))}, "
+            f"for example {missing[0]}: name their folder with --images"
         )
     return [_OkFile(_ok_image(found[s], names[s], model, shape, settings), found[s]) for s in checksums]
 
 
 def _candidates(images: Sequence[Path], names: set[str]) -> Iterator[Path]:
-    """Files that were named, and of a folder those of these names: beside them may lie what is not OK."""
+    """Yield the named files, and from folders only these names: other files there may not be OK."""
     for path in images:
         if path.is_dir():
             yield from sorted(each for each in path.iterdir() if each.name in names and each.is_file())
@@ -230,7 +230,7 @@ def _ok_image(data: bytes, name: str, model: StudentDescription, shape: str | No
 
 
 def _added_in(image: OkImage, number: int, before: Manifest | None) -> OkImage:
-    """As the ROI keeps it: added when it had it first."""
+    """Return the image as the ROI stores it. It counts as added when the ROI first had it."""
     known = {} if before is None else {each.sha256: each.added_in for each in before.images}
     return image.model_copy(update={"added_in": known.get(image.sha256, number)})
 
@@ -238,7 +238,7 @@ def _added_in(image: OkImage, number: int, before: Manifest | None) -> OkImage:
 def _weights(
     folder: Path, model: StudentDescription, key: RoiKey, ok_maps: OkMaps, settings: Settings, mode: WeightsMode | None
 ) -> tuple[WeightsRecipe, NDArray[np.float32] | None]:
-    """A manual box first, then the mask beside the model, then what was asked for or set."""
+    """Return the weights: of a manual box, else of the mask beside the model, else of the request or setting."""
     recipe = SpatialWeighting.from_settings(settings).recipe(key, mode)
     mask = folder / f"spatial_mask_{model.connector}.npy"
     if recipe.kind != "manual" and mask.is_file():
@@ -260,9 +260,9 @@ def _calibration(
     ok_maps: OkMaps,
     settings: Settings,
 ) -> tuple[Calibration | None, list[str]]:
-    """What the calibration so far becomes: its rule over the new OK scores, or the same as stale.
+    """Return the calibration of the new version: the old rule on the new OK scores, else the old one, now stale.
 
-    A threshold of another detector is in other units: it is not carried over.
+    The threshold of another detector has other units and is not carried over.
     """
     if before is None:
         return None, []
@@ -275,7 +275,7 @@ def _calibration(
     again = redone(manifest, ok_maps, settings, calibration)
     if again is not None:
         return again, []
-    said = "rests on scores that were measured with the version before: calibrate again"
+    said = "uses scores that were measured with the version before: calibrate again"
     if manifest.detector == before.detector:
         return calibration, [f"the threshold {said}"]
-    return None, [f"the threshold of version {before.version} was not taken over, since it {said}"]
+    return None, [f"the threshold of version {before.version} was not carried over, because it {said}"]

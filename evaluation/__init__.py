@@ -1,1 +1,1 @@
-"""How well the gateway tells good from bad: a data set through the service's own code, and figures to look at."""
+"""Evaluate how well the gateway tells good parts from bad: run a data set through its own code and draw figures."""

@@ -1,4 +1,4 @@
-"""`scripts/evaluate`: a data set through the service's own code, and a report."""
+"""`scripts/evaluate`: run a data set through the service's own code and write a report."""
 
 import argparse
 import asyncio
@@ -36,7 +36,7 @@ _OF_STUDENTS = ("teacher", "teacher_layers", "student_size", "epochs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, evaluate, write.
+    """Run the command: parse, evaluate, write the report.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: no report; what was trained, and tokens, are kept for the next time", file=sys.stderr)
+        print("interrupted: no report; trained models and tokens are kept for the next run", file=sys.stderr)
         return 130
     return 0
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/evaluate",
-        description="How well the gateway tells good from bad: fits OK images, inspects others, writes a report. "
+        description="Evaluate how well the gateway tells good from bad: fit OK images, inspect others, write a report. "
         "Options that take several values are swept; GATEWAY_* settings hold for everything else.",
     )
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="data set in MVTec layout")
@@ -90,11 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         type=lambda text: tuple(text.split(",")),
         default=KO_LABELS,
         metavar="LABEL,…",
-        help=f"of bad images in the CSV (default: {','.join(KO_LABELS)}); other labels are left out",
+        help=f"labels of bad images in the CSV (default: {','.join(KO_LABELS)}); other labels are ignored",
     )
-    parser.add_argument("--connector", help="only this one of the CSV (default: each is an ROI of its own)")
-    parser.add_argument("--test-share", type=_share, help="of a CSV's OK images, inspected not learned (default: 0.3)")
-    parser.add_argument("--split-seed", type=_seed, default=0, help="of that split")
+    parser.add_argument("--connector", help="only this connector of the CSV (default: each is one ROI)")
+    parser.add_argument("--test-share", type=_share, help="share of a CSV's OK images to inspect (default: 0.3)")
+    parser.add_argument("--split-seed", type=_seed, default=0, help="seed of that split")
     parser.add_argument(
         "--out", type=Path, default=Path("evaluation-report"), metavar="DIR", help="(default: %(default)s)"
     )
@@ -102,38 +102,38 @@ def _parser() -> argparse.ArgumentParser:
         "--detector",
         choices=("memory-bank", "student-teacher", "both"),
         default="memory-bank",
-        help="both: side by side, with what each costs (default: %(default)s)",
+        help="both: side by side, with the cost of each (default: %(default)s)",
     )
     parser.add_argument(
         "--url",
-        help="of a running gateway, instead of in this process; EVALUATE_API_KEY holds a teach key, if it wants one",
+        help="address of a running gateway to use; EVALUATE_API_KEY holds a teach key if it needs one",
     )
     parser.add_argument("--mm-per-px", type=_positive, default=0.2, help="of all images (default: %(default)s)")
     parser.add_argument("--layers", nargs="+", type=_numbers, metavar="BLOCK,…", help="such as 9,11 6,8: other exports")
-    parser.add_argument("--input-size", nargs="+", type=int, metavar="PIXELS", help="other exports")
+    parser.add_argument("--input-size", nargs="+", type=int, metavar="PIXELS", help="input sizes of other exports")
     parser.add_argument("--p-score", nargs="+", type=_percentile, metavar="PERCENTILE")
     parser.add_argument("--coreset-rate", nargs="+", type=_rate, metavar="SHARE")
-    parser.add_argument("--seed", nargs="+", type=_seed, metavar="N", help="of the coreset, or of the training")
-    parser.add_argument("--exclude-suspects", action="store_true", help="fit without the OK images that stand out")
+    parser.add_argument("--seed", nargs="+", type=_seed, metavar="N", help="seeds of the coreset or the training")
+    parser.add_argument("--exclude-suspects", action="store_true", help="fit without suspect OK images")
     parser.add_argument(
         "--weights",
         metavar="hub|FILE|seed:N",
-        help="for other exports; those of the model served (default: DINOV2_WEIGHTS)",
+        help="weights for other exports, equal to those of the served model (default: DINOV2_WEIGHTS)",
     )
     parser.add_argument(
         "--timings",
         action="store_true",
-        help="take the time of fits and inspections too, without remembered tokens (always with a student)",
+        help="also measure the time of fits and inspections, without remembered tokens (always with a student)",
     )
     student = parser.add_argument_group("student-teacher", "see python -m export student-teacher --help")
     student.add_argument(
         "--teacher",
         metavar="hub|FILE|seed:N",
-        help="--weights there, of the ResNet18 that a student learns from (default: RESNET18_WEIGHTS, else the hub)",
+        help="weights of the ResNet18 that a student learns from (default: RESNET18_WEIGHTS, else the hub)",
     )
     student.add_argument("--teacher-layers", metavar="LAYER,…", help="such as layer1,layer2,layer3")
     student.add_argument("--student-size", type=int, metavar="PIXELS")
-    student.add_argument("--epochs", type=int, help="at most")
+    student.add_argument("--epochs", type=int, help="largest number of epochs")
     return parser
 
 
@@ -147,7 +147,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
         data.name: f"{number}-{_as_file_name(data.name)}" if len(sets) > 1 else _as_file_name(data.name)
         for number, data in enumerate(sets, start=1)
     }
-    # The student first: what cannot be trained shows at once.
+    # The student comes first, so that a wrong option shows at once.
     detectors: list[DetectorKind] = ["student-teacher", "memory-bank"] if args.detector == "both" else [args.detector]
     is_timed = args.timings or args.detector != "memory-bank"
     with _progress() as stage:
@@ -177,7 +177,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
                     )
             finally:
                 await inspector.close()
-    runs.sort(key=lambda run: run.detector)  # else in their order
+    runs.sort(key=lambda run: run.detector)  # stable: otherwise in their order
     if len(detectors) > 1:
         for data in sets:
             rivals = [
@@ -193,7 +193,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _entries(args: argparse.Namespace, detectors: Sequence[DetectorKind]) -> Iterator[tuple[DetectorKind, Variant]]:
-    """What is evaluated one after another: the memory bank on each export, a student once."""
+    """Yield the runs in order: the memory bank on each export, and a student once."""
     for detector in detectors:
         if detector == "student-teacher":
             yield detector, Variant()
@@ -219,14 +219,14 @@ async def _inspector(
     if args.url is not None:
         key = os.environ.get("EVALUATE_API_KEY", "").strip() or None
         if key is not None and not key.isascii():
-            raise RemoteError("EVALUATE_API_KEY is no API key: `python -m gateway key` makes one")
+            raise RemoteError("EVALUATE_API_KEY is not an API key: `python -m gateway key` makes one")
         remote = RemoteInspector(args.url, args.mm_per_px, key=key)
         await remote.start()
         return remote
     settings = Settings()
     if detector == "student-teacher":
         if settings.engine != "embedded":
-            raise TrainingFailedError("a student inspects in this process here: GATEWAY_ENGINE=embedded")
+            raise TrainingFailedError("a student needs GATEWAY_ENGINE=embedded here")
         recipe = StudentRecipe(_teacher(args), args.teacher_layers, args.student_size, args.epochs)
         return StudentInspector(settings, args.mm_per_px, _CACHE, recipe)
     if settings.engine == "embedded":
@@ -244,7 +244,7 @@ def _teacher(args: argparse.Namespace) -> str | None:
     given: str | None = args.teacher or os.environ.get("RESNET18_WEIGHTS") or None
     if given is None or given == "hub" or given.startswith("seed:"):
         return given
-    return str(Path(given).resolve())  # the training runs in another folder
+    return str(Path(given).resolve())  # absolute, because the training runs in another folder
 
 
 async def _draw(inspector: Inspector, run: Run, out: Path, prefix: str) -> list[str]:
@@ -290,7 +290,7 @@ def _progress() -> Iterator[Any]:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """As given, without this machine's folders."""
+    """Return the command as given, without folders of this machine."""
     shown: dict[str, Any] = {"source": (args.csv or args.folder).resolve().name}
     names = ["detector", "layers", "input_size", "coreset_rate", "seed", "p_score", "exclude_suspects", "mm_per_px"]
     names += ["ko_labels", "connector", "test_share", "split_seed"] if args.csv is not None else []
@@ -315,7 +315,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between them") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers separated by commas") from None
 
 
 def _number(text: str, is_valid: Callable[[float], bool], expected: str) -> float:
@@ -330,7 +330,7 @@ def _number(text: str, is_valid: Callable[[float], bool], expected: str) -> floa
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

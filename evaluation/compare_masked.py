@@ -1,4 +1,4 @@
-"""`scripts/compare_masked`: an OK and an NG image of a fitted ROI, their anomaly maps without and with its weights."""
+"""`scripts/compare_masked`: compare the maps of an OK and an NG image without and with the ROI's spatial weights."""
 
 import argparse
 import asyncio
@@ -37,26 +37,26 @@ class Compared:
     """One image, without and with the spatial weights."""
 
     image: NDArray[np.uint8]
-    """[H, W, 3] RGB."""
+    """uint8 [H, W, 3] RGB."""
     raw: NDArray[np.float32]
-    """[H, W], the anomaly map without weights, before the blur."""
+    """float32 [H, W], the anomaly map without weights, before the blur."""
     masked: NDArray[np.float32]
-    """[H, W], with them: what the service scores."""
+    """float32 [H, W], the map with weights, which the service scores."""
     raw_score: float
     masked_score: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Both images and what they were compared with."""
+    """Both images and the settings of the comparison."""
 
     key: RoiKey
     ok: Compared
     ko: Compared
     weights: tuple[float, float] | None
-    """Smallest and largest spatial weight; None for an ROI without any."""
+    """Smallest and largest spatial weight; None for an ROI without weights."""
     kind: str
-    """Where the weights come from."""
+    """Kind of the spatial weights."""
     rule: ScoreRule
     p_score: float
     threshold: float | None
@@ -72,7 +72,7 @@ async def compare(
     shape: Shape | None = None,
     engine: TokenEngine | None = None,
 ) -> Comparison:
-    """Compare as the version of an ROI that is in use inspects.
+    """Compare two images with the version in use of an ROI, by its own rules.
 
     Args:
         settings: name the models folder and the engine.
@@ -140,7 +140,7 @@ def _compared(
 
 
 def normalised(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Smallest to 0, largest to 1; all 0 where they are the same.
+    """Scale values to 0 to 1; equal values become 0.
 
     Example:
         >>> normalised(np.array([2, 3, 4], np.float32))
@@ -186,7 +186,7 @@ def draw(comparison: Comparison, figure: Figure) -> None:
 
 
 def in_words(comparison: Comparison) -> str:
-    """The figures that go with the figure."""
+    """Return the numbers of the comparison as text."""
     if comparison.weights is None:
         weights = "none: fit with a manual box or spatial_weights=variance for any"
     else:
@@ -200,7 +200,7 @@ def in_words(comparison: Comparison) -> str:
 
 
 def first_of(file: Path, roi: str, ko_labels: Sequence[str]) -> tuple[Path, Path]:
-    """The first OK and the first KO image of a connector.
+    """Return the first OK and the first KO image of a connector.
 
     Raises:
         DataError: one of them is not there.
@@ -212,13 +212,13 @@ def first_of(file: Path, roi: str, ko_labels: Sequence[str]) -> tuple[Path, Path
         if not paths:
             raise DataError(f"{file}: no {'OK' if is_ok else 'KO'} image of connector {roi!r}")
         if not paths[0].is_file():
-            raise DataError(f"{file}: {paths[0]} is not there")
+            raise DataError(f"{file}: {paths[0]} does not exist")
         found.append(paths[0])
     return found[0], found[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, compare, draw.
+    """Run the command: parse, compare, draw.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 wrong usage.
@@ -245,14 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(comparison: Comparison, out: Path, *, on_screen: bool) -> None:
-    """Write the figure, and show it where there is a screen."""
+    """Write the figure, and show it if there is a screen."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if not (on_screen and _has_screen()):
         figure = Figure(figsize=_SIZE)
         draw(comparison, figure)
         figure.savefig(out, dpi=100)
         return
-    from matplotlib import pyplot as plt  # chooses a window system, which not every machine has
+    from matplotlib import pyplot as plt  # needs a window system
 
     figure = plt.figure(figsize=_SIZE)
     draw(comparison, figure)
@@ -268,11 +268,11 @@ def _has_screen() -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/compare_masked",
-        description="What the spatial weights of a fitted ROI do to an OK and a KO image. GATEWAY_MODELS_DIR names the "
-        "memory banks.",
+        description="Compare an OK and a KO image without and with the spatial weights of an ROI. GATEWAY_MODELS_DIR "
+        "names the memory banks.",
     )
     parser.add_argument("--role", required=True)
-    parser.add_argument("--roi", required=True, help="the ROI, which is the connector in the CSV")
+    parser.add_argument("--roi", required=True, help="ROI, and connector in the CSV")
     parser.add_argument("--ok", type=Path, metavar="IMG")
     parser.add_argument("--ko", type=Path, metavar="IMG")
     parser.add_argument(
@@ -283,10 +283,10 @@ def _parser() -> argparse.ArgumentParser:
         type=lambda text: tuple(text.split(",")),
         default=KO_LABELS,
         metavar="LABEL,…",
-        help=f"of KO images in the CSV (default: {','.join(KO_LABELS)}); occlusion labels are ignored",
+        help=f"labels of KO images in the CSV (default: {','.join(KO_LABELS)}); occlusion labels are ignored",
     )
     parser.add_argument("--p-score", type=float, help="percentile (default: the calibration's, else GATEWAY_P_SCORE)")
-    parser.add_argument("--shape", metavar="JSON", help="the part, as in /infer; scores are of the pixels inside")
+    parser.add_argument("--shape", metavar="JSON", help="shape of the part, as in /infer")
     parser.add_argument("--out", type=Path, default=Path("compare_masked.png"), help="(default: %(default)s)")
     parser.add_argument("--no-show", action="store_true", help="write the figure only")
     return parser

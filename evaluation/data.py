@@ -1,4 +1,4 @@
-"""What to evaluate on: a folder in MVTec layout, or a CSV of images, connectors and labels."""
+"""Read a data set: a folder in MVTec layout, or a CSV of images, connectors and labels."""
 
 import hashlib
 from collections import Counter
@@ -19,31 +19,31 @@ _COLUMNS = Columns()
 
 
 class DataError(ValueError):
-    """A data set that cannot be evaluated on; the message names the file."""
+    """A data set is unusable. The message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image to inspect, with what is known of it."""
+    """One image to inspect, with its label and mask."""
 
     path: Path
     kind: str
     """`good`, or the type of defect."""
     mask: Path | None = None
-    """Where the defect is, if somebody drew it."""
+    """Mask of the defect, if there is one."""
 
     @property
     def is_ng(self) -> bool:
-        """Whether it should be rejected."""
+        """Whether the image should be rejected."""
         return self.kind != GOOD
 
     @property
     def name(self) -> str:
-        """Folder and file, short enough for a table."""
+        """Folder and file name, for a table."""
         return f"{self.path.parent.name}/{self.path.name}"
 
     def truth(self, size_wh: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """Bool [H, W] of the defect: nothing on a good image, None where nobody drew it: no mask, or an empty one.
+        """Return the mask of the defect, bool [H, W]: empty for a good image, None if no defect is drawn.
 
         Raises:
             DataError: the mask cannot be read, or is of another size than the image.
@@ -63,28 +63,28 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """OK images to learn and others to inspect, of one ROI."""
+    """OK images to learn and images to inspect, for one ROI."""
 
     name: str
     train: Sequence[Path]
     test: Sequence[Sample]
     ignored: dict[str, int] = field(default_factory=dict)
-    """Rows left out, by label."""
+    """Number of ignored rows, by label."""
     n_seen: int = 0
-    """Images to inspect that are the same as learned ones: a folder is taken as it is."""
+    """Images to inspect that equal learned ones. They are only counted: a folder is used as it is."""
 
     @property
     def has_masks(self) -> bool:
-        """Whether pixel metrics can be had: some defect is drawn."""
+        """Whether pixel metrics are possible: at least one defect is drawn."""
         return any(sample.mask is not None for sample in self.test)
 
     def counts(self) -> dict[str, int]:
-        """Images to inspect, by kind, good ones first."""
+        """Number of images to inspect by kind, good ones first."""
         found = Counter(sample.kind for sample in self.test)
         return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind != GOOD, kind))}
 
     def checksum(self) -> str:
-        """Of all images and masks, in order: what a figure was measured on."""
+        """SHA-256 over all images and masks in order. It identifies the data of a figure."""
         digest = hashlib.sha256()
         for path in (*self.train, *(p for s in self.test for p in (s.path, s.mask) if p is not None)):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -92,7 +92,7 @@ class DataSet:
 
 
 def read_folder(folder: Path) -> DataSet:
-    """Read the MVTec layout: `train/good`, `test/<type>`, `ground_truth/<type>/<name>_mask.png` where there are any.
+    """Read the MVTec layout: `train/good`, `test/<type>`, and optional `ground_truth/<type>/<name>_mask.png`.
 
     Raises:
         DataError: no good image to learn, or none to inspect.
@@ -153,7 +153,7 @@ def read_csv(
 
 
 def _distinct(file: Path, rows: Sequence["Row"]) -> list["Row"]:
-    """Each OK content once, else what is learned would be inspected as if it were not.
+    """Keep each OK content once, so that no learned image is inspected as unseen.
 
     Raises:
         DataError: the same image is OK in one row and NG in another.
@@ -179,7 +179,7 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a CSV."""
+    """One line of a CSV."""
 
     path: Path
     connector: str
@@ -213,7 +213,7 @@ def read_rows(
         is_ng = label in ko and "occlu" not in label
         is_ok = line.is_ok if line.is_ok or is_ng else None
         if need_images and is_ok is not None and not line.path.is_file():
-            raise DataError(f"{file}, line {line.line}: {line.given or 'no image path'} is not there")
+            raise DataError(f"{file}, line {line.line}: {line.given or 'no image path'} does not exist")
         rows.append(Row(line.path, line.connector, line.label, is_ok))
     return rows
 

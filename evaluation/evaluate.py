@@ -1,4 +1,4 @@
-"""Fit, calibrate and inspect, for each entry of a sweep; figures, and what the plots are drawn from."""
+"""Fit, calibrate and inspect for each entry of a sweep. Return the figures and the data of the plots."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,12 @@ from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
 Stage = Callable[[str, int], Progress]
-"""Shows the beginning of something that takes a while, and how many images of how many are done."""
+"""Show the start of a long step and the number of finished images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What the calibrated threshold does, by the score alone and by the whole verdict."""
+    """Errors of the calibrated threshold, by the score alone and by the whole verdict."""
 
     by_score: Rate
     by_verdict: Rate
@@ -25,7 +25,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One line of the report."""
+    """One row of the report."""
 
     data: str
     detector: DetectorKind
@@ -72,7 +72,7 @@ async def evaluate(
         progress = stage(f"{data.name}: fit", len(data.train))
         recipe = FitRecipe(coreset_rate, seed, exclude_suspects)
         fit = await inspector.fit(data.train, recipe, progress)
-        # Maps do not depend on the percentile.
+        # The maps do not depend on the percentile.
         pixel = await _pixel_metrics(inspector, data, stage) if data.has_masks else None
         cost: Cost | None = None
         for p_score in p_scores:
@@ -137,7 +137,7 @@ def _run(
 
 
 def _spread(samples: Sequence[Sample], n: int) -> list[Sample]:
-    """At most `n`, from all along."""
+    """Return at most `n` items, evenly spread."""
     return [samples[i * len(samples) // n] for i in range(n)] if n < len(samples) else list(samples)
 
 
@@ -150,10 +150,10 @@ def _rates(judged: Iterable[Judged], threshold: float, *, rejected_is_wrong: boo
 
 
 def worst_misses(run: Run) -> list[Judged]:
-    """Bad images that the verdict let pass, the lowest score first."""
+    """Return the missed bad images, lowest score first."""
     return sorted((j for j in run.judged if j.sample.is_ng and not j.is_rejected), key=lambda j: j.score)
 
 
 def worst_false_alarms(run: Run) -> list[Judged]:
-    """Good images that the verdict rejected, the highest score first."""
+    """Return the rejected good images, highest score first."""
     return sorted((j for j in run.judged if not j.sample.is_ng and j.is_rejected), key=lambda j: -j.score)

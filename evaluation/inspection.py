@@ -1,4 +1,4 @@
-"""What an evaluation needs of the gateway, whether it runs in this process or behind HTTP."""
+"""The protocol by which an evaluation uses the gateway, in this process or over HTTP."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
 Progress = Callable[[int], None]
-"""Told how many more images are done."""
+"""Is called with the number of newly finished images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """One image and what the gateway said of it."""
+    """One image and the gateway's answer."""
 
     sample: Sample
     score: float
     verdict: str
     reason: str | None
     contours: Sequence[NDArray[np.int32]]
-    """Of the regions, [P, 2] each."""
+    """Contours of the regions, [P, 2] each."""
 
     @property
     def is_rejected(self) -> bool:
-        """By the whole verdict, score or region."""
+        """Whether the whole verdict rejects the image."""
         return self.verdict == "ng"
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """The thresholds that judge, and what the calibration states of unseen OK images."""
+    """The thresholds in use, and the stated false alarms."""
 
     threshold: float
     pixel_threshold: float
@@ -52,7 +52,7 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class FitRecipe:
-    """How to fit; what is None comes from the gateway's settings."""
+    """Options of a fit; None takes the gateway's setting."""
 
     coreset_rate: float | None = None
     seed: int | None = None
@@ -61,33 +61,33 @@ class FitRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a detector takes. None was not measured, or cannot be from here."""
+    """Time and memory of a detector; None where it was not measured."""
 
     learn_s: float | None
-    """Of the fit, networks included, or of training, export and publication."""
+    """Seconds of the fit with its network calls, or of training, export and publication."""
     p50_ms: float | None
-    """Of one inspection after another, heatmap included."""
+    """Milliseconds of each inspection, in turn, with its heatmap."""
     p95_ms: float | None
     n_timed: int
     version_bytes: int | None
-    """Of a version on disk."""
+    """Bytes of a version on disk."""
     memory_bytes: int | None
-    """Of a version in use; a compiled network comes on top."""
+    """Bytes of a loaded version, without a compiled network."""
     shared_bytes: int | None
-    """Of the network that all versions of this detector share, on disk."""
+    """Bytes on disk of the network that all versions of this detector share."""
 
 
 class Inspector(Protocol):
-    """The gateway with one ROI to fit, calibrate and inspect."""
+    """A gateway with one ROI to fit, calibrate and inspect."""
 
     detector: DetectorKind
     maps: str
-    """What its maps are, for the report."""
+    """Kind of its maps, for the report."""
     rule: ScoreRule
-    """What the score takes of a map."""
+    """How a map becomes a score."""
 
     def describe(self) -> dict[str, Any]:
-        """Model, runtime and settings, for the report."""
+        """Return model, runtime and settings for the report."""
 
     async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
         """Learn OK images as a new ROI.
@@ -103,10 +103,10 @@ class Inspector(Protocol):
         """Inspect images, in order."""
 
     async def cost(self, samples: Sequence[Sample], progress: Progress) -> Cost:
-        """Inspect images one after another as a client would have it, and tell what that and the fit took."""
+        """Inspect images one after another, as a client does, and return time and memory."""
 
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
-        """The blurred anomaly map that regions are cut from, float32 [H, W], in pixels of the image."""
+        """Return the blurred anomaly map, float32 [H, W], in pixels of the image."""
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""

@@ -1,4 +1,4 @@
-"""The service's own fit, calibration and inspection in this process, on a models folder of its own."""
+"""Evaluate with the service's own code in this process, on a separate models folder."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ _WARM_UP = 3
 
 
 class LocalInspector:
-    """The gateway's services, with tokens that are remembered."""
+    """The gateway's services, with cached tokens."""
 
     detector: DetectorKind = "memory-bank"
     rule: ScoreRule = "percentile"
@@ -51,7 +51,7 @@ class LocalInspector:
         *,
         timings: bool = False,
     ) -> None:
-        """Wire; `start` loads the network.
+        """Connect the parts. `start` loads the network.
 
         Args:
             settings: as the service has them, but for the folder of models.
@@ -64,7 +64,7 @@ class LocalInspector:
         models = Path(self._folder.name)
         self.settings = settings.model_copy(update={"models_dir": models / "models", "cache_dir": models / "cache"})
         services = create_services(self.settings)
-        # Its own services, so that compiled networks stay where the service keeps them.
+        # The services get the unchanged settings, so that compiled networks are cached where the gateway caches them.
         inner = engine or create_services(settings).engine
         self.engine = RememberingEngine(inner, cache)
         self._services = replace(
@@ -224,11 +224,11 @@ class LocalInspector:
         )
 
     def _shared_bytes(self) -> int | None:
-        """Of a network that is not the version's own, on disk."""
+        """Return the bytes on disk of a network that versions share."""
         try:
             return (newest_version(self.settings.model_folder) / GRAPH_FILE).stat().st_size
         except (DescriptionError, OSError):
-            return None  # Triton has it
+            return None  # the network is at Triton
 
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
         """See `Inspector.map_of`."""

@@ -1,4 +1,4 @@
-"""How good scores, maps and verdicts are. scikit-learn's measures; AUPRO, which it has not, is ours.
+"""Measure scores, maps and verdicts, with scikit-learn, except AUPRO, which it does not have.
 
 AUPRO follows Bergmann et al., "The MVTec Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
 Anomaly Detection" (IJCV 2021): the mean share of each connected defect region that is found, over the share of false
@@ -21,30 +21,30 @@ _CONNECTED_BY_EDGE_OR_CORNER = np.ones((3, 3), np.int8)
 
 @dataclass(frozen=True, slots=True)
 class ImageMetrics:
-    """Of the images' scores."""
+    """Metrics of the image scores."""
 
     auroc: float
     ap: float
     f1_max: float
     f1_threshold: float
-    """That F1-max is reached at; chosen on the test images themselves, so nothing to calibrate with."""
+    """Threshold of F1-max. It is chosen on the test images, so it must not be used to calibrate."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelMetrics:
-    """Of the anomaly maps against drawn defects."""
+    """Metrics of the anomaly maps against drawn defects."""
 
     auroc: float
     aupro: float
-    """Up to 30 % false pixels."""
+    """Up to a false positive rate of 30 %."""
     n_regions: int
     left_out: Sequence[str] = ()
-    """Bad images without a drawn defect, of which no pixel counts."""
+    """Number of bad images without a drawn defect. Their pixels do not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of images, with the 95 % confidence interval of Clopper and Pearson."""
+    """A share of images with its 95 % confidence interval (Clopper and Pearson)."""
 
     count: int
     n: int
@@ -58,7 +58,7 @@ class Rate:
 
 
 def rate(wrong: Sequence[bool]) -> Rate:
-    """The share of images that are wrong.
+    """Return the share of wrong images.
 
     Args:
         wrong: of each image, at least one.
@@ -78,7 +78,7 @@ def image_metrics(scores: Sequence[float], is_ng: Sequence[bool]) -> ImageMetric
         is_ng: of the same images; both kinds are there.
     """
     precision, recall, thresholds = precision_recall_curve(is_ng, scores)
-    # The last point, recall 0, belongs to no threshold.
+    # The last point, with recall 0, has no threshold.
     f1 = 2 * precision[:-1] * recall[:-1] / np.maximum(precision[:-1] + recall[:-1], np.finfo(np.float64).tiny)
     best = int(np.argmax(f1))
     return ImageMetrics(
@@ -108,7 +108,7 @@ def pixel_metrics(
 def area_under_pro(
     maps: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[np.bool_]], limit: float = FPR_LIMIT
 ) -> tuple[float, int]:
-    """Area under the per-region overlap, up to a share of false pixels and divided by it: 1 is perfect.
+    """Return the area under the per-region overlap up to a false positive rate, divided by that rate. 1 is perfect.
 
     Args:
         maps: float32 [H, W] each.
@@ -138,20 +138,20 @@ def area_under_pro(
     is_false = share == 0
     n_false = int(is_false.sum())
     if n_regions == 0 or n_false == 0:
-        raise ValueError("AUPRO needs pixels of a defect and pixels of none")
+        raise ValueError("AUPRO needs pixels with and without a defect")
     values = np.concatenate([m.ravel() for m in maps])
     order = np.argsort(-values, kind="stable")
     values = values[order]
     false_positive = np.cumsum(is_false[order], dtype=np.float64) / n_false
     overlap = np.cumsum(share[order]) / n_regions
-    # Pixels of one value are found together: of each run of equal values, the last point is the curve's.
+    # Pixels of equal value are found together: only the last point of each run is on the curve.
     last = np.append(values[1:] != values[:-1], True)
     fpr = np.concatenate([[0.0], false_positive[last]])
     pro = np.concatenate([[0.0], overlap[last]])
     inside = fpr <= limit
     fpr_inside, pro_inside = fpr[inside], pro[inside]
     if fpr_inside[-1] < limit:
-        # Between two points of one fpr the curve rises at once; from the last it goes on in a straight line.
+        # The curve is vertical between points of equal rate, and linear elsewhere.
         after = int(inside.sum())
         slope = (pro[after] - pro_inside[-1]) / (fpr[after] - fpr_inside[-1])
         fpr_inside = np.append(fpr_inside, limit)

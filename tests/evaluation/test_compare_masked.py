@@ -110,7 +110,7 @@ def test_the_first_ok_and_ko_of_the_connector(tmp_path):
     assert first_of(file, "c", ["KO"]) == (tmp_path / "b.png", tmp_path / "a.png")
     with pytest.raises(DataError, match="no KO image of connector 'c'"):
         first_of(file, "c", ["NG"])
-    with pytest.raises(DataError, match=r"x\.png is not there"):
+    with pytest.raises(DataError, match=r"x\.png does not exist"):
         first_of(file, "other", ["KO"])
 
 

@@ -132,7 +132,7 @@ def test_labels_and_columns_in_any_case(tmp_path):
     [
         ("path,label\n", "no column 'connector'; its columns are path, label"),
         ("", "its columns are none"),
-        ("path,connector,label\ngone.png,c,OK\n", "line 2: gone.png is not there"),
+        ("path,connector,label\ngone.png,c,OK\n", "line 2: gone.png does not exist"),
         ("path,connector,label\na.png,,OK\n", "line 2: 'a.png' has no connector"),
     ],
 )
