@@ -121,6 +121,8 @@ class FitService:
             )
         if request.stored:
             files = await in_thread(stored_files, self._store, request.key, limiter=self._decoders)
+            if before is None:
+                require_any(request.key, files)
             request = replace(request, images=files)
         bit_depth = recipe_for(request.key, request, before, self._settings, self._weighting).bit_depth
         identified = await in_thread(

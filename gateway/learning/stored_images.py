@@ -13,7 +13,7 @@ from gateway.learning.suspects import find_suspects
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Action, Change
-from gateway.store.labelled_images import ImageRecord, Label, LabelsOfImages, now
+from gateway.store.labelled_images import ImageRecord, Label, LabelsOfImages, times
 from gateway.store.manifest import Manifest, OkImage
 from gateway.store.roi_key import RoiKey
 
@@ -128,7 +128,7 @@ class StoredImages:
                 return self._seen(key, record)
             with self._audited(key, "label_image", 1, changed.label, image_id):
                 if record.created_at is None:
-                    changed = changed.model_copy(update={"created_at": now()})
+                    changed = changed.model_copy(update={"created_at": times(1)[0]})
                     self._store.images(key).add([(changed, lambda: self.content(key, record))])
                 else:
                     self._store.images(key).replace_record(changed)

@@ -17,7 +17,7 @@ from gateway.networks import TokenEngine
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.checksummed import sha256_of
-from gateway.store.labelled_images import ImageRecord, Label, LabelsOfImages, Records, now
+from gateway.store.labelled_images import ImageRecord, Label, LabelsOfImages, Records, times
 from gateway.store.manifest import Manifest
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
@@ -138,10 +138,10 @@ class ImageStorer:
             self._require_one_label(request, records, known, before)
             new: dict[str, tuple[ImageRecord, ImageFile]] = {}
             found: list[tuple[ImageRecord, bool]] = []
-            for record, file in zip(records, request.images, strict=True):
+            for record, file, time in zip(records, request.images, times(len(records)), strict=True):
                 is_new = record.id not in known and record.id not in new
                 if is_new:
-                    new[record.id] = record.model_copy(update={"created_at": now()}), file
+                    new[record.id] = record.model_copy(update={"created_at": time}), file
                 elif record.id in known and not images.is_whole(known[record.id]):
                     # Damaged or missing: the file that was sent takes its place.
                     kept = known[record.id]

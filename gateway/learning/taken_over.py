@@ -115,7 +115,7 @@ class StoredLabels:
         return record is None or record.label == "ok" or record.id in self._sent_again
 
 
-def require_any(key: RoiKey, images: Collection[OkImage]) -> None:
+def require_any(key: RoiKey, images: Collection[object]) -> None:
     """Refuse a fit that would learn nothing.
 
     Raises:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -277,9 +277,10 @@ class LabelledImages(TokenCache):
         return self.folder / f"{record.id}.{record.extension}"
 
 
-def now() -> str:
-    """Return the present time for a record, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def times(n: int) -> list[str]:
+    """Return the present time for n records, UTC, a microsecond apart: the images of a request keep their order."""
+    now = datetime.now(UTC)
+    return [(now + timedelta(microseconds=i)).isoformat(timespec="microseconds") for i in range(n)]
 
 
 def _aside(path: Path) -> Path:

@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.api.schemas.requests import RequestBody
 
-_IMAGE = {
-    "id": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_IMAGE: dict[str, JsonValue] = {
+    "id": _ID,
     "label": "ok",
     "file_name": "pad-1_0017.png",
     "content_type": "image/png",
@@ -67,7 +68,7 @@ class StoredAnswer(BaseModel):
                     "duplicates": 0,
                     "n_ok": 31,
                     "n_ng": 4,
-                    "images": [{"id": _IMAGE["id"], "file_name": "pad-1_0017.png", "duplicate": False}],
+                    "images": [{"id": _ID, "file_name": "pad-1_0017.png", "duplicate": False}],
                     "warnings": [],
                 }
             ]
