@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from postprocess.regions import NEIGHBOURS
 
-_MORE = 8
+_HALVINGS = 24
+"""Halvings of the range of the map in search of a level; one that has too many pixels is slower, not wrong."""
+_MORE = 4
 """Factor by which the number of pixels looked at grows while they hold no component that is large enough."""
 
 
@@ -49,11 +51,30 @@ def peak(blurred: NDArray[np.float32], mask: NDArray[np.bool_] | None, min_area_
     n = min_area_px
     while n <= counted.size:
         n = min(counted.size, _MORE * n)
-        highest = np.partition(counted, counted.size - n, axis=None)[counted.size - n :]
+        highest = counted[counted >= _low_level(counted, n)]
         found = _within(counted, np.unique(highest[highest > -np.inf]), min_area_px)
-        if found is not None or n == counted.size:
+        if found is not None or highest.size == counted.size:
             return -math.inf if found is None else float(found)
+        n = highest.size
     return -math.inf
+
+
+def _low_level(counted: NDArray[np.float32], n: int) -> np.float32:
+    """Return a level that at least n pixels reach, and not many more. A few counts cost less than a partition."""
+    finite = counted[np.isfinite(counted)] if np.isneginf(counted.min()) else counted
+    if finite.size <= n:
+        return np.float32(-np.inf)
+    low, high = finite.min(), finite.max()
+    for _ in range(_HALVINGS):
+        middle = np.float32((low + high) / 2)
+        count = np.count_nonzero(finite >= middle)
+        if count < n:
+            high = middle
+        else:
+            low = middle
+            if count <= 2 * n:
+                break
+    return np.float32(low)
 
 
 def reaches(level: float, threshold: float) -> bool:

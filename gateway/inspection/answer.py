@@ -1,5 +1,6 @@
 """From the tokens of one image to its answer: distances, anomaly map, score, regions, verdict."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,8 @@ from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import blur, scored_map
 from postprocess.heatmap import encode_heatmap
-from postprocess.regions import Region, bounded, find_regions
+from postprocess.peak import peak, reaches
+from postprocess.regions import Region, bounded, find_regions, smallest_area_px
 from postprocess.verdict import Verdict, VerdictReason, judge
 
 
@@ -28,7 +30,10 @@ class Inspection:
     key: RoiKey
     score: float
     threshold: float | None
-    pixel_threshold: float | None
+    peak: float | None
+    """The highest level at which a region of the smallest area survives; None if no such region fits."""
+    peak_threshold: float | None
+    """The image has a region exactly if its peak is at or above it."""
     threshold_source: ThresholdSource | None
     verdict: Verdict
     verdict_reason: VerdictReason | None
@@ -92,8 +97,9 @@ def answer(
         )
         blurred = blur(full, params.blur_sigma)
         thresholds = thresholds_of(prepared, params, settings)
+        level = peak(blurred, mask, smallest_area_px(params.area_mm2_thr, request.mm_per_px))
         regions: list[Region] = []
-        if thresholds.pixels is not None and not shows_nothing:
+        if thresholds.pixels is not None and not shows_nothing and reaches(level, thresholds.pixels):
             regions = find_regions(blurred, thresholds.pixels, request.mm_per_px, params.area_mm2_thr, mask)
         png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
         path = None
@@ -107,7 +113,8 @@ def answer(
         key=request.key,
         score=score,
         threshold=thresholds.score,
-        pixel_threshold=thresholds.pixels,
+        peak=level if math.isfinite(level) else None,
+        peak_threshold=thresholds.pixels,
         threshold_source=thresholds.source,
         verdict=verdict,
         verdict_reason=reason,

@@ -44,7 +44,9 @@ class InferAnswer(BaseModel):
                     "roi_id": "pad-1",
                     "score": 0.87,
                     "threshold": 0.63,
-                    "pixel_threshold": 0.63,
+                    "peak": 0.91,
+                    "peak_threshold": 0.66,
+                    "pixel_threshold": 0.66,
                     "threshold_source": "calibration",
                     "verdict": "ng",
                     "verdict_reason": "both",
@@ -85,10 +87,18 @@ class InferAnswer(BaseModel):
     roi_id: str
     score: float
     threshold: float | None = Field(description="null where the verdict is uncalibrated; then there are no regions")
-    pixel_threshold: float | None = Field(description="threshold of regions; null as threshold is")
+    peak: float | None = Field(
+        description="highest level at which a region of at least area_mm2_thr survives in the blurred map within the "
+        "shape; null if no such region fits into it"
+    )
+    peak_threshold: float | None = Field(
+        description="there is a region exactly if peak is at or above it; null as threshold is"
+    )
+    pixel_threshold: float | None = Field(description="another name of peak_threshold")
     threshold_source: ThresholdSource | None = Field(
         description="calibration: the stored thresholds. shape: the rule of the calibration over the OK images within "
-        "the shape of this request, since they were scored within other pixels"
+        "the shape of this request, since they were scored within other pixels. parameters: the same rule with the "
+        "blur_sigma and the smallest area of this request"
     )
     verdict: Verdict
     verdict_reason: VerdictReason | None = Field(
