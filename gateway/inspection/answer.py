@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gateway.calibration.within_shape import ThresholdSource
 from gateway.images.masks import mask_of
 from gateway.inspection.answer_warnings import WEIGHTS_STALE, warnings_of
+from gateway.inspection.explanation import Explainer, Explanation
 from gateway.inspection.heatmap_files import HeatmapFiles
 from gateway.inspection.params import InferParams, params_of
 from gateway.inspection.request import PreparedRequest
@@ -51,6 +52,8 @@ class Inspection:
     params: InferParams
     version: int
     times: StageTimes
+    explanation: Explanation | None = None
+    """None unless the request asks for it; else None where there is nothing to show, and `warnings` says why."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -59,6 +62,7 @@ def answer(
     tokens: NDArray[np.float32],
     settings: Settings,
     heatmaps: HeatmapFiles,
+    explainer: Explainer,
     *,
     weights_stale: bool,
 ) -> Inspection:
@@ -68,6 +72,7 @@ def answer(
         prepared: the request.
         tokens: float32 [N, D], as the engine returns them for the image.
         settings: defaults and limits.
+        explainer: explains the answer where the request asks for it.
         heatmaps: where the heatmap goes for ``heatmap=path``.
         weights_stale: whether the spatial weights changed since the fit.
 
@@ -105,6 +110,11 @@ def answer(
         path = None
         if png is not None and request.heatmap == "path":
             path, png = heatmaps.write(request.key, png), None
+    explanation = None
+    if request.explain:
+        with times.stage("explain"):
+            explanation, said = explainer.explain(prepared, tokens, _peak_xy(blurred, mask))
+            warnings += said
     verdict, reason = judge(
         score, thresholds.score, len(regions), shows_nothing=shows_nothing, uncalibrated=thresholds.why_none
     )
@@ -130,5 +140,13 @@ def answer(
         params=params,
         version=manifest.version,
         times=times,
+        explanation=explanation,
         warnings=[*warnings, *thresholds.warnings, *left_out],
     )
+
+
+def _peak_xy(blurred: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> tuple[int, int]:
+    """Return the highest pixel of a map inside the mask, `(x, y)`."""
+    highest = blurred if mask is None else np.where(mask, blurred, -np.inf)
+    y, x = divmod(int(highest.argmax()), blurred.shape[1])
+    return x, y
