@@ -18,7 +18,7 @@ from gateway.store.manifest import CURRENT, MANIFEST, FileName, Manifest, Versio
 from gateway.store.ok_images import OkFiles
 from gateway.store.ok_maps import OkMaps
 from gateway.store.pointer import read_pointer
-from gateway.store.roi_key import RoiKey, is_valid_id
+from gateway.store.roi_key import RoiKey, stored_keys
 from gateway.store.version_folder import ok_maps_of, read_all_verified, read_file, read_manifest, spatial_weights_of
 
 _T = TypeVar("_T")
@@ -57,15 +57,11 @@ class ArtifactReader:
 
     def folders(self) -> list[RoiKey]:
         """Return all ROIs that have a folder, fitted or not, sorted."""
-        return sorted(
-            RoiKey(folder.parent.name, folder.name)
-            for folder in self.root.glob("*/*")
-            if is_valid_id(folder.parent.name) and is_valid_id(folder.name) and folder.is_dir()
-        )
+        return sorted(stored_keys(self.root))
 
     def folder(self, key: RoiKey) -> Path:
         """Return the folder of an ROI. It holds everything except the audit trail."""
-        return self.root / key.role_id / key.roi_id
+        return self.root / key.path
 
     def is_fitted(self, key: RoiKey) -> bool:
         """Return whether an ROI was fitted. Its files may be damaged."""
