@@ -73,6 +73,8 @@ class ArtifactStore(ArtifactReader):
             StorageFullError: the models folder cannot be written.
             NewerFormatError: a newer gateway wrote a file of this ROI, so this gateway must not change it.
         """
+        if creates:
+            self.check_name(key)  # so that not even the file of the lock gets a wrong name
         with held(self._lock_file(key), str(key), timeout_s):
             self._refuse_newer(key)
             if creates:

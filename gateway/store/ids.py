@@ -16,8 +16,8 @@ LONGEST_FOLDER_NAME = 249
 ID_PATTERN = rf"^[\p{{L}}\p{{Nd}}_-](?:[\p{{L}}\p{{M}}\p{{Nd}} ._-]{{0,{LONGEST_ID - 2}}}[\p{{L}}\p{{M}}\p{{Nd}}_-])?$"
 """For the OpenAPI document, in the syntax of ECMA-262 with the flag ``u``. `valid_id` also refuses `_INVISIBLE`."""
 ID_RULE = (
-    f"1 to {LONGEST_ID} characters: letters and digits of any script, space, '.', '_', '-', not starting or ending with "
-    "a dot or a space"
+    f"1 to {LONGEST_ID} characters: letters and digits of any script, space, '.', '_', '-', not starting or ending "
+    "with a dot or a space"
 )
 
 _ASCII = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?", re.ASCII)
