@@ -19,14 +19,21 @@ from gateway.store.ok_images import OkFiles
 from gateway.store.ok_maps import OkMaps
 from gateway.store.pointer import read_pointer
 from gateway.store.roi_key import RoiKey, stored_keys
-from gateway.store.version_folder import ok_maps_of, read_all_verified, read_file, read_manifest, spatial_weights_of
+from gateway.store.version_folder import (
+    ok_maps_of,
+    read_all_verified,
+    read_file,
+    read_manifest,
+    read_served_verified,
+    spatial_weights_of,
+)
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedVersion:
-    """A version whose files all match the checksums of its manifest."""
+    """A version: every file that an inspection uses matches its checksum in the manifest."""
 
     ref: VersionRef
     """The version in use. It may be a later version that is damaged."""
@@ -143,7 +150,7 @@ class ArtifactReader:
 
         Args:
             key: the ROI.
-            whole: check all files of the version, as an inspection does when it loads them.
+            whole: check the files of the version that an inspection uses, as it does when it loads them.
 
         Raises:
             UnknownRoiError: the ROI was never fitted.
@@ -155,7 +162,7 @@ class ArtifactReader:
             try:
                 manifest = read_manifest(folder, sha256)
                 if whole:
-                    read_all_verified(folder, manifest)
+                    read_served_verified(folder, manifest)
             except DamagedError as error:
                 damaged.append(f"version {number}: {error}")
             else:
@@ -207,7 +214,7 @@ class ArtifactReader:
         for number, sha256, folder in self._candidates(key, ref):
             try:
                 manifest = read_manifest(folder, sha256)
-                files = read_all_verified(folder, manifest)
+                files = read_served_verified(folder, manifest)
                 weights = spatial_weights_of(files, manifest)
                 return build(VerifiedVersion(ref, manifest, files, weights, tuple(damaged)))
             except DamagedError as error:
