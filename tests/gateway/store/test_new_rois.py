@@ -69,6 +69,15 @@ def test_another_role_may_have_the_same_roi_in_another_case(store: ArtifactStore
     create(store, "two", "face")
 
 
+def test_storing_images_gives_an_roi_no_such_name_either(store: ArtifactStore) -> None:
+    fitted(store, RoiKey("Part", "face"))
+    for ids in (("part", "face"), ("Part", "FACE"), ("Part", "nul")):
+        with pytest.raises(InvalidRequestError), store.image_lock(RoiKey(*ids), 5, creates=True):
+            pass
+    with store.image_lock(RoiKey("one", "Face"), 5, creates=True), pytest.raises(InvalidRequestError):
+        create(store, "one", "face")  # while images of another new ROI are being stored
+
+
 def test_a_name_is_free_again_after_deletion_and_after_an_interrupted_first_fit(store: ArtifactStore) -> None:
     create(store, "Part", "face")  # nothing is published: the folder is left
     create(store, "part", "face")
