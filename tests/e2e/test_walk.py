@@ -29,6 +29,13 @@ class Walk:
 
 
 @pytest.fixture(scope="module")
+def gateway(launch, model_repository):
+    """A gateway with the network at its full size, which the walk is about."""
+    with launch("walk", model_repository=model_repository) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
 def walk(gateway) -> Walk:
     fit = gateway.fit("plate", [(f"ok {seed}.png", png(steel(seed))) for seed in range(20)])
     ok = [gateway.infer("plate", png(steel(seed))) for seed in range(100, 104)]
