@@ -45,10 +45,10 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
     with launch(
         "drift", model_repository=real_model_repository, models_dir=models, state_dir=state, drift_window=1000
     ) as gateway:
-        learned = sorted((tiles / "train" / "good").iterdir())[:: 1 if full else 4]
+        learned = sorted((tiles / "train" / "good").iterdir())[:: 1 if full else 2]
         gateway.fit("tile", [(path.name, path.read_bytes()) for path in learned])
         gateway.calibrate("tile")
-        paths = sorted((tiles / "test" / "good").iterdir())[:: 1 if full else 4]
+        paths = sorted((tiles / "test" / "good").iterdir())[:: 1 if full else 2]
         unseen = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
         for change in CHANGES.values():
             for image in unseen:
