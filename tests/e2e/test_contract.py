@@ -13,6 +13,7 @@ from gateway.errors import ERRORS
 from tests.e2e.synthetic_images import decoded, png, steel, with_blob
 
 SIZE = (300, 240)
+TOKENS = 8
 NG, _ = with_blob(steel(60, SIZE), (200, 80), 20)
 RANDOM_WEIGHTS = "the model has random weights: scores mean nothing"
 NUMBER = (int, float)
@@ -73,7 +74,7 @@ def test_infer_answers_with_these_keys_and_types(infer):
     has(answer, INFER)
     params = {"extractor": str, "coreset_rate": float, "k": int, "p_score": NUMBER, "blur_sigma": NUMBER}
     has(answer["params"], {**params, "area_mm2_thr": NUMBER, "mm_per_px": NUMBER, "bit_depth": int | None})
-    assert answer["token_shape"] == [27, 27]
+    assert answer["token_shape"] == [TOKENS, TOKENS]
     assert answer["image_size"] == list(SIZE)
     assert answer["params"]["extractor"] == "dinov2-vit-s/14"
     has(answer["regions"][0], {"bbox": list, "area_px": int, "area_mm2": float, "contour": list})
@@ -313,7 +314,7 @@ def test_a_further_fit_adds_to_what_was_learned_and_makes_the_threshold_stale(ga
 
     second = gateway.fit("further", [png(steel(2))], **roi)
     assert (second["n_ok_total"], second["n_ok_added"], second["version"]) == (3, 1, 2)
-    assert second["n_tokens_total"] == 3 * 27 * 27 > first["n_tokens_total"]
+    assert second["n_tokens_total"] == 3 * TOKENS**2 > first["n_tokens_total"]
     assert second["checksum"] != first["checksum"]
     answer = gateway.infer("further", png(NG), **roi)
     assert answer["version"] == 2
