@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
 if not __package__:  # started as `uvicorn app:app` inside gateway/, with or without the project installed
     sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 

@@ -70,7 +70,7 @@ class _Sealed(BaseModel):
 class WeightsRecipe(BaseModel):
     """How the spatial weights of a version were made."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     kind: Literal["none", "variance", "manual", "file"] = "none"
     """``file``: the weights came with a published model."""

@@ -7,7 +7,7 @@ from gateway.api.openapi.document import SCHEMAS, Node, name_of, operations
 
 _JSON = "application/json"
 _INT32_MAX = 2**31 - 1
-_UNION_NAMES = {("InferAnswer", "ErrorEnvelope"): "BatchResult"}
+_UNION_NAMES: dict[tuple[str, ...], str] = {("InferAnswer", "ErrorEnvelope"): "BatchResult"}
 """Names of the classes that stand for a union of answers."""
 _LOST = ("title", "contentMediaType", "propertyNames")
 """Keys without a meaning in 3.0. Generators name nested classes after a title."""
@@ -23,6 +23,7 @@ def as_3_0(document: Node) -> Node:
     | a union of answers | one class with the properties of all, none of them required |
     | a union in a request | text, which the gateway reads as well |
     | an answer as JSON or as a page | JSON |
+    | a required enum that may be null | not required: the type that C# generators make otherwise cannot be null |
 
     Args:
         document: the OpenAPI 3.1 document, as `completed` returns it.
@@ -71,7 +72,14 @@ class _Converter:
         result = self.schema(schema)
         if "properties" in schema:
             result["properties"] = {name: self.schema(each) for name, each in schema["properties"].items()}
+            required = [name for name in schema.get("required", ()) if not self._is_nullable_enum(result, name)]
+            result = {**result, "required": required} if required else result
         return result
+
+    def _is_nullable_enum(self, converted: Node, name: str) -> bool:
+        """Return whether a property is an enum or null. C# generators make it nullable only where it is optional."""
+        prop = converted["properties"][name]
+        return "nullable" in prop and "allOf" in prop and "enum" in self._schemas[name_of(prop["allOf"][0])]
 
     def schema(self, schema: Node) -> Node:
         """Return a schema of a property, a parameter or an item."""

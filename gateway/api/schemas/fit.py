@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.fields import Seed
 from gateway.learning.request import CalibrationState
 from gateway.store.manifest import ScoreSummary, WeightsRecipe
 
@@ -74,7 +75,7 @@ class FitAnswer(BaseModel):
     coreset_rate: float
     coreset_rate_applied: float
     covering_radius: float = Field(description="largest distance of an OK token to the bank, 0 to 2")
-    seed: int
+    seed: Seed
     checksum: str = Field(description="SHA-256 of the bank; the same images, order and seed give the same checksum")
     version: int
     token_shape: tuple[int, int]

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.fields import Seed
 from gateway.api.schemas.requests import RequestBody
 from gateway.monitoring.drift.measure import Signal
 from gateway.store.audit import Action
@@ -106,7 +107,7 @@ class RoiDetail(RoiSummary):
     """A fitted ROI with its OK images and versions."""
 
     covering_radius: float
-    seed: int
+    seed: Seed
     heatmap_max: float
     versions: list[VersionAnswer] = Field(
         description="kept versions, newest first; without those whose manifest is damaged"
@@ -193,6 +194,8 @@ class RollbackAnswer(BaseModel):
 
 class Deleted(BaseModel):
     """A deleted ROI. Its OK images, versions and calibration are deleted as well."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     role_id: str
     roi_id: str
