@@ -47,7 +47,7 @@ def completed(document: Node) -> Node:
                 _name_enum(part, schemas, owner, name)
     for schema in schemas.values():
         for example in schema.get("examples", ()):
-            _restore_nulls(example, schema)
+            _restore_nulls(example, schema, schemas)
     _only_one_error(document)
     return document_access(document)
 
@@ -105,12 +105,19 @@ def _name_enum(part: Node, schemas: Node, owner: str, name: str) -> None:
     part["$ref"] = f"{SCHEMAS}{enum}"
 
 
-def _restore_nulls(example: Node, schema: Node) -> None:
+def _restore_nulls(example: Any, schema: Node, schemas: Node) -> None:
     """Add the keys that are null, which FastAPI removes from examples."""
-    for name in schema.get("required", ()):
-        prop = schema["properties"][name]
-        if name not in example and {"type": "null"} in prop.get("anyOf", ()):
-            example[name] = None
+    if isinstance(example, list):
+        for each in example:
+            _restore_nulls(each, schema.get("items", {}), schemas)
+    if not isinstance(example, dict):
+        return
+    schema = schemas[name_of(schema)] if "$ref" in schema else schema
+    for name, prop in schema.get("properties", {}).items():
+        alternatives = prop.get("anyOf", [prop])
+        if name in schema.get("required", ()) and {"type": "null"} in alternatives:
+            example.setdefault(name, None)
+        _restore_nulls(example.get(name), alternatives[0], schemas)
 
 
 def _only_one_error(document: Node) -> None:

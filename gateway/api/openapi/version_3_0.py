@@ -18,7 +18,7 @@ def as_3_0(document: Node) -> Node:
 
     | 3.1 | 3.0.3 |
     | --- | --- |
-    | `anyOf` with `null` | `nullable`; in a form an optional field |
+    | `anyOf` with `null` | `nullable`, for a reference beside `allOf`; in a form an optional field |
     | a fixed tuple | an array of its length |
     | a union of answers | one class with the properties of all, none of them required |
     | a union in a request | text, which the gateway reads as well |
