@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def program(name: str, package: str) -> str:
 
 def unpacked(*packages: str) -> Path:
     """Folder with the files of packages, kept under .cache. Skips the test where they cannot be had."""
-    target = _CACHE / packages[0]
+    others = f"-{zlib.crc32(' '.join(packages).encode()):08x}" if len(packages) > 1 else ""
+    target = _CACHE / f"{packages[0]}{others}"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
