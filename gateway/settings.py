@@ -140,6 +140,8 @@ class Settings(BaseSettings):
     max_batch_images: int = Field(32, gt=0, description="limit of images in one /infer_batch")
     max_fit_images: int = Field(500, gt=0, le=1000, description="limit of images in one /fit_ok")
     max_roi_images: int = Field(2000, gt=0, description="limit of OK images of one ROI")
+    max_stored_images: int = Field(5000, gt=0, description="limit of stored images of one ROI, OK and NG together")
+    max_stored_bytes: int = Field(4 * 2**30, gt=0, description="limit of their files together")
     max_regions: int = Field(
         500,
         gt=0,

@@ -147,3 +147,11 @@ OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canon
 Images = Annotated[
     list[UploadFile], BeforeValidator(_file), File(description="one or more canonical ROIs: PNG, JPEG, BMP or TIFF")
 ]
+OptionalImages = Annotated[
+    list[UploadFile],
+    BeforeValidator(_file),
+    File(
+        default_factory=list,
+        description="canonical ROIs: PNG, JPEG, BMP or TIFF; without any, the stored OK images are learned",
+    ),
+]

@@ -2,7 +2,8 @@
 
 ``models/<role_id>/<roi_id>/`` holds
 
-- ``ok/``: the OK images as sent, and their tokens;
+- ``ok/``: the learned OK images as sent, and their tokens;
+- ``images/``: images that clients stored with a label, learned or not;
 - ``versions/<n>/``: the memory bank and its index, or a trained network; the leave-one-out maps; the spatial weights
   if the ROI has any; a manifest with the checksums of these files; and the calibration of the version;
 - ``current``: the number of the version in use, and the checksums of the manifests of all kept versions;
@@ -39,6 +40,7 @@ from gateway.store.version_folder import read_manifest, version_files
 log = logging.getLogger(__name__)
 
 _LOCKS = ".locks"
+_IMAGE_LOCK_S = 5.0
 TRASH = ".trash"
 
 
@@ -68,6 +70,21 @@ class ArtifactStore(ArtifactReader):
         """
         with held(self.root / _LOCKS / key.role_id / f"{key.roi_id}.lock", str(key), timeout_s):
             self._refuse_newer(key)
+            yield
+
+    @contextmanager
+    def image_lock(self, key: RoiKey, timeout_s: float) -> Iterator[None]:
+        """Hold the lock of the stored images of an ROI. It is held for moments, also while a fit holds `lock`.
+
+        A caller that needs both locks takes `lock` first.
+
+        Raises:
+            OverloadedError: another writer held the lock for `timeout_s`.
+            StorageFullError: the models folder cannot be written.
+        """
+        # No id starts with a dot, so this is the lock of no other ROI.
+        path = self.root / _LOCKS / key.role_id / f".{key.roi_id}.lock"
+        with held(path, f"the stored images of {key}", timeout_s):
             yield
 
     def next_version(self, key: RoiKey) -> int:
@@ -157,7 +174,8 @@ class ArtifactStore(ArtifactReader):
     def drop_unnamed_images(self, key: RoiKey) -> int:
         """Remove OK images and tokens that no kept version references. The caller holds the lock.
 
-        Nothing is removed while a manifest is unreadable.
+        Traces of deleted stored images go with them; stored images stay. Nothing is removed while a manifest is
+        unreadable.
 
         Returns:
             The number of removed files.
@@ -169,13 +187,17 @@ class ArtifactStore(ArtifactReader):
             return 0
         if ref.damaged or len(manifests) != len(self.kept(key, ref)):
             return 0  # unreadable manifests may reference them
-        return self.ok(key).keep_only({i.sha256 for m in manifests for i in (*m.images, *m.excluded)})
+        named = [image for m in manifests for image in (*m.images, *m.excluded)]
+        pixels, files = {image.pixels_sha256 for image in named}, {image.sha256 for image in named}
+        with self.image_lock(key, _IMAGE_LOCK_S):
+            gone = self.images(key).forget_deleted(lambda r: r.id in pixels or r.sha256 in files)
+        return gone + self.ok(key).keep_only(files)
 
     def delete(self, key: RoiKey) -> None:
-        """Remove an ROI with everything that it learned, in one step for all readers. The caller holds the lock.
+        """Remove an ROI with everything that it learned, in one step for all readers. The caller holds both locks.
 
         Raises:
-            UnknownRoiError: the ROI was never fitted.
+            UnknownRoiError: the ROI was never fitted and has no stored images.
         """
         trash = self.root / TRASH
         with storage_errors():

@@ -6,6 +6,7 @@ the client is answered. If the first line cannot be written, nothing is changed.
 interrupted; the version in use shows whether it was made.
 """
 
+import fcntl
 import json
 import os
 import uuid
@@ -25,7 +26,18 @@ from gateway.store.roi_key import RoiKey
 
 AUDIT = ".audit"
 
-Action = Literal["fit", "calibrate", "rollback", "delete", "delete_ok_image", "import", "publish"]
+Action = Literal[
+    "fit",
+    "calibrate",
+    "rollback",
+    "delete",
+    "delete_ok_image",
+    "import",
+    "publish",
+    "store_images",
+    "label_image",
+    "delete_images",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,12 @@ class Change:
     threshold_after: float | None = None
     n_ok_before: int = 0
     n_ok_after: int = 0
+    n_images: int | None = None
+    """Stored images that the change concerns, for actions on stored images."""
+    label: str | None = None
+    """Their label after the change; None where they are deleted."""
+    image: str | None = None
+    """Id of the image, where it is one."""
 
 
 class AuditTrail:
@@ -50,7 +68,7 @@ class AuditTrail:
 
     @contextmanager
     def change(self, key: RoiKey, change: Change) -> Iterator[None]:
-        """Record a change around the code that makes it. The caller holds the lock of the ROI.
+        """Record a change around the code that makes it. The caller holds the lock of the ROI or that of its images.
 
         Raises:
             StorageFullError: the change cannot be recorded, so nothing was changed.
@@ -107,6 +125,8 @@ class AuditTrail:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            # A fit and a change of the stored images hold different locks.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"

@@ -5,13 +5,14 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.store.checksummed import FORMAT, DamagedError, sealed, unsealed
+from gateway.store.checksummed import FORMAT, DamagedError, sealed
 from gateway.store.ok_maps import Frame
+from gateway.store.sealed_model import SealedModel
 from postprocess.anomaly_map import ScoreRule
 from postprocess.roi_mask import Shape, parse_shape
 
@@ -37,34 +38,6 @@ Method = Literal["p99_ok+margin", "conformal", "grid"]
 OwnSource = Literal["leave-one-out", "validation"]
 OkSource = Literal["given", "leave-one-out", "validation"]
 _OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "student-teacher": "validation"}
-
-
-class _Sealed(BaseModel):
-    """A model that is stored as a JSON file with a seal."""
-
-    model_config = ConfigDict(frozen=True)
-
-    newest: ClassVar[int] = FORMAT
-    """The newest format of such a file."""
-
-    format: Literal[1, 2, 3] = 2
-
-    def to_bytes(self) -> bytes:
-        """Return the file's bytes in the present format."""
-        return sealed(self.model_copy(update={"format": FORMAT}).model_dump_json(indent=1))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> Self:
-        """Read a file.
-
-        Raises:
-            DamagedError: the file is damaged or is not such a file.
-            NewerFormatError: the file is whole but has a later format.
-        """
-        try:
-            return cls.model_validate(unsealed(data, name, cls.newest), strict=False)
-        except ValidationError as error:
-            raise DamagedError(f"{name} does not hold what it should") from error
 
 
 class WeightsRecipe(BaseModel):
@@ -148,7 +121,7 @@ class ScoreSummary(BaseModel):
         return cls(n=len(scores), mean=float(np.mean(scores)), p50=p50, p95=p95, p99=p99, max=max(scores))
 
 
-class Manifest(_Sealed):
+class Manifest(SealedModel):
     """The content of a version and how it was made. Fields that only a memory bank has are 0 for a student."""
 
     newest = MANIFEST_FORMAT
@@ -185,7 +158,7 @@ class Manifest(_Sealed):
     ok_scores: tuple[float, ...]
     """Leave-one-out scores, or a student's validation scores, in the order of `images`. Empty for a single image."""
     heatmap_max: float
-    files: dict[FileName, str] = {}
+    files: dict[FileName, str] = Field({})
     """SHA-256 of each other file of the version. The calibration is left out: it may change and has its own seal."""
 
     def to_bytes(self) -> bytes:
@@ -213,7 +186,7 @@ class Manifest(_Sealed):
         return self.files.get(WEIGHTS)
 
 
-class Calibration(_Sealed):
+class Calibration(SealedModel):
     """Contents of ``calib.json``."""
 
     newest = MANIFEST_FORMAT
@@ -297,7 +270,7 @@ class Calibration(_Sealed):
         return self.ok_source != "given" and self.version != manifest.version
 
 
-class Pointer(_Sealed):
+class Pointer(SealedModel):
     """Contents of ``current``: the version in use and the kept versions."""
 
     version: int

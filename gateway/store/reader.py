@@ -14,6 +14,7 @@ from gateway.store.atomic import read_replaced
 from gateway.store.calibration_file import StoredCalibration, stored_calibration
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.damage import ArtifactFaults
+from gateway.store.labelled_images import LabelledImages
 from gateway.store.manifest import CURRENT, MANIFEST, FileName, Manifest, VersionRef
 from gateway.store.ok_images import OkFiles
 from gateway.store.ok_maps import OkMaps
@@ -258,6 +259,14 @@ class ArtifactReader:
     def ok(self, key: RoiKey) -> OkFiles:
         """Return the OK images of an ROI."""
         return OkFiles(self.folder(key) / "ok", key, self.faults)
+
+    def images(self, key: RoiKey) -> LabelledImages:
+        """Return the stored images of an ROI."""
+        return LabelledImages(self.folder(key) / "images", key, self.faults)
+
+    def exists(self, key: RoiKey) -> bool:
+        """Return whether an ROI was fitted or has stored images."""
+        return self.is_fitted(key) or any(self.images(key).folder.glob("*.json"))
 
     def version_folder(self, key: RoiKey, number: int) -> Path:
         """Return the folder of a version. It need not exist."""
