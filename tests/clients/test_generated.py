@@ -30,10 +30,13 @@ PYTHON_FILE = r"Union\[StrictBytes, StrictStr, Tuple\[StrictStr, StrictBytes\]\]
 # File parameters, as each language declares them: one file of /infer, several of /fit_ok.
 DECLARED = {
     "csharp": (r"Infer\(string roleId, [^)]*FileParameter image", r"FitOk\([^)]*List<FileParameter> images"),
-    "typescript": (r"interface InferRequest {[^}]*image: Blob;", r"interface FitOkRequest {[^}]*images: Array<Blob>;"),
+    "typescript": (
+        r"interface InferRequest {[^}]*image: Blob;",
+        r"interface FitOkRequest {[^}]*images\?: Array<Blob>;",
+    ),
     "python": (
         rf"def infer\((?s:.)*?image: Annotated\[{PYTHON_FILE}",
-        rf"def fit_ok\((?s:.)*?images: Annotated\[List\[{PYTHON_FILE}",
+        rf"def fit_ok\((?s:.)*?images: Annotated\[Optional\[List\[{PYTHON_FILE}",
     ),
 }
 

@@ -17,6 +17,7 @@ SCHEMAS = "#/components/schemas/"
 _ERROR = {"$ref": f"{SCHEMAS}ErrorEnvelope"}
 _TAGS = {
     "inspect": "Inspection of images.",
+    "images": "Images of an ROI with labels, learned or not.",
     "teach": "Learning, calibration, and every change of what is stored.",
     "status": "What is stored, how it fares, and the state of the process.",
 }
@@ -46,8 +47,10 @@ def completed(document: Node) -> Node:
             if "enum" in part and part["type"] == "string":
                 _name_enum(part, schemas, owner, name)
     for schema in schemas.values():
+        _require_constants(schema)
         for example in schema.get("examples", ()):
             _restore_nulls(example, schema, schemas)
+    _type_answers(document)
     _only_one_error(document)
     return document_access(document)
 
@@ -103,6 +106,22 @@ def _name_enum(part: Node, schemas: Node, owner: str, name: str) -> None:
     schemas.setdefault(enum, {"type": part.pop("type"), "enum": values, "title": enum})
     part.pop("type", None)
     part["$ref"] = f"{SCHEMAS}{enum}"
+
+
+def _require_constants(schema: Node) -> None:
+    """Require properties of one value, such as `deleted`: their default is for the code that makes the answer."""
+    for name, prop in schema.get("properties", {}).items():
+        if "const" in prop and name not in schema.get("required", ()):
+            schema.setdefault("required", []).append(name)
+
+
+def _type_answers(document: Node) -> None:
+    """Give an answer that is no JSON a schema: text, or a file."""
+    for operation in operations(document):
+        for answer in operation["responses"].values():
+            for kind, content in answer.get("content", {}).items():
+                binary = {} if kind.startswith("text/") else {"format": "binary"}
+                content.setdefault("schema", {} if kind == "application/json" else {"type": "string", **binary})
 
 
 def _restore_nulls(example: Any, schema: Node, schemas: Node) -> None:

@@ -22,6 +22,7 @@ ENUMS: dict[str, Any] = {
     "DriftSignal": Signal,
     "EngineKind": Literal["embedded", "triton"],
     "HeatmapMode": HeatmapMode,
+    "ImageLabel": Literal["ok", "ng"],
     "ModelWeights": WeightsKind,
     "OkSource": OkSource,
     "PixelThresholdRule": Literal["score", "ok_pixels"],

@@ -198,8 +198,6 @@ class RollbackAnswer(BaseModel):
 class Deleted(BaseModel):
     """A deleted ROI. Its OK images, versions and calibration are deleted as well."""
 
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
-
     role_id: str
     roi_id: str
     deleted: Literal[True] = True
