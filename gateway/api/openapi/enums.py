@@ -9,7 +9,7 @@ from gateway.learning.request import CalibrationState
 from gateway.monitoring.drift.measure import Signal
 from gateway.networks.model_description import WeightsKind
 from gateway.store.audit import Action
-from gateway.store.manifest import DetectorKind, Method, OkSource
+from gateway.store.manifest import DetectorKind, Method, OkSource, PixelThresholdSource
 from postprocess.verdict import Verdict, VerdictReason
 
 ENUMS: dict[str, Any] = {
@@ -25,8 +25,8 @@ ENUMS: dict[str, Any] = {
     "ImageLabel": Literal["ok", "ng"],
     "ModelWeights": WeightsKind,
     "OkSource": OkSource,
-    "PixelThresholdRule": Literal["score", "ok_pixels"],
-    "PixelThresholdSource": Literal["score", "ok_pixels", "given"],
+    "PixelThresholdRule": Literal["peak", "score", "ok_pixels"],
+    "PixelThresholdSource": PixelThresholdSource,
     "ReportFormat": Literal["html", "json"],
     "RollbackCalibrationState": Literal["none", "current", "stale"],
     "SpatialWeightsKind": Literal["none", "variance", "manual", "file"],

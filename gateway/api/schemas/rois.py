@@ -8,7 +8,7 @@ from gateway.api.fields import Seed
 from gateway.api.schemas.requests import RequestBody
 from gateway.monitoring.drift.measure import Signal
 from gateway.store.audit import Action
-from gateway.store.manifest import DetectorKind, Method, OkSource, ScoreSummary, WeightsRecipe
+from gateway.store.manifest import DetectorKind, Method, OkSource, PixelThresholdSource, ScoreSummary, WeightsRecipe
 
 
 class CalibrationSummary(BaseModel):
@@ -16,7 +16,7 @@ class CalibrationSummary(BaseModel):
 
     threshold: float
     pixel_threshold: float
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
+    pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None
     area_mm2_thr: float
