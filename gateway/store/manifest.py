@@ -48,7 +48,7 @@ _OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "s
 class WeightsRecipe(BaseModel):
     """How the spatial weights of a version were made."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     kind: Literal["none", "variance", "manual", "file"] = "none"
     """``file``: the weights came with a published model."""

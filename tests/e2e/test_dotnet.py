@@ -1,12 +1,10 @@
 """Requests of .NET's HttpClient are valid without changes."""
 
-import shutil
-import subprocess
-
 import pytest
 
 from tests.e2e.dotnet_multipart import BOUNDARY, Part, body, exchange, request
 from tests.e2e.synthetic_images import jpeg, png, steel
+from tests.mono import Mono
 
 SHAPE = '{"kind": "circle", "cx": 192, "cy": 192, "r": 180}'
 
@@ -150,13 +148,10 @@ class Program {
 """
 
 
-@pytest.mark.skipif(shutil.which("mcs") is None or shutil.which("mono") is None, reason="Mono is not installed")
 def test_a_real_csharp_program_inspects(gateway, fitted, tmp_path):
+    mono = Mono()
     (tmp_path / "client.cs").write_text(PROGRAM)
     (tmp_path / "roi.png").write_bytes(png(steel(90)))
-    subprocess.run(["mcs", "-r:System.Net.Http.dll", "client.cs"], cwd=tmp_path, check=True)
-    url = f"http://127.0.0.1:{gateway.port}"
-    run = subprocess.run(
-        ["mono", "client.exe", url, "roi.png", SHAPE], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert run.stdout.startswith('200 {"role_id":"dotnet","roi_id":"fitted","score":'), run.stdout + run.stderr
+    mono.compile(tmp_path / "client.exe", "client.cs")
+    said = mono.run(tmp_path / "client.exe", f"http://127.0.0.1:{gateway.port}", "roi.png", SHAPE)
+    assert said.startswith('200 {"role_id":"dotnet","roi_id":"fitted","score":'), said

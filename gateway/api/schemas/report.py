@@ -1,11 +1,9 @@
 """Body of the report of an ROI."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 from gateway.api.schemas.drift import DriftAnswer
-from gateway.api.schemas.rois import RoiDetail
+from gateway.api.schemas.rois import AuditEntry, RoiDetail
 
 
 class BankAnswer(BaseModel):
@@ -30,4 +28,4 @@ class ReportAnswer(BaseModel):
     bank: BankAnswer
     drift: DriftAnswer
     drift_needs: int = Field(description="smallest number of inspections that drift needs")
-    audit: list[dict[str, Any]] = Field(description="the newest entries of /audit")
+    audit: list[AuditEntry] = Field(description="the newest entries of /audit")

@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.fields import Seed
 from gateway.api.schemas.requests import RequestBody
 from gateway.monitoring.drift.measure import Signal
 from gateway.store.audit import Action
-from gateway.store.manifest import DetectorKind, Method, OkSource, ScoreSummary, WeightsRecipe
+from gateway.store.manifest import DetectorKind, Method, OkSource, PixelThresholdSource, ScoreSummary, WeightsRecipe
 
 
 class CalibrationSummary(BaseModel):
@@ -15,7 +16,7 @@ class CalibrationSummary(BaseModel):
 
     threshold: float
     pixel_threshold: float
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
+    pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None
     area_mm2_thr: float
@@ -106,7 +107,7 @@ class RoiDetail(RoiSummary):
     """A fitted ROI with its OK images and versions."""
 
     covering_radius: float
-    seed: int
+    seed: Seed
     heatmap_max: float
     versions: list[VersionAnswer] = Field(
         description="kept versions, newest first; without those whose manifest is damaged"
