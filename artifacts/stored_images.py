@@ -108,7 +108,7 @@ def _record(archive: Archive, name: str) -> ImageRecord:
 
 def _require_image(archive: Archive, record: ImageRecord, settings: Settings) -> str:
     name = f"{_FOLDER}{record.id}.{record.extension}"
-    if archive.contents.files.get(name) != record.sha256:
+    if archive.contents.files.get(name) != record.file_sha256:
         raise ArchiveError(f"{name} is missing or is not the image that its record names")
     data = archive.read(name)
     try:

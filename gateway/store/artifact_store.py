@@ -193,7 +193,7 @@ class ArtifactStore(ArtifactReader):
         images = self.images(key)
         if images.folder.is_dir():
             with self.image_lock(key, _IMAGE_LOCK_S):
-                gone += images.forget_deleted(lambda record: record.id in pixels or record.sha256 in files)
+                gone += images.forget_deleted(lambda record: record.id in pixels or record.file_sha256 in files)
         return gone
 
     def delete(self, key: RoiKey) -> None:

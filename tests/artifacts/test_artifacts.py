@@ -324,7 +324,7 @@ def test_an_archive_that_vouches_for_nonsense_is_refused(site, tmp_path, name, c
         (lambda record: record.update(shape="{}"), ".json"),
         (lambda record: record.update(extension="../x"), ".json"),
         (lambda record: record.update(label="deleted"), "has no record"),
-        (lambda record: record.update(sha256="a" * 64), "is not the image that its record names"),
+        (lambda record: record.update(file_sha256="a" * 64), "is not the image that its record names"),
     ],
 )
 def test_a_stored_image_that_vouches_for_nonsense_is_refused(site, tmp_path, change, says):
@@ -342,7 +342,7 @@ def test_the_labels_of_this_site_stay_when_an_archive_has_others(site, tmp_path)
     images.replace_record(first.model_copy(update={"label": "ng"}))
     run = artifacts(models_dir, "import", site.tar)
     done(run)
-    assert "1 stored images have another label here, which stays; the first is x.png" in run.stderr
+    assert "1 stored images have another label here, which stays: x.png is the first" in run.stderr
     assert [record.label for record in images.records().stored] == ["ng", "ng"]
 
 

@@ -74,7 +74,7 @@ def _seen_labels(store: ArtifactStore, key: RoiKey) -> frozenset[tuple[str, str]
         raise BrokenPromiseError(f"{key}: {error}") from error
     if found.damaged:
         raise BrokenPromiseError(f"{key}: damaged records of {found.damaged}")
-    return frozenset((record.sha256, record.label) for record in found.stored)
+    return frozenset((record.file_sha256, record.label) for record in found.stored)
 
 
 def _new_images(n: int) -> dict[str, bytes]:
@@ -181,17 +181,21 @@ class OneClient:
         self._ask(would_be, lambda: gateway.client.post(path, data={"label": label}, files=[("images", image)]))
 
     def _relabel(self, gateway) -> None:
-        for sha256, label in sorted(self._is.labels)[:1]:
-            other = "ng" if label == "ok" else "ok"
-            would_be = replace(self._is, labels=self._is.labels - {(sha256, label)} | {(sha256, other)})
-            path = f"/rois/{self.key}/images/{self._ids[sha256]}"
-            self._ask(would_be, lambda: gateway.client.patch(path, json={"label": other}))
+        if not self._is.labels:
+            return
+        sha256, label = self._rng.choice(sorted(self._is.labels))
+        other = "ng" if label == "ok" else "ok"
+        would_be = replace(self._is, labels=self._is.labels - {(sha256, label)} | {(sha256, other)})
+        path = f"/rois/{self.key}/images/{self._ids[sha256]}"
+        self._ask(would_be, lambda: gateway.client.patch(path, json={"label": other}))
 
     def _drop(self, gateway) -> None:
-        for sha256, label in sorted(self._is.labels)[:1]:
-            would_be = replace(self._is, labels=self._is.labels - {(sha256, label)})
-            path = f"/rois/{self.key}/images/{self._ids[sha256]}"
-            self._ask(would_be, lambda: gateway.client.delete(path))
+        if not self._is.labels:
+            return
+        sha256, label = self._rng.choice(sorted(self._is.labels))
+        would_be = replace(self._is, labels=self._is.labels - {(sha256, label)})
+        path = f"/rois/{self.key}/images/{self._ids[sha256]}"
+        self._ask(would_be, lambda: gateway.client.delete(path))
 
     def _calibrate(self, gateway) -> None:
         mark = self._rng.uniform(0.1, 10)

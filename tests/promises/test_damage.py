@@ -51,7 +51,7 @@ def fitted(launch, small_model_repository) -> Iterator[Fitted]:
             answers.append(gateway.infer("kept", UNSEEN))
             gateway.calibrate("kept", area_mm2_thr=mark, pixel_threshold="ok_pixels")
             answers.append(gateway.infer("kept", UNSEEN))
-        for label, image in (("ok", OK[0]), ("ng", OK[3])):
+        for label, image in (("ok", OK[0]), ("ng", UNSEEN)):
             path = "/rois/steel/kept/images"
             answered(gateway.client.post(path, data={"label": label}, files=[("images", image)]))
         folder = gateway.models_dir / "steel" / "kept"
