@@ -100,6 +100,9 @@ class Settings(BaseSettings):
         1.0, ge=0, le=20, description="blur of the map that regions are cut from: standard deviation in pixels"
     )
     area_mm2_thr: float = Field(1.0, ge=0, description="smallest area of a region, in mm²")
+    false_alarm_rate: float = Field(
+        0.02, gt=0, lt=1, description="share of OK images that a calibration may reject, unless the request names one"
+    )
     threshold_margin: float = Field(
         0.0, ge=0, le=2, description="added to p99 of the OK scores if no NG score is given"
     )

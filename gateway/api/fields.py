@@ -110,7 +110,7 @@ BitDepth = Annotated[int, Field(ge=8, le=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 EntryCount = Annotated[int, Field(ge=1, le=10_000)]
 Score = Annotated[float, Field(ge=0, le=_LARGEST_SCORE), _DECIMAL]
-PixelThreshold = Annotated[Literal["score", "ok_pixels"] | Score, BeforeValidator(_pixel_threshold)]
+PixelThreshold = Annotated[Literal["peak", "score", "ok_pixels"] | Score, BeforeValidator(_pixel_threshold)]
 JsonShape = Annotated[dict[str, Any] | str, BeforeValidator(_shape_text)]
 FalseAlarmRate = Annotated[float, Field(ge=1e-6, lt=1), _DECIMAL]
 # For the OpenAPI document only: `RoiKey` checks the rule, with a clearer message.

@@ -9,20 +9,24 @@ from typing import Literal
 import numpy as np
 
 from gateway.calibration.false_alarms import false_alarms
-from gateway.calibration.ok_scores import blind_area_mm2, n_rejected, ok_peaks, ok_scores
+from gateway.calibration.ok_scores import blind_area_mm2, n_rejected, ok_peaks, ok_scores, ok_statistics
+from gateway.calibration.peak_rule import choose_by_peak
+from gateway.calibration.peak_warnings import peak_rule_warnings
 from gateway.calibration.threshold import choose_threshold
 from gateway.errors import InvalidRequestError
 from gateway.images.masks import mask_of
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
-from gateway.store.manifest import Calibration, Manifest, OwnSource
+from gateway.store.manifest import Calibration, Manifest, OwnSource, PixelThresholdSource
 from gateway.store.ok_maps import Frame, OkMaps
 from gateway.store.roi_key import RoiKey
+from postprocess.regions import smallest_area_px
 from postprocess.roi_mask import Shape, parse_shape
 
-PixelThreshold = Literal["score", "ok_pixels"] | float
-"""Source of the threshold of regions: the threshold of the score, the pixels of the OK maps, or a number."""
+PixelThreshold = Literal["peak", "score", "ok_pixels"] | float
+"""Source of the threshold of regions: the peaks of the OK maps, the threshold of the score, the pixels of the OK maps, or
+a number."""
 
 _SCORES_ARE: dict[OwnSource, str] = {
     "leave-one-out": "leave-one-out scores of images that the bank learned",
@@ -38,12 +42,14 @@ class CalibrationRequest:
     ok_scores: Sequence[float] = ()
     """Scores of unseen OK images; if empty, the leave-one-out scores of the fit count."""
     ng_scores: Sequence[float] = ()
+    ng_peaks: Sequence[float] = ()
+    """Peaks of the same NG images, where they are known."""
     area_mm2_thr: float | None = None
     """From now on, `/infer` drops regions smaller than this."""
     score_percentile: float | None = None
     """Percentile that the scores were made with."""
     false_alarm_rate: float | None = None
-    pixel_threshold: PixelThreshold = "score"
+    pixel_threshold: PixelThreshold = "peak"
     margin: float | None = None
     blur_sigma: float | None = None
     """Sigma of the blur before regions are cut, in pixels."""
@@ -123,6 +129,8 @@ def derive(
         if ok_maps is not None:
             frames = tuple(Frame(frame.size_wh, request.shape) for frame in ok_maps.frames)
             ok_maps = replace(ok_maps, frames=frames)
+    if request.pixel_threshold == "peak" and ok_maps is not None and manifest.ok_scores:
+        return _by_peak(manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma)
     scores = request.ok_scores or _own_scores(manifest, ok_maps, percentile, request)
     chosen = choose_threshold(scores, request.ng_scores, margin, request.false_alarm_rate)
     if request.pixel_threshold == "ok_pixels" and ok_maps is None:
@@ -149,7 +157,7 @@ def derive(
     calibration = Calibration(
         **asdict(chosen),
         pixel_threshold=pixel_threshold,
-        pixel_threshold_source=request.pixel_threshold if isinstance(request.pixel_threshold, str) else "given",
+        pixel_threshold_source=_source_of(request.pixel_threshold),
         mm_per_px=request.mm_per_px,
         area_mm2_thr=area_mm2_thr,
         score_percentile=percentile,
@@ -175,6 +183,77 @@ def derive(
             f"is expected to reject {expected.rate:.1%}: raise area_mm2_thr, or set pixel_threshold to ok_pixels"
         )
     return calibration, warnings
+
+
+def _by_peak(
+    manifest: Manifest,
+    ok_maps: OkMaps,
+    settings: Settings,
+    request: CalibrationRequest,
+    percentile: float,
+    area_mm2_thr: float,
+    margin: float,
+    blur_sigma: float,
+) -> tuple[Calibration, list[str]]:
+    """Choose the thresholds by the peaks of the OK maps; see `gateway.calibration.peak_rule`."""
+    rate = settings.false_alarm_rate if request.false_alarm_rate is None else request.false_alarm_rate
+    scores, peaks = ok_statistics(ok_maps, percentile, blur_sigma, smallest_area_px(area_mm2_thr, request.mm_per_px))
+    chosen = choose_by_peak(
+        scores,
+        peaks,
+        margin=margin,
+        false_alarm_rate=rate,
+        given_scores=request.ok_scores,
+        ng_scores=request.ng_scores,
+        ng_peaks=request.ng_peaks,
+    )
+    of_score = false_alarms(chosen.ok_above, chosen.n_ok)
+    of_verdict = false_alarms(chosen.n_rejected, len(peaks))
+    calibration = Calibration(
+        threshold=chosen.threshold,
+        pixel_threshold=chosen.peak_threshold,
+        pixel_threshold_source="peak",
+        p99_ok=chosen.p99_ok,
+        p5_ng=chosen.p5_ng,
+        mm_per_px=request.mm_per_px,
+        area_mm2_thr=area_mm2_thr,
+        score_percentile=percentile,
+        k=manifest.k,
+        shape=request.shape_json,
+        blur_sigma=blur_sigma,
+        method=chosen.method,
+        false_alarm_rate=rate,
+        guaranteed=False,
+        n_ok_needed=chosen.n_ok_needed,
+        expected_false_alarm_rate=of_score.rate,
+        expected_false_alarm_interval=(of_score.low, of_score.high),
+        verdict_false_alarm_rate=of_verdict.rate,
+        verdict_false_alarm_interval=(of_verdict.low, of_verdict.high),
+        ng_scores=tuple(request.ng_scores),
+        n_ok=chosen.n_ok,
+        n_ng=chosen.n_ng,
+        ok_above=chosen.ok_above,
+        ng_below=chosen.ng_below,
+        missed_ng=chosen.missed_ng,
+        separable=chosen.separable,
+        ok_source="given" if request.ok_scores else manifest.ok_source,
+        margin=margin,
+        version=manifest.version,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    warnings = [
+        *_scale_warning(manifest, request),
+        *peak_rule_warnings(calibration, n_images=len(peaks), n_rejected=chosen.n_rejected),
+        *_swap_warning(request.ok_scores or scores, request.ng_scores),
+    ]
+    return calibration, warnings
+
+
+def _source_of(wish: PixelThreshold) -> PixelThresholdSource:
+    """Return the source to store for a wish that the peaks of OK maps do not answer."""
+    if not isinstance(wish, str):
+        return "given"
+    return "score" if wish == "peak" else wish
 
 
 def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, before: Calibration) -> Calibration | None:
@@ -272,7 +351,7 @@ def pixel_threshold_of(
         score_threshold: threshold of the score.
     """
     wish = request.pixel_threshold
-    if wish == "score":
+    if wish in ("peak", "score"):
         return score_threshold
     if not isinstance(wish, str):
         return wish
@@ -283,12 +362,16 @@ def pixel_threshold_of(
 
 
 def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Calibration) -> list[str]:
-    warnings = []
-    if abs(request.mm_per_px - manifest.mm_per_px) > 0.01 * manifest.mm_per_px:
-        warnings.append(f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit")
+    warnings = _scale_warning(manifest, request)
     warnings += _rate_warnings(manifest, calibration)
     warnings += blind_area_warning(manifest, calibration)
     return warnings
+
+
+def _scale_warning(manifest: Manifest, request: CalibrationRequest) -> list[str]:
+    if abs(request.mm_per_px - manifest.mm_per_px) <= 0.01 * manifest.mm_per_px:
+        return []
+    return [f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit"]
 
 
 def _swap_warning(ok: Sequence[float], ng: Sequence[float]) -> list[str]:

@@ -113,7 +113,7 @@ def create_services(settings: Settings) -> Services:
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(recent, labels)),
+        pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels)),
         fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,

@@ -30,11 +30,16 @@ LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
 MANIFEST_FORMAT: Final = 3
 """Newest format of a manifest. A gateway that knows formats up to 2 refuses a student, which it would misread."""
+CALIBRATION_FORMAT: Final = 4
+"""Newest format of a calibration. A gateway that knows formats up to 3 cannot judge by the peak."""
 _FORMAT_OF: dict[DetectorKind, Literal[2, 3]] = {"memory-bank": 2, "student-teacher": 3}
 _ANSWERS: dict[DetectorKind, FileName] = {"memory-bank": MEMORY, "student-teacher": NETWORK}
 """The file that the scores depend on, by detector."""
 Method = Literal["p99_ok+margin", "conformal", "grid"]
 """How a threshold was chosen."""
+PixelThresholdSource = Literal["peak", "score", "ok_pixels", "given"]
+"""Source of the threshold of regions: the peaks of the OK maps at the false-alarm rate, the threshold of the score, the
+highest pixels of the OK maps, or a client."""
 OwnSource = Literal["leave-one-out", "validation"]
 OkSource = Literal["given", "leave-one-out", "validation"]
 _OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "student-teacher": "validation"}
@@ -189,12 +194,12 @@ class Manifest(SealedModel):
 class Calibration(SealedModel):
     """Contents of ``calib.json``."""
 
-    newest = MANIFEST_FORMAT
+    newest = CALIBRATION_FORMAT
 
     threshold: float
     pixel_threshold: float
-    """Threshold of the blurred map, for regions."""
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"] = "score"
+    """Threshold of the blurred map, for regions: the threshold of the peak."""
+    pixel_threshold_source: PixelThresholdSource = "score"
     p99_ok: float
     p5_ng: float | None
     mm_per_px: float
@@ -208,7 +213,7 @@ class Calibration(SealedModel):
     """Blur of the OK maps, in pixels, for `pixel_threshold` and the false alarms of the verdict."""
     method: Method
     false_alarm_rate: float | None = None
-    """The requested rate."""
+    """The requested rate; with source `peak`, the rate of the verdict that the thresholds were chosen for."""
     guaranteed: bool | None = None
     n_ok_needed: int | None = None
     expected_false_alarm_rate: float | None = None
@@ -222,6 +227,8 @@ class Calibration(SealedModel):
     n_ng: int
     ok_above: int
     ng_below: int
+    missed_ng: tuple[float, ...] = ()
+    """Scores of the NG images that pass."""
     separable: bool | None
     ok_source: OkSource
     margin: float
@@ -245,12 +252,13 @@ class Calibration(SealedModel):
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can read it."""
         number = MANIFEST_FORMAT if self.ok_source == "validation" else FORMAT
+        number = CALIBRATION_FORMAT if self.pixel_threshold_source == "peak" else number
         return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))
 
     @property
     def rests_on_the_fit_alone(self) -> bool:
         """Return whether a new fit can redo it: no client measured a value in it against an earlier bank."""
-        return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source in ("score", "ok_pixels")
+        return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source != "given"
 
     def bound_to(self, manifest: Manifest) -> "Calibration":
         """Return a copy that is marked as made for a published version."""

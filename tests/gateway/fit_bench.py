@@ -47,7 +47,7 @@ class Bench:
         self.storing = ImageStorer(self.engine, self.store, self.settings)
         banks = VersionCache(self.store, max_bytes=1 << 30)
         self.pipeline = InspectionPipeline(
-            EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
+            EngineRegistry(self.engine, self.settings), banks, self.store, self.weighting, self.settings
         )
 
     def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:

@@ -59,7 +59,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         area_mm2_thr=body.area_mm2_thr,
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
-        pixel_threshold="score" if body.pixel_threshold is None else body.pixel_threshold,
+        pixel_threshold="peak" if body.pixel_threshold is None else body.pixel_threshold,
         shape=parsed,
         shape_json=shape_json,
     )
@@ -70,6 +70,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         return {
             **asdict(key),
             **calibration.model_dump(include=set(fields)),
+            "peak_threshold": calibration.pixel_threshold,
             "blind_area_mm2": blind_area(manifest, calibration),
             "warnings": warnings,
         }
