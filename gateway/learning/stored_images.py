@@ -208,7 +208,7 @@ class StoredImages:
     def _record_of(self, key: RoiKey, manifest: Manifest, image: OkImage) -> ImageRecord:
         return ImageRecord(
             id=image.pixels_sha256 or image.sha256,
-            sha256=image.sha256,
+            file_sha256=image.sha256,
             label="ok",
             file_name=image.file_name,
             extension=image.extension,
@@ -223,7 +223,7 @@ class StoredImages:
 
 def _ok_image(record: ImageRecord) -> OkImage:
     return OkImage(
-        sha256=record.sha256,
+        sha256=record.file_sha256,
         file_name=record.file_name,
         extension=record.extension,
         width=record.width,
@@ -247,7 +247,7 @@ def _marks(manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 
 def _marked(record: ImageRecord, marks: Mapping[str, dict[str, Any]]) -> RoiImage:
-    return RoiImage(record, **(marks.get(record.id) or marks.get(record.sha256) or {}))
+    return RoiImage(record, **(marks.get(record.id) or marks.get(record.file_sha256) or {}))
 
 
 def change_of(

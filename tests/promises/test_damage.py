@@ -16,7 +16,7 @@ from artifacts.checking import damages
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import INDEX
 from gateway.store.roi_key import RoiKey
-from tests.e2e.gateway_process import Gateway
+from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png, steel, with_blob
 
 SIZE = (120, 100)
@@ -55,6 +55,9 @@ def fitted(launch, small_model_repository) -> Iterator[Fitted]:
             answers.append(gateway.infer("kept", UNSEEN))
             gateway.calibrate("kept", area_mm2_thr=mark, pixel_threshold="ok_pixels")
             answers.append(gateway.infer("kept", UNSEEN))
+        for label, image in (("ok", OK[0]), ("ng", UNSEEN)):
+            path = "/rois/steel/kept/images"
+            answered(gateway.client.post(path, data={"label": label}, files=[("images", image)]))
         folder = gateway.models_dir / "steel" / "kept"
         files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
         assert len({answer["score"] for answer in answers}) == 2, "the two versions score alike: nothing to tell apart"

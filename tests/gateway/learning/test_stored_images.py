@@ -390,7 +390,7 @@ def test_metadata_is_replaced_as_a_whole(bench: Bench) -> None:
     bench.images.change(KEY, id_of(EVEN[0]), metadata={"b": "ä"})
     record = bench.images.record(KEY, id_of(EVEN[0]))
     assert json.loads(record.metadata or "") == {"b": "ä"}
-    assert hashlib.sha256(bench.images.content(KEY, record)).hexdigest() == record.sha256 == sha256(EVEN[0])
+    assert hashlib.sha256(bench.images.content(KEY, record)).hexdigest() == record.file_sha256 == sha256(EVEN[0])
 
 
 def test_no_id_reaches_a_path(bench: Bench) -> None:
