@@ -39,8 +39,8 @@ def peak_rule_warnings(calibration: Calibration, *, n_images: int, n_rejected: i
         missed = ", ".join(f"{score:.4g}" for score in calibration.missed_ng)
         warnings.append(
             f"missed_ng: NG images of score {missed} pass by their score, at threshold {calibration.threshold:.4g}; "
-            f"only a peak at or above {calibration.pixel_threshold:.4g} rejects such a part. Raise false_alarm_rate, lower "
-            "area_mm2_thr, or fit more OK images"
+            f"only a peak at or above {calibration.pixel_threshold:.4g} rejects such a part. Raise false_alarm_rate, "
+            "lower area_mm2_thr, or fit more OK images"
         )
     return warnings
 
