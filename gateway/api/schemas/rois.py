@@ -15,7 +15,8 @@ class CalibrationSummary(BaseModel):
     """The calibration in use."""
 
     threshold: float
-    pixel_threshold: float
+    peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
+    pixel_threshold: float = Field(description="another name of peak_threshold")
     pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None
@@ -25,6 +26,7 @@ class CalibrationSummary(BaseModel):
     ok_source: OkSource
     n_ok: int
     n_ng: int
+    missed_ng: list[float] = Field(description="scores of the NG images that passed by their score")
     false_alarm_rate: float | None
     guaranteed: bool | None
     expected_false_alarm_rate: float | None

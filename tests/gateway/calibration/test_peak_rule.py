@@ -11,6 +11,7 @@ from gateway.calibration.peak_rule import choose_by_peak, peak_threshold_of
 from gateway.calibration.within_shape import ShapeThresholds
 from gateway.store.checksummed import unsealed
 from gateway.store.manifest import CALIBRATION, Calibration
+from gateway.store.ok_maps import Frame
 from postprocess.roi_mask import Rect
 from tests.gateway.calibration.test_calibrate import SETTINGS, CalibrationRequest, fitted
 
@@ -138,7 +139,24 @@ def test_a_request_with_another_blur_or_smallest_area_is_judged_by_the_ok_maps_w
     blurred = thresholds.of(calibration, None, (2, 2), 1.0, 1)
     assert blurred is not None
     assert blurred.pixels < stored.pixels
-    assert thresholds.of(calibration, None, (4, 4), 0, 1) != stored  # the maps at the size of the image
+    larger_image = thresholds.of(calibration, None, (4, 4), 0, 1)  # the maps at the size of the image
+    assert larger_image is not None
+    assert larger_image.source == "parameters"
     within = thresholds.of(calibration, Rect(0.5, None, 1, 2), (2, 2), 0, 1)
     assert within is not None
     assert (within.pixels, within.source) == (just_above(1.0), "shape")
+
+
+def test_images_of_sizes_between_those_of_the_ok_images_are_judged_by_the_calibration_itself() -> None:
+    _, maps = fitted(60)
+    calibration, _ = derived(60)
+    thresholds = ShapeThresholds(maps, [Frame((100, 200)), Frame((150, 400))])
+    for size, source in {
+        (120, 300): "calibration",
+        (91, 440): "calibration",
+        (90, 300): "parameters",
+        (120, 441): "parameters",
+    }.items():
+        found = thresholds.of(calibration, None, size, 0, 1)
+        assert found is not None
+        assert found.source == source
