@@ -104,7 +104,7 @@ class Server:
 def engine_of(server: Server, tmp_path: Path, **changes: object) -> TritonEngine:
     changes = {"triton_shared_memory": "off", "model_repository": tmp_path / "none", **changes}
     engine = TritonEngine(Settings(**changes))  # type: ignore[arg-type]
-    engine._server.client = server
+    engine._servers.all[0].state.client = server
     return engine
 
 
@@ -182,8 +182,8 @@ def test_a_reconnect_during_a_call_leaves_nothing_registered(tmp_path: Path) -> 
 
         async def reconnect() -> None:
             server.inferring = None
-            engine._server.connection += 1
-            engine._server.lose("the connection was lost")
+            engine._servers.all[0].state.connection += 1
+            engine._servers.all[0].state.lose("the connection was lost")
             await engine.tokens(IMAGES, model=MODEL)
 
         server.inferring = reconnect
@@ -204,11 +204,11 @@ def test_the_question_is_repeated_when_the_connection_changed_meanwhile(tmp_path
         server.answers.clear()
         asking = asyncio.create_task(engine.ready())
         await server.asked.wait()
-        engine._server.connection += 1
+        engine._servers.all[0].state.connection += 1
         server.answers.set()
         assert (await asking).ready
         assert server.asks == 2
-        assert engine._server.is_current(engine._server.served)
+        assert engine._servers.all[0].state.is_current(engine._servers.all[0].state.served)
         await engine.close()
 
     asyncio.run(run())
