@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from bench.report import Row, interleave, spread
 from bench.service import triton
 from export.triton_config import CONFIG_FILE, write_serving_files
 from export.triton_options import ServingOptions
-from gateway.networks.model_description import DESCRIPTION_FILE, ModelDescription, WeightsSource
+from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE, ModelDescription, WeightsSource
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 
@@ -31,15 +32,15 @@ MODEL = ModelDescription(
     token_hw=(27, 27),
     dim=768,
     weights=WeightsSource(kind="seed", detail="a stand-in of fixed time", sha256="0" * 64),
-    graph_sha256="0" * 64,
+    graph_sha256=hashlib.sha256(b"").hexdigest(),
     fingerprint="0" * 64,
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of this sub-command."""
-    parser.add_argument("--ms", type=float, default=25, help="time that the stand-in takes for an image")
-    parser.add_argument("--images", type=int, default=160, help="in a round, one in each request")
+    parser.add_argument("--ms", type=float, default=50, help="time that the stand-in takes for an image")
+    parser.add_argument("--images", type=int, default=128, help="in a round, one in each request")
     parser.add_argument("--in-flight", type=int, default=32, help="requests at once")
     parser.add_argument("--rounds", type=int, default=5)
 
@@ -91,6 +92,7 @@ def stand_in_repository(folder: Path, ms: float) -> Path:
     version = folder / "repository" / MODEL.name / "1"
     version.mkdir(parents=True)
     (version / DESCRIPTION_FILE).write_text(MODEL.model_dump_json())
+    (version / GRAPH_FILE).touch()
     write_serving_files(version.parent, ServingOptions("python", inspect_timeout_ms=600_000))
     shutil.copy(Path(__file__).with_name("fixed_time_model.py"), version / "model.py")
     with (version.parent / CONFIG_FILE).open("a") as file:
