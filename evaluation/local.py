@@ -70,7 +70,7 @@ class LocalInspector:
         self._services = replace(
             services,
             engines=(engines := EngineRegistry(self.engine, self.settings)),
-            pipeline=InspectionPipeline(engines, services.banks, services.weighting, self.settings),
+            pipeline=InspectionPipeline(engines, services.banks, services.store, services.weighting, self.settings),
             fitting=FitService(self.engine, services.store, services.weighting, self.settings),
         )
         self._mm_per_px = mm_per_px

@@ -24,7 +24,7 @@ from gateway.api.middleware.observe import ObserveMiddleware
 from gateway.api.middleware.request_id import RequestIdMiddleware
 from gateway.api.middleware.request_target import HeadMiddleware, RequestTargetMiddleware
 from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
-from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois
+from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois, stored_images
 from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.document import document_access
@@ -115,6 +115,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         infer.router,
         fit.router,
         images.router,
+        stored_images.uploads,
+        stored_images.router,
+        stored_images.changes,
         calibrate.router,
         rois.router,
         rois.changes,
@@ -134,14 +137,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
         max_json_bytes=settings.max_json_bytes,
-        forms=("/infer", "/infer_batch", "/fit_ok"),
+        forms=(
+            ("POST", "/infer"),
+            ("POST", "/infer_batch"),
+            ("POST", "/fit_ok"),
+            ("POST", "/rois/{role_id}/{roi_id}/images"),
+        ),
     )
     app.add_middleware(AccessMiddleware, keys=keys, allow_anonymous=settings.allow_anonymous, origins=settings.origins)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
-            allow_methods=("GET", "POST", "DELETE"),
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
             allow_headers=("Authorization", "X-Request-ID"),
             expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
         )

@@ -9,6 +9,7 @@ GatewayError
 ├── ModelMismatchError        409 model_mismatch
 ├── UnknownVersionError       409 unknown_version
 ├── TrainedOfflineError       409 trained_offline
+├── ImageConflictError        409 image_conflict
 ├── TooLargeError             413 too_large
 ├── UnsupportedImageError     415 unsupported_image
 ├── SlowBodyError             408 slow_body
@@ -77,11 +78,11 @@ class UnknownRoiError(GatewayError):
 
 
 class UnknownImageError(GatewayError):
-    """The ROI does not have this OK image."""
+    """The ROI does not have this image."""
 
     status = 404
     code = "unknown_image"
-    default_hint = "GET /rois/{role_id}/{roi_id} lists its images with their SHA-256."
+    default_hint = "GET /rois/{role_id}/{roi_id}/images lists its images with their ids."
 
 
 class ModelMismatchError(GatewayError):
@@ -106,6 +107,14 @@ class TrainedOfflineError(GatewayError):
     status = 409
     code = "trained_offline"
     default_hint = "Train it again and publish it, roll back to a memory bank, or delete the ROI."
+
+
+class ImageConflictError(GatewayError):
+    """The same picture has the other label already."""
+
+    status = 409
+    code = "image_conflict"
+    default_hint = "Check the picture. PATCH /rois/{role_id}/{roi_id}/images/{image_id} changes the label."
 
 
 class TooLargeError(GatewayError):
@@ -198,6 +207,7 @@ ERRORS: tuple[type[GatewayError], ...] = (
     ModelMismatchError,
     UnknownVersionError,
     TrainedOfflineError,
+    ImageConflictError,
     TooLargeError,
     UnsupportedImageError,
     SlowBodyError,

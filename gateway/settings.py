@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         1.0, ge=0, le=20, description="blur of the map that regions are cut from: standard deviation in pixels"
     )
     area_mm2_thr: float = Field(1.0, ge=0, description="smallest area of a region, in mm²")
+    false_alarm_rate: float = Field(
+        0.02, gt=0, lt=1, description="share of OK images that a calibration may reject, unless the request names one"
+    )
     threshold_margin: float = Field(
         0.0, ge=0, le=2, description="added to p99 of the OK scores if no NG score is given"
     )
@@ -146,6 +149,8 @@ class Settings(BaseSettings):
     max_batch_images: int = Field(32, gt=0, description="limit of images in one /infer_batch")
     max_fit_images: int = Field(500, gt=0, le=1000, description="limit of images in one /fit_ok")
     max_roi_images: int = Field(2000, gt=0, description="limit of OK images of one ROI")
+    max_stored_images: int = Field(5000, gt=0, description="limit of stored images of one ROI, OK and NG together")
+    max_stored_bytes: int = Field(4 * 2**30, gt=0, description="limit of their files together")
     max_regions: int = Field(
         500,
         gt=0,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import cv2
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 
 # Relative difference up to which an area equals the smallest allowed: 1 mm² at 0.2 mm/px is 25 px, not 24.999….
 _ROUNDING = 1e-9
+_MOST_PX = 2**62
+"""More pixels than an image can have; areas beyond it are that large."""
+NEIGHBOURS: Final = 8
+"""Connectivity of regions: pixels that touch at a corner belong together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +50,21 @@ def mm2_to_px(area_mm2: float, mm_per_px: float) -> float:
     return area_mm2 / mm_per_px / mm_per_px
 
 
+def smallest_area_px(area_mm2_thr: float, mm_per_px: float) -> int:
+    """Return the number of pixels from which a region counts, at least 1.
+
+    An area that differs from the smallest by rounding alone counts: 1 mm² at 0.2 mm/px is 25 px.
+
+    Raises:
+        ValueError: as `mm2_to_px`.
+
+    Example:
+        >>> smallest_area_px(1.0, 0.2), smallest_area_px(1.01, 0.2), smallest_area_px(0, 0.2)
+        (25, 26, 1)
+    """
+    return max(1, math.ceil(min(_MOST_PX, mm2_to_px(area_mm2_thr, mm_per_px) * (1 - _ROUNDING))))
+
+
 def px_to_mm2(area_px: float, mm_per_px: float) -> float:
     """Convert an area from pixels to mm².
 
@@ -72,7 +92,8 @@ def find_regions(
         anomaly_map: float32 `[H, W]`, blurred.
         threshold: in the map's unit; it is compared in float32, as the map is.
         mm_per_px: side of a pixel in mm.
-        area_mm2_thr: smallest area in mm²: a region is dropped if `area_px < area_mm2_thr / mm_per_px²`.
+        area_mm2_thr: smallest area in mm²: a region is dropped if `area_px < area_mm2_thr / mm_per_px²`,
+            see `smallest_area_px`.
         mask: bool `[H, W]`; pixels outside belong to no region.
 
     Returns:
@@ -86,7 +107,7 @@ def find_regions(
         >>> [(region.bbox, region.area_mm2) for region in find_regions(spots, 5, mm_per_px=2.0, area_mm2_thr=0)]
         [((0, 0, 2, 1), 8.0), ((3, 1, 1, 1), 4.0)]
     """
-    smallest_px = mm2_to_px(area_mm2_thr, mm_per_px) * (1 - _ROUNDING)
+    smallest_px = smallest_area_px(area_mm2_thr, mm_per_px)
     if mask is not None and mask.shape != anomaly_map.shape:
         raise ValueError(f"mask has shape {mask.shape}; the anomaly map is {anomaly_map.shape}")
     peak = anomaly_map.max()
@@ -107,7 +128,7 @@ def find_regions(
     if width == 0:
         return []
     box = above[top : top + height, left : left + width]
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(box.view(np.uint8), connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(box.view(np.uint8), connectivity=NEIGHBOURS)
     areas = stats[:, cv2.CC_STAT_AREA]
     kept = [int(label) for label in np.flatnonzero(areas >= smallest_px) if label != 0]
     kept.sort(key=lambda label: (-areas[label], stats[label, cv2.CC_STAT_TOP], stats[label, cv2.CC_STAT_LEFT]))

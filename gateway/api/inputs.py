@@ -1,5 +1,6 @@
 """Read shapes, items and images from a form."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import UploadFile
@@ -49,6 +50,27 @@ def parsed_json(text: str, name: str, n_images: int) -> Any:
     if len(text) > limit:
         raise TooLargeError(f"{name}: {len(text)} characters for {n_images} images; the limit is {limit}")
     return parse_json(text, name)
+
+
+def metadata_texts(texts: Sequence[str], n_images: int) -> list[str | None]:
+    """Return the metadata of each image: JSON texts as sent. An empty text and null are no metadata.
+
+    Raises:
+        InvalidRequestError: there are not as many as images, or one is not a JSON object.
+        TooLargeError: one is too long.
+    """
+    if texts and len(texts) != n_images:
+        raise InvalidRequestError(
+            f"metas: {len(texts)} for {n_images} images",
+            "Send one part named 'metas' for each image, in the same order, or none at all.",
+        )
+    found: list[str | None] = []
+    for i, text in enumerate(texts, 1):
+        given = None if text.strip() in ("", "null") else parsed_json(text, f"metas: number {i}", 1)
+        if given is not None and not isinstance(given, dict):
+            raise InvalidRequestError(f"metas: number {i} is not a JSON object", "Send an object such as {}.")
+        found.append(None if given is None else without_bom(text))
+    return found or [None] * n_images
 
 
 async def read_image(upload: UploadFile, settings: Settings) -> bytes:

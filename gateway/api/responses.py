@@ -20,7 +20,14 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
     ),
     "forbidden": ("the key 'line1' does not allow disc-front/pad-9", "Use a key that allows this ROI."),
     "unknown_roi": ("disc-front/pad-9 was never fitted", "POST its OK images to /fit_ok first."),
-    "unknown_image": ("disc-front/pad-1 has no OK image 9f86…", "GET /rois/disc-front/pad-1 lists its images."),
+    "unknown_image": (
+        "disc-front/pad-1 has no image 9f86…",
+        "GET /rois/disc-front/pad-1/images lists its images with their ids.",
+    ),
+    "image_conflict": (
+        "images: pad-1_0017.png is stored with the label ng, as pad-1_0017.png; no image of this request was stored",
+        'If it is OK, PATCH /rois/disc-front/pad-1/images/9f86… with {"label": "ok"}; else leave it out.',
+    ),
     "model_mismatch": ("disc-front/pad-1 was fitted with model 3f0c…, the engine serves 91ab…", "Fit it again."),
     "unknown_version": (
         "version 2 of disc-front/pad-1 is not kept; kept versions are 3, 4, 5",

@@ -20,7 +20,9 @@ from gateway.settings import Settings
 log = logging.getLogger(__name__)
 
 _MAX_FIELDS = 32
-"""Limit of the text fields in a form. The largest form has 11."""
+"""Limit of the text fields in a form. The largest form has 11, besides one for each image."""
+_MAX_TEXT_BYTES = 65_536
+"""Limit of a text field in a form with one for each image."""
 _FORM = "multipart/form-data"
 
 
@@ -40,7 +42,7 @@ class StrictRoute(APIRoute):
             if forms:
                 checked = _Request(request.scope, framed(request.receive, _boundary(request)))
                 services: Services = request.app.state.services
-                form = await _read_form(checked, services.settings)
+                form = await _read_form(checked, services.settings, _has_texts(forms))
                 try:
                     _require_form(form, forms)
                 except BaseException:
@@ -54,12 +56,19 @@ class StrictRoute(APIRoute):
         return check_and_handle
 
 
-async def _read_form(request: Request, settings: Settings) -> FormData:
+def _has_texts(fields: dict[str, params.Form]) -> bool:
+    """Return whether a form has a text field for each of its images."""
+    return any(get_origin(info.annotation) is list and not isinstance(info, params.File) for info in fields.values())
+
+
+async def _read_form(request: Request, settings: Settings, has_texts: bool) -> FormData:
+    max_files = max(settings.max_fit_images, settings.max_batch_images)
     try:
         return await request.form(
-            max_files=max(settings.max_fit_images, settings.max_batch_images),
-            max_fields=_MAX_FIELDS,
-            max_part_size=settings.max_json_bytes,
+            max_files=max_files,
+            max_fields=_MAX_FIELDS + (max_files if has_texts else 0),
+            # Text fields are held in memory.
+            max_part_size=min(settings.max_json_bytes, _MAX_TEXT_BYTES) if has_texts else settings.max_json_bytes,
         )
     except OSError as error:  # Starlette writes large files of a form to a temporary folder
         reason = error.strerror or error

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gateway.store.ok_maps import Frame, OkMaps
 from postprocess.anomaly_map import blur, scored_map
+from postprocess.peak import peak
 from postprocess.regions import find_regions, px_to_mm2
 from postprocess.verdict import judge
 
@@ -17,13 +18,27 @@ def ok_scores(maps: OkMaps, percentile: float) -> list[float]:
     return [score for _, score, _ in _scored(maps, percentile)]
 
 
+def ok_statistics(
+    maps: OkMaps, percentile: float, blur_sigma: float, min_area_px: int
+) -> tuple[list[float], list[float]]:
+    """Return the scores and the peaks of the OK images, as `/infer` computes them, in the order of the images.
+
+    Args:
+        maps: leave-one-out maps.
+        percentile: percentile of the map that is the score.
+        blur_sigma: sigma of the blur, in pixels.
+        min_area_px: smallest region that counts, in pixels.
+    """
+    scores, peaks = [], []
+    for full, score, mask in _scored(maps, percentile):
+        scores.append(score)
+        peaks.append(peak(blur(full, blur_sigma), mask, min_area_px))
+    return scores, peaks
+
+
 def ok_peaks(maps: OkMaps, blur_sigma: float) -> list[float]:
     """Return the highest value of each blurred map inside its mask. Its first region appears at this level."""
-    peaks = []
-    for full, _, mask in _scored(maps, 100):
-        blurred = blur(full, blur_sigma)
-        peaks.append(float(blurred.max() if mask is None else blurred[mask].max()))
-    return peaks
+    return ok_statistics(maps, 100, blur_sigma, 1)[1]
 
 
 def n_rejected(

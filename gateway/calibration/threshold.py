@@ -10,7 +10,7 @@ from gateway.calibration.conformal import conformal_rank, ok_scores_needed
 from gateway.store.manifest import Method
 
 _GRID = 21
-"""Number of candidates between the two percentiles, including both. It is odd, so that the middle is a candidate."""
+"""Number of candidates between the two percentiles, including both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def choose_threshold(
 
     With NG scores, the threshold lies between p99 of OK and p5 of NG. It is the candidate on a grid between the two
     with the fewest errors or, if the two overlap, with the smallest balanced error. Among equal candidates, it is the
-    one nearest to the middle.
+    one nearest to p99 of OK.
 
     Without NG scores, it is p99 of OK plus the margin. If a false-alarm rate α is requested, it is the OK score of
     rank ⌈(n+1)(1−α)⌉: an exchangeable unseen OK score is above it with a probability of at most α. If n is too small
@@ -89,10 +89,9 @@ def choose_threshold(
 
 
 def _on_grid(ok: NDArray[np.float64], ng: NDArray[np.float64], p99_ok: float, p5_ng: float) -> float:
-    candidates = np.linspace(min(p99_ok, p5_ng), max(p99_ok, p5_ng), _GRID)
+    candidates = np.linspace(p99_ok, p5_ng, _GRID)
     ok_above = (ok[None, :] > candidates[:, None]).sum(axis=1)
     ng_below = (ng[None, :] <= candidates[:, None]).sum(axis=1)
     in_order = p99_ok < p5_ng
     error = ok_above + ng_below if in_order else np.round(ok_above / ok.size + ng_below / ng.size, 12)
-    from_middle = np.abs(np.arange(_GRID) - _GRID // 2)
-    return float(candidates[np.lexsort((from_middle, error))[0]])
+    return float(candidates[np.argmin(error)])  # the first of equal ones, which is nearest to p99 of OK

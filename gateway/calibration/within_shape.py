@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.calibration.calibrate import CalibrationRequest, pixel_threshold_of
-from gateway.calibration.ok_scores import ok_scores
+from gateway.calibration.ok_scores import ok_scores, ok_statistics
+from gateway.calibration.peak_rule import choose_by_peak
 from gateway.calibration.threshold import choose_threshold
 from gateway.store.manifest import Calibration
 from gateway.store.ok_maps import Frame, OkMaps
+from postprocess.regions import smallest_area_px
 from postprocess.roi_mask import Shape, parse_shape
 
-ThresholdSource = Literal["calibration", "shape"]
-"""Source of a threshold: the stored calibration, or its rule over the OK maps within the shape of the request."""
+ThresholdSource = Literal["calibration", "shape", "parameters"]
+"""Source of a threshold: the stored calibration, or its rule over the OK maps, within the shape of the request or with
+its blur and smallest area."""
 
 _Pixels = tuple[Shape, tuple[int, int]] | None
 """What two images have in common that are inspected within the same pixels of the part: see `_pixels`."""
@@ -50,7 +53,8 @@ class ShapeThresholds:
         self._ok_maps = ok_maps
         self._learned = {_pixels(frame.shape, frame.size_wh) for frame in frames}
         self._sizes = {frame.size_wh for frame in frames}
-        self._found: OrderedDict[tuple[Calibration, Shape | None, tuple[int, int], float], Thresholds] = OrderedDict()
+        self._found: OrderedDict[tuple[Calibration, Shape | None, tuple[int, int], float, int], Thresholds]
+        self._found = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -59,12 +63,18 @@ class ShapeThresholds:
         return 0 if self._ok_maps is None else self._ok_maps.distances.nbytes
 
     def of(
-        self, calibration: Calibration, shape: Shape | None, size_wh: tuple[int, int], blur_sigma: float
+        self,
+        calibration: Calibration,
+        shape: Shape | None,
+        size_wh: tuple[int, int],
+        blur_sigma: float,
+        min_area_px: int,
     ) -> Thresholds | None:
-        """Return the thresholds for an image. Blocks: the first request with a shape takes about 2 ms per OK image.
+        """Return the thresholds for an image. Blocks: the first request with a shape takes about 3 ms per OK image.
 
         The stored thresholds apply where their OK scores were made within the same pixels. Otherwise, the rule of the
         calibration chooses thresholds from the OK maps within the shape, with the NG scores of the calibration.
+        A threshold of the peak also belongs to one blur and one smallest area in pixels.
 
         A client does not have to say within which shape it measured the scores that it sends to `/calibrate_ng`. Such
         OK scores are taken as measured the way the client inspects, and a warning says so where the shape is not that
@@ -74,24 +84,38 @@ class ShapeThresholds:
             calibration: the calibration of the version.
             shape: shape of the request, or None for the whole image.
             size_wh: `(W, H)` of the image as sent.
-            blur_sigma: sigma of the blur of the calibration, in pixels.
+            blur_sigma: sigma of the blur, in pixels.
+            min_area_px: smallest region that counts, in pixels.
 
         Returns:
             The thresholds, or None where the scores were made within other pixels and the version has no OK maps.
         """
         wanted = _pixels(shape, size_wh)
         score_applies = self._score_applies(calibration, shape, wanted)
-        pixels_apply = calibration.pixel_threshold_source != "ok_pixels" or self._frames_of(calibration) == {wanted}
+        same_pixels = self._frames_of(calibration) == {wanted}
+        pixels_apply = same_pixels or calibration.pixel_threshold_source in ("score", "given")
+        if calibration.pixel_threshold_source == "peak" and pixels_apply:
+            own_area_px = smallest_area_px(calibration.area_mm2_thr, calibration.mm_per_px)
+            same_map = blur_sigma == calibration.blur_sigma and (shape is not None or size_wh in self._sizes)
+            pixels_apply = same_map and min_area_px == own_area_px
         if score_applies and (pixels_apply or self._ok_maps is None):
             doubt = self._doubt(calibration, wanted)
             return Thresholds(calibration.threshold, calibration.pixel_threshold, "calibration", doubt)
         if self._ok_maps is None:
             return None
-        key = (calibration, shape, size_wh, blur_sigma)
+        key = (calibration, shape, size_wh, blur_sigma, min_area_px)
         with self._lock:
             found = self._found.get(key)
             if found is None:
-                found = self._computed(calibration, shape, size_wh, blur_sigma, keep_score=score_applies)
+                found = self._computed(
+                    calibration,
+                    shape,
+                    size_wh,
+                    blur_sigma,
+                    min_area_px,
+                    keep_score=score_applies,
+                    source="parameters" if same_pixels else "shape",
+                )
                 self._found[key] = found
                 if len(self._found) > _KEPT:
                     self._found.popitem(last=False)
@@ -124,27 +148,38 @@ class ShapeThresholds:
         shape: Shape | None,
         size_wh: tuple[int, int],
         blur_sigma: float,
+        min_area_px: int,
         *,
         keep_score: bool,
+        source: ThresholdSource,
     ) -> Thresholds:
         assert self._ok_maps is not None
         maps = self._ok_maps.within(shape, size_wh)
         # NG scores that were sent with a shape were measured within other pixels.
         ng_scores = calibration.ng_scores if calibration.shape is None else ()
         score = calibration.threshold
+        doubt = self._doubt(calibration, _pixels(shape, size_wh)) if keep_score else None
+        if calibration.pixel_threshold_source == "peak" and calibration.false_alarm_rate is not None:
+            statistics = ok_statistics(maps, calibration.score_percentile, blur_sigma, min_area_px)
+            by_peak = choose_by_peak(
+                *statistics,
+                margin=calibration.margin,
+                false_alarm_rate=calibration.false_alarm_rate,
+                ng_scores=ng_scores,
+            )
+            return Thresholds(score if keep_score else by_peak.threshold, by_peak.peak_threshold, source, doubt)
         if not keep_score:
             scores = ok_scores(maps, calibration.score_percentile)
             chosen = choose_threshold(scores, ng_scores, calibration.margin, calibration.false_alarm_rate)
             score = chosen.threshold
-        source = calibration.pixel_threshold_source
+        wish = calibration.pixel_threshold_source
         request = CalibrationRequest(
             mm_per_px=calibration.mm_per_px,
             false_alarm_rate=calibration.false_alarm_rate,
-            pixel_threshold=calibration.pixel_threshold if source == "given" else source,
+            pixel_threshold=calibration.pixel_threshold if wish == "given" else wish,
         )
         pixels = pixel_threshold_of(maps, request, calibration.margin, blur_sigma, score)
-        doubt = self._doubt(calibration, _pixels(shape, size_wh)) if keep_score else None
-        return Thresholds(score, pixels, "shape", doubt)
+        return Thresholds(score, pixels, source, doubt)
 
 
 def _pixels(shape: Shape | None, size_wh: tuple[int, int]) -> _Pixels:

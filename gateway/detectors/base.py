@@ -1,5 +1,6 @@
 """The protocol of a detector: the rest of the gateway inspects without knowing what a version holds."""
 
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -8,6 +9,18 @@ from numpy.typing import NDArray
 from gateway.networks import TokenEngine
 from gateway.networks.registry import EngineRegistry
 from gateway.store.manifest import FileName
+
+
+@dataclass(frozen=True, slots=True)
+class OkPatch:
+    """The patch of an OK image that a token of the memory bank was made from."""
+
+    image: int
+    """Place of the image among the manifest's `images`."""
+    token: int
+    """Place in the token grid of that image, counted along rows."""
+    distance: float
+    """From the token that was asked about, 0–2, before the spatial weights."""
 
 
 class Detector(Protocol):
@@ -50,6 +63,9 @@ class Detector(Protocol):
         Returns:
             float32 [h · w], row by row of the manifest's `token_hw`.
         """
+
+    def nearest_ok_patch(self, token: NDArray[np.float32]) -> OkPatch | None:
+        """Return the OK patch that is nearest to a token, float32 [D]; None where the detector keeps no OK patches."""
 
     def has_learned(self, sha256: str) -> bool:
         """Return whether the detector has learned an image, by the SHA-256 of its file or of its pixels."""

@@ -1,5 +1,6 @@
 """From the tokens of one image to its answer: distances, anomaly map, score, regions, verdict."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from gateway.calibration.within_shape import ThresholdSource
 from gateway.images.masks import mask_of
 from gateway.inspection.answer_warnings import WEIGHTS_STALE, warnings_of
+from gateway.inspection.explanation import Explainer, Explanation
 from gateway.inspection.heatmap_files import HeatmapFiles
 from gateway.inspection.params import InferParams, params_of
 from gateway.inspection.request import PreparedRequest
@@ -17,7 +19,8 @@ from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import blur, scored_map
 from postprocess.heatmap import encode_heatmap
-from postprocess.regions import Region, bounded, find_regions
+from postprocess.peak import peak, reaches
+from postprocess.regions import Region, bounded, find_regions, smallest_area_px
 from postprocess.verdict import Verdict, VerdictReason, judge
 
 
@@ -28,7 +31,10 @@ class Inspection:
     key: RoiKey
     score: float
     threshold: float | None
-    pixel_threshold: float | None
+    peak: float | None
+    """The highest level at which a region of the smallest area survives; None if no such region fits."""
+    peak_threshold: float | None
+    """The image has a region exactly if its peak is at or above it."""
     threshold_source: ThresholdSource | None
     verdict: Verdict
     verdict_reason: VerdictReason | None
@@ -46,6 +52,8 @@ class Inspection:
     params: InferParams
     version: int
     times: StageTimes
+    explanation: Explanation | None = None
+    """None unless the request asks for it; else None where there is nothing to show, and `warnings` says why."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -54,6 +62,7 @@ def answer(
     tokens: NDArray[np.float32],
     settings: Settings,
     heatmaps: HeatmapFiles,
+    explainer: Explainer,
     *,
     weights_stale: bool,
 ) -> Inspection:
@@ -63,6 +72,7 @@ def answer(
         prepared: the request.
         tokens: float32 [N, D], as the engine returns them for the image.
         settings: defaults and limits.
+        explainer: explains the answer where the request asks for it.
         heatmaps: where the heatmap goes for ``heatmap=path``.
         weights_stale: whether the spatial weights changed since the fit.
 
@@ -92,13 +102,19 @@ def answer(
         )
         blurred = blur(full, params.blur_sigma)
         thresholds = thresholds_of(prepared, params, settings)
+        level = peak(blurred, mask, smallest_area_px(params.area_mm2_thr, request.mm_per_px))
         regions: list[Region] = []
-        if thresholds.pixels is not None and not shows_nothing:
+        if thresholds.pixels is not None and not shows_nothing and reaches(level, thresholds.pixels):
             regions = find_regions(blurred, thresholds.pixels, request.mm_per_px, params.area_mm2_thr, mask)
         png = None if request.heatmap == "none" else encode_heatmap(blurred, manifest.heatmap_max, mask)
         path = None
         if png is not None and request.heatmap == "path":
             path, png = heatmaps.write(request.key, png), None
+    explanation = None
+    if request.explain:
+        with times.stage("explain"):
+            explanation, said = explainer.explain(prepared, tokens, _peak_xy(blurred, mask))
+            warnings += said
     verdict, reason = judge(
         score, thresholds.score, len(regions), shows_nothing=shows_nothing, uncalibrated=thresholds.why_none
     )
@@ -107,7 +123,8 @@ def answer(
         key=request.key,
         score=score,
         threshold=thresholds.score,
-        pixel_threshold=thresholds.pixels,
+        peak=level if math.isfinite(level) else None,
+        peak_threshold=thresholds.pixels,
         threshold_source=thresholds.source,
         verdict=verdict,
         verdict_reason=reason,
@@ -123,5 +140,13 @@ def answer(
         params=params,
         version=manifest.version,
         times=times,
+        explanation=explanation,
         warnings=[*warnings, *thresholds.warnings, *left_out],
     )
+
+
+def _peak_xy(blurred: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> tuple[int, int]:
+    """Return the highest pixel of a map inside the mask, `(x, y)`."""
+    highest = blurred if mask is None else np.where(mask, blurred, -np.inf)
+    y, x = divmod(int(highest.argmax()), blurred.shape[1])
+    return x, y

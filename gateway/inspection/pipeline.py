@@ -17,6 +17,7 @@ from gateway.images.decoding import Limits, decode_picture, read_header, to_mode
 from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
 from gateway.inspection.answer import Inspection, answer
+from gateway.inspection.explanation import Explainer, kept_pixels
 from gateway.inspection.heatmap_files import HeatmapFiles
 from gateway.inspection.params import is_scored_otherwise
 from gateway.inspection.picture_warnings import picture_warnings
@@ -28,6 +29,7 @@ from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
 from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
+from gateway.store.reader import ArtifactReader
 from gateway.worker_threads import in_thread
 
 _T = TypeVar("_T")
@@ -40,6 +42,7 @@ class InspectionPipeline:
         self,
         engines: EngineRegistry,
         versions: VersionCache,
+        store: ArtifactReader,
         weighting: SpatialWeighting,
         settings: Settings,
         watch: Watch | None = None,
@@ -49,6 +52,7 @@ class InspectionPipeline:
         Args:
             engines: the networks.
             versions: the loaded versions of ROIs.
+            store: has the OK images that explanations show.
             weighting: tells whether spatial weights are stale.
             settings: defaults and limits.
             watch: records every inspection; None in an evaluation.
@@ -60,6 +64,7 @@ class InspectionPipeline:
         self._settings = settings
         self._heatmaps = HeatmapFiles(settings.heatmap_dir)
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        self._explainer = Explainer(store, self._limits)
         self._threads = CapacityLimiter(8)
 
     async def infer(self, request: InferRequest) -> Inspection:
@@ -121,6 +126,7 @@ class InspectionPipeline:
                 look(network_input),
                 pixel_digest(picture.pixels),
                 nothing_shown,
+                kept_pixels(picture.pixels, explain=request.explain),
                 picture_warnings(picture, nothing_shown, manifest),
             )
 
@@ -143,7 +149,7 @@ class InspectionPipeline:
     def _answer_and_record(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
         manifest = prepared.roi.loaded.manifest
         weights_stale = self._weighting.is_stale(prepared.request.key, manifest.spatial_weights)
-        result = answer(prepared, tokens, self._settings, self._heatmaps, weights_stale=weights_stale)
+        result = answer(prepared, tokens, self._settings, self._heatmaps, self._explainer, weights_stale=weights_stale)
         if self._watch is not None:
             self._watch.inspected(
                 prepared.request.key,

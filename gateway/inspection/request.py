@@ -36,6 +36,8 @@ class InferRequest:
     blur_sigma: float | None = None
     area_mm2_thr: float | None = None
     heatmap: HeatmapMode = "base64"
+    explain: bool = False
+    """Whether the answer shows the OK patch nearest to the most anomalous patch."""
     warnings: tuple[str, ...] = ()
     """Warnings found while the request was read."""
 
@@ -53,6 +55,8 @@ class DecodedImage:
     """The identity of the picture, from `pixel_digest`."""
     nothing_shown: str | None = None
     """Why the picture shows nothing; None where it shows something."""
+    pixels: NDArray[np.uint8] | None = None
+    """[H, W] or [H, W, 3] RGB, kept for an explanation; see `kept_pixels`."""
     warnings: tuple[str, ...] = ()
     """What the client should know about the picture."""
 

@@ -7,6 +7,7 @@ from gateway.calibration.within_shape import ThresholdSource
 from gateway.inspection.params import InferParams
 from gateway.inspection.request import PreparedRequest
 from gateway.settings import Settings
+from postprocess.regions import smallest_area_px
 from postprocess.verdict import Uncalibrated
 
 
@@ -26,8 +27,9 @@ class AppliedThresholds:
 def thresholds_of(prepared: PreparedRequest, params: InferParams, settings: Settings) -> AppliedThresholds:
     """Return the thresholds for a request. Blocks.
 
-    A threshold belongs to scores of the same percentile and number of neighbours, within the same pixels. Within a
-    shape that the OK images were not scored in, the thresholds are those of the OK maps within that shape.
+    A threshold belongs to scores of the same percentile and number of neighbours, within the same pixels; a threshold
+    of the peak also to one blur and one smallest area. Where the request has others, the rule of the calibration is
+    applied to the OK maps within its shape and with its parameters.
 
     Args:
         prepared: the request.
@@ -44,7 +46,10 @@ def thresholds_of(prepared: PreparedRequest, params: InferParams, settings: Sett
     if params.k != k:
         return _none("k", f"{params.k} here, {k} at the calibration")
     blur_sigma = settings.blur_sigma if calibration.blur_sigma is None else calibration.blur_sigma
-    found = roi.loaded.thresholds.of(calibration, request.shape, prepared.image.size_wh, blur_sigma)
+    if calibration.pixel_threshold_source == "peak":
+        blur_sigma = params.blur_sigma
+    min_area_px = smallest_area_px(params.area_mm2_thr, params.mm_per_px)
+    found = roi.loaded.thresholds.of(calibration, request.shape, prepared.image.size_wh, blur_sigma, min_area_px)
     if found is None:
         why = "not that of the OK images, and the version has no leave-one-out maps to make thresholds within it from"
         return _none("shape", why)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,20 @@ from gateway.images.picture import Picture
 from gateway.store.manifest import OkImage
 
 
-def require_content(name: str, picture: Picture, network_input: NDArray[np.uint8]) -> None:
+def require_content(
+    name: str,
+    picture: Picture,
+    network_input: NDArray[np.uint8] | None,
+    *,
+    done: Literal["learned", "stored"] = "learned",
+) -> None:
     """Refuse a picture that shows nothing, and one whose values exceed the stated bit depth.
 
     Args:
         name: name of the file, for the message.
         picture: the decoded image.
-        network_input: uint8 [S, S, 3] RGB.
+        network_input: uint8 [S, S, 3] RGB; None where the network is unknown.
+        done: what is not done with the images of the request, for the message.
 
     Raises:
         InvalidRequestError: names the file.
@@ -26,14 +34,14 @@ def require_content(name: str, picture: Picture, network_input: NDArray[np.uint8
     exceeded = exceeded_depth(picture)
     if exceeded is not None and picture.samples.bits > 8:
         raise InvalidRequestError(
-            f"images: {name}: {exceeded}; no image of this request was learned",
+            f"images: {name}: {exceeded}; no image of this request was {done}",
             "Send the bit depth of the camera as bit_depth. It is kept with the ROI.",
         )
     why = why_nothing_shows(picture, network_input)
     if why is not None:
         raise InvalidRequestError(
-            f"images: {name} shows nothing: {why}; no image of this request was learned",
-            "Check the lamp, the exposure and the camera. To learn the others, send them without this image.",
+            f"images: {name} shows nothing: {why}; no image of this request was {done}",
+            "Check the lamp, the exposure and the camera. Send the other images without this image.",
         )
 
 

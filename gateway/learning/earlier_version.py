@@ -89,6 +89,10 @@ class KnownImages:
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._by_file
 
+    def by_file(self, sha256: str) -> OkImage:
+        """Return a known image by the SHA-256 of its file."""
+        return self._by_file[sha256]
+
     def find(self, image: OkImage) -> OkImage | None:
         """Return the known image that shows the same picture as a new one, in the same file or in another."""
         return self._by_identity.get(identity_of(image)) or self._by_file.get(image.sha256)

@@ -109,7 +109,7 @@ class Intake:
             GatewayError: an image cannot be read, or the engine failed.
         """
         by_file = {image.sha256: image for image in learned}
-        batches = [request.images[start : start + _BATCH] for start in range(0, len(request.images), _BATCH)]
+        batches = [request.images[start : start + _BATCH] for start in range(0, len(request.images), _BATCH)] or [()]
         findings = Findings()
         new: list[NewImage] = []
         progress = Progress(f"{request.key}: read %d of %d images", len(request.images))
@@ -235,15 +235,19 @@ class Intake:
         by_file: Mapping[str, OkImage],
         findings: Findings,
     ) -> _Checked | None:
-        """Check one file; return None for a picture that the request has brought already."""
-        data = file.read()
+        """Check one file; return None for a picture that came before, and for a stored image that was deleted."""
+        try:
+            data = file.read()
+        except FileNotFoundError:
+            return None
+        where = file if request.shape is None else request
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in findings.files:
             return None
         findings.files.add(sha256)
         header = read_header(data, file.name, self._limits)
-        if request.shape is not None:
-            mask_of(request.shape, header.upright_size)
+        if where.shape is not None:
+            mask_of(where.shape, header.upright_size)
         known = by_file.get(sha256)
         if known is not None and known.pixels_sha256 is not None:
             stored = self._store.ok(request.key).tokens(sha256, token_key(model, known, bit_depth))
@@ -260,7 +264,7 @@ class Intake:
             extension=header.extension,
             width=header.upright_size[0],
             height=header.upright_size[1],
-            shape=request.shape_json,
+            shape=where.shape_json,
             added_in=0,
             brightness=looks.brightness,
             sharpness=looks.sharpness,

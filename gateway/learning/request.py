@@ -24,7 +24,13 @@ class ImageFile:
     name: str
     """For messages only."""
     read: Callable[[], bytes]
-    """Returns the whole file. It is called in a worker thread, more than once."""
+    """Returns the whole file. It is called in a worker thread, more than once.
+
+    It raises FileNotFoundError for a stored image that was deleted meanwhile.
+    """
+    shape: Shape | None = None
+    """Where the part is in this image, if the request does not say it for all."""
+    shape_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class FitRequest:
     bit_depth: int | None = None
     """Bits of a sample of the camera, 8 to 16."""
     exclude_suspects: bool = False
+    stored: bool = False
+    """Learn the stored OK images; `images` is then empty."""
     warnings: tuple[str, ...] = ()
     """Warnings from reading the request."""
 

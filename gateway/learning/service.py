@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from anyio import CapacityLimiter
 
@@ -12,7 +12,14 @@ from gateway.detectors import require_taught
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
 from gateway.detectors.spatial_weighting import SpatialWeighting
-from gateway.errors import ArtifactCorruptError, InvalidRequestError, OverloadedError, TooLargeError, UnknownImageError
+from gateway.errors import (
+    ArtifactCorruptError,
+    GatewayError,
+    InvalidRequestError,
+    OverloadedError,
+    TooLargeError,
+    UnknownImageError,
+)
 from gateway.learning.build import Learned, Recipe, learn, manifest_of
 from gateway.learning.earlier_version import (
     KnownImages,
@@ -24,10 +31,20 @@ from gateway.learning.earlier_version import (
     unidentified,
     with_identities,
 )
-from gateway.learning.intake import CACHE_FOLDER, Intake, NewImage, Received, token_key
+from gateway.learning.intake import CACHE_FOLDER, Intake
 from gateway.learning.memory_need import memory_of_fit
 from gateway.learning.near_copies import find_near_copies
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
+from gateway.learning.taken_over import (
+    PreparedFit,
+    StoredLabels,
+    mended,
+    require_any,
+    store_added,
+    stored_files,
+    stored_ok_images,
+    with_new_shape,
+)
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
 from gateway.monitoring.request_context import tell
 from gateway.monitoring.timing import StageTimes
@@ -58,18 +75,20 @@ class FitService:
         self._decoders = CapacityLimiter(settings.max_queued_fits)
         self._intake = Intake(engine, store, settings, self._decoders)
 
-    async def memory_needed(self, key: RoiKey, n_new: int, coreset_rate: float | None) -> int:
+    async def memory_needed(self, key: RoiKey, n_new: int | None, coreset_rate: float | None) -> int:
         """Return the memory that a fit takes, in bytes.
 
         Args:
             key: the ROI.
-            n_new: images of the request.
+            n_new: images of the request; None for a fit of the stored OK images.
             coreset_rate: that of the request, or None for the one of the ROI.
 
         Raises:
             TooLargeError: the fit takes more than fits may take.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        if n_new is None:
+            n_new = len(await in_thread(stored_ok_images, self._store, key, limiter=self._decoders))
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
         n_images = n_new + (0 if before is None else len(before.images))
         memory = memory_of_fit(n_images, rate, self._engine.model)
@@ -85,18 +104,28 @@ class FitService:
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.
 
+        Images that were relabelled NG or deleted since the fit before leave the bank.
+
         Raises:
             TrainedOfflineError: the ROI has a student, which learns offline.
-            InvalidRequestError: an image shows nothing.
+            InvalidRequestError: an image shows nothing, there is no OK image, or a new ROI may not have its name.
+            ImageConflictError: an image of the request is stored with the label NG.
             GatewayError: nothing was learned; the ROI answers as before.
         """
         times = StageTimes()
         before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
+        if before is None:  # checked again under the lock
+            await in_thread(self._store.check_name, request.key, limiter=self._decoders)
         model = self._engine.model
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
                 f"images: {len(request.images)} in one request; at most {self._settings.max_fit_images} are served"
             )
+        if request.stored:
+            files = await in_thread(stored_files, self._store, request.key, limiter=self._decoders)
+            if before is None:
+                require_any(request.key, files)
+            request = replace(request, images=files)
         bit_depth = recipe_for(request.key, request, before, self._settings, self._weighting).bit_depth
         identified = await in_thread(
             self._intake.identified, request.key, unidentified(before, bit_depth), bit_depth, limiter=self._decoders
@@ -105,7 +134,7 @@ class FitService:
         learned = [] if known is None else [*known.images, *known.excluded]
         with self._token_file(model) as tokens:
             received = await self._intake.receive(request, model, bit_depth, learned, tokens, times)
-            fit = _Fit(request, model, bit_depth, identified, received, tokens, times)
+            fit = PreparedFit(request, model, bit_depth, identified, received, tokens, times)
             return _counted(await in_thread(self._learn, fit, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
@@ -131,34 +160,42 @@ class FitService:
         with storage_errors(CACHE_FOLDER):
             return TokenFile(self._settings.cache_dir / "fits", model.n_tokens, model.dim)
 
-    def _learn(self, fit: "_Fit") -> FitResult:
+    def _learn(self, fit: PreparedFit) -> FitResult:
         """Learn from what a request brought. Blocks."""
         request, key, model, times = fit.request, fit.request.key, fit.model, fit.times
         warnings = [*request.warnings, *fit.received.warnings]
-        with self._store.lock(key, self._settings.fit_lock_timeout_s):
+        with self._store.lock(key, self._settings.fit_lock_timeout_s, creates=True):
             before, is_whole = self._latest(key, warnings)
             recipe = recipe_for(key, request, before, self._settings, self._weighting)
             if recipe.bit_depth != fit.bit_depth:
                 raise OverloadedError(f"{key}: another fit changed its bit depth meanwhile", retry_after_s=1)
+            labels = StoredLabels(self._store, key)
+            received = labels.learnable(request, fit.received.images)
+            warnings += labels.warnings
             before = None if before is None else with_identities(before, fit.identified)
+            base = None if before is None else labels.kept(before)
             version = self._store.next_version(key)
-            known = KnownImages(before)
-            pairs = [(known.find(n.image), n) for n in fit.received.images]
+            known = KnownImages(base)
+            pairs = [(known.find(n.image), n) for n in received]
             again = [(image, n) for image, n in pairs if image is not None]
             added = [n for image, n in pairs if image is None]
-            duplicates = len(request.images) - len(added)
+            duplicates = 0 if request.stored else len(request.images) - len(added)
+            ok = self._store.ok(key)
             with times.stage("store"):
-                mended = {image.sha256: self._mended(key, image, n, fit) for image, n in again}
-            kept = [] if before is None else _with_new_shape(before.images, mended, request.shape_json)
+                labels.forget_sent_again(self._store, self._settings.fit_lock_timeout_s)
+                again_as = {image.sha256: mended(ok, image, n, fit) for image, n in again}
+            kept = [] if base is None else with_new_shape(base.images, again_as, request.shape_json)
             images = [*kept, *(n.image.model_copy(update={"added_in": version}) for n in added)]
+            require_any(key, images)
             if len(images) > self._settings.max_roi_images:
                 raise TooLargeError(
                     f"{key} would have {len(images)} OK images; the limit is {self._settings.max_roi_images}"
                 )
+            excluded = () if base is None else base.excluded
             if before is not None:
                 warnings += change_warnings(request, recipe, before)
                 warnings += excluded_warnings(again, before)
-                unchanged = is_whole and tuple(images) == before.images
+                unchanged = is_whole and (tuple(images), excluded) == (before.images, before.excluded)
                 unchanged = unchanged and has_same_recipe(before, model, recipe, request.mm_per_px)
                 suspects = suspects_in(before)
                 if unchanged and not (request.exclude_suspects and suspects):
@@ -166,12 +203,11 @@ class FitService:
                     return FitResult(before, 0, duplicates, suspects, state, warnings, times)
 
             with times.stage("store"):
-                for n in added:
-                    self._store.ok(key).add_image(n.image, n.file.read())
-                    self._add_tokens(key, n.image, n, fit)
+                gone = store_added(ok, fit, added)
+            images = [image for image in images if image.sha256 not in gone]
+            require_any(key, images)
             places = {n.image.sha256: n.place for n in added}
-            places |= {mended[image.sha256].sha256: n.place for image, n in again}
-            excluded = () if before is None else before.excluded
+            places |= {again_as[image.sha256].sha256: n.place for image, n in again}
             result = self._build(
                 key,
                 model,
@@ -198,21 +234,25 @@ class FitService:
         warnings: list[str] = []
         with self._store.lock(key, self._settings.fit_lock_timeout_s):
             before, _ = self._latest(key, warnings)
-            if before is None or sha256 not in KnownImages(before):
+            known = KnownImages(before)
+            if before is None or sha256 not in known:
                 raise UnknownImageError(f"{key} has no OK image {sha256[:80]}")
-            images = [image for image in before.images if image.sha256 != sha256]
+            labels = StoredLabels(self._store, key)
+            warnings += labels.warnings
+            base = labels.kept(before)
+            images = [image for image in base.images if image.sha256 != sha256]
             if not images:
                 raise InvalidRequestError(
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
                     f"Fit other images first, or delete the ROI with all its data: DELETE /rois/{key}.",
                 )
-            return self._build(
+            result = self._build(
                 key,
                 model,
                 recipe_for(key, None, before, self._settings, self._weighting),
                 before.mm_per_px,
                 images,
-                tuple(image for image in before.excluded if image.sha256 != sha256),
+                tuple(image for image in base.excluded if image.sha256 != sha256),
                 action="delete_ok_image",
                 before=before,
                 exclude_suspects=False,
@@ -221,6 +261,8 @@ class FitService:
                 warnings=warnings,
                 times=times,
             )
+            labels.forget(self._store, known.by_file(sha256), self._settings.fit_lock_timeout_s)
+            return result
 
     def _require_taught(self, key: RoiKey) -> Manifest | None:
         """Return the version to build on; refuse a fit of an ROI that has a student, before images are decoded."""
@@ -337,57 +379,8 @@ class FitService:
         """Delete images that no version names. The version is published: a failure here is only logged."""
         try:
             self._store.drop_unnamed_images(key)
-        except OSError as error:
+        except (OSError, GatewayError) as error:
             log.warning("%s: OK images that no version names could not be deleted: %s", key, error)
-
-    def _mended(self, key: RoiKey, known: OkImage, again: NewImage, fit: "_Fit") -> OkImage:
-        """Return a known image that was sent again; its stored file is replaced where it is damaged or missing."""
-        if known.pixels_sha256 is None:
-            # Known by its file, which could not be read when images were identified.
-            identity = {"pixels_sha256": again.image.pixels_sha256, "bits": again.image.bits}
-            known = known.model_copy(update=identity)
-        data = again.file.read()
-        if again.image.sha256 == known.sha256:
-            self._store.ok(key).mend_image(known, data)
-        elif not self._store.ok(key).is_whole(known):
-            # The same picture in other bytes: from now on, this file is the stored one.
-            taken = {name: getattr(again.image, name) for name in ("sha256", "extension", "file_name", "bits")}
-            known = known.model_copy(update=taken)
-            self._store.ok(key).add_image(known, data)
-        self._add_tokens(key, known, again, fit)
-        return known
-
-    def _add_tokens(self, key: RoiKey, image: OkImage, new: NewImage, fit: "_Fit") -> None:
-        if not new.has_stored_tokens:
-            tokens = fit.tokens.images([new.place]).image(0)
-            self._store.ok(key).add_tokens(image.sha256, token_key(fit.model, image, fit.bit_depth), tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """A fit whose images are checked and tokenised."""
-
-    request: FitRequest
-    model: ModelDescription
-    bit_depth: int | None
-    """Bits of a sample of the camera, or None for those of the files."""
-    identified: Mapping[str, OkImage]
-    """Stored images whose identity was found for this fit, by their SHA-256."""
-    received: Received
-    tokens: TokenFile
-    times: StageTimes
-
-
-def _with_new_shape(learned: Sequence[OkImage], again: Mapping[str, OkImage], shape_json: str | None) -> list[OkImage]:
-    """Return the learned images; those that were sent again with a shape have the new shape.
-
-    Args:
-        learned: the images of the version before.
-        again: the images that were sent again, by their SHA-256 in that version.
-        shape_json: shape of the request.
-    """
-    update = {} if shape_json is None else {"shape": shape_json}
-    return [again[i.sha256].model_copy(update=update) if i.sha256 in again else i for i in learned]
 
 
 def _counted(result: FitResult) -> FitResult:

@@ -15,6 +15,8 @@ from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.version_cache import VersionCache
 from gateway.learning.service import FitService
+from gateway.learning.stored_images import StoredImages
+from gateway.learning.storing import ImageStorer
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift.recent import RecentInspections
 from gateway.monitoring.drift.watch import DriftWatch
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _MAX_CHANGES = 16
 _MAX_CHANGES_OF_ROI = 3
+_MAX_UPLOADS = 16
+_MAX_IMAGE_READERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,13 @@ class Services:
     fits: Admission
     changes: Admission
     """Admission of calibrations, rollbacks and deletions, which wait for the lock of their ROI in own threads."""
+    uploads: Admission
+    """Admission of images to store."""
     writers: CapacityLimiter
+    images: StoredImages
+    storing: ImageStorer
+    image_readers: CapacityLimiter
+    """Threads that read stored images. They are few: a page of thumbnails must not delay inspections."""
     recent_inspections: RecentInspections
     drift: DriftWatch
     roi_metrics: RoiCollector
@@ -96,22 +106,27 @@ def create_services(settings: Settings) -> Services:
     )
     # A change waits for the fit of its ROI. Changes of one ROI do not take the places of the others.
     changes = Admission("change", _MAX_CHANGES, max_per_roi=_MAX_CHANGES_OF_ROI)
+    uploads = Admission("store images", _MAX_UPLOADS, max_bytes=settings.max_queued_bytes)
     return Services(
         settings=settings,
         engines=engines,
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engines, banks, weighting, settings, Watch(recent, labels)),
+        pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels)),
         fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,
+        uploads=uploads,
         writers=CapacityLimiter(_MAX_CHANGES),
+        images=StoredImages(store, settings),
+        storing=ImageStorer(engines.token_engine, store, settings),
+        image_readers=CapacityLimiter(_MAX_IMAGE_READERS),
         recent_inspections=recent,
         drift=drift,
         roi_metrics=RoiCollector(store, labels, drift),
-        lifecycle=Lifecycle((inspections, fits, changes)),
+        lifecycle=Lifecycle((inspections, fits, changes, uploads)),
     )
 
 

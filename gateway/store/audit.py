@@ -1,11 +1,12 @@
 """The audit trail: who changed what in an ROI, one append-only file of JSON lines for each ROI.
 
-The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, outside the folder of the ROI, so that it survives a deletion.
-No id starts with a dot, so no ROI can have this folder. A change is recorded before it is made, and its outcome before
-the client is answered. If the first line cannot be written, nothing is changed. A change without an outcome was
-interrupted; the version in use shows whether it was made.
+The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, with each id as `ids.folder_name` writes it. It is outside the
+folder of the ROI, so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is
+recorded before it is made, and its outcome before the client is answered. If the first line cannot be written, nothing
+is changed. A change without an outcome was interrupted; the version in use shows whether it was made.
 """
 
+import fcntl
 import json
 import os
 import uuid
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from structlog.contextvars import get_contextvars
@@ -21,11 +22,22 @@ from structlog.contextvars import get_contextvars
 from gateway.errors import GatewayError
 from gateway.store.atomic import storage_errors, sync_folder
 from gateway.store.damage import ArtifactFaults
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import RoiKey, file_of
 
-AUDIT = ".audit"
+AUDIT = PurePath(".audit")
 
-Action = Literal["fit", "calibrate", "rollback", "delete", "delete_ok_image", "import", "publish"]
+Action = Literal[
+    "fit",
+    "calibrate",
+    "rollback",
+    "delete",
+    "delete_ok_image",
+    "import",
+    "publish",
+    "store_images",
+    "label_image",
+    "delete_images",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,12 @@ class Change:
     threshold_after: float | None = None
     n_ok_before: int = 0
     n_ok_after: int = 0
+    n_images: int | None = None
+    """Stored images that the change concerns, for actions on stored images."""
+    label: str | None = None
+    """Their label after the change; None where they are deleted."""
+    image: str | None = None
+    """Id of the image, where it is one."""
 
 
 class AuditTrail:
@@ -50,7 +68,7 @@ class AuditTrail:
 
     @contextmanager
     def change(self, key: RoiKey, change: Change) -> Iterator[None]:
-        """Record a change around the code that makes it. The caller holds the lock of the ROI.
+        """Record a change around the code that makes it. The caller holds the lock of the ROI or that of its images.
 
         Raises:
             StorageFullError: the change cannot be recorded, so nothing was changed.
@@ -107,6 +125,8 @@ class AuditTrail:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            # A fit and a change of the stored images hold different locks.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
@@ -120,11 +140,11 @@ class AuditTrail:
         finally:
             os.close(descriptor)
         if not size:
-            for folder in (path.parent, path.parent.parent, self._root):
-                sync_folder(folder)
+            for folder in (AUDIT / key.path).parents:
+                sync_folder(self._root / folder)
 
     def _path(self, key: RoiKey) -> Path:
-        return self._root / AUDIT / key.role_id / f"{key.roi_id}.jsonl"
+        return file_of(self._root / AUDIT, key, "jsonl")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

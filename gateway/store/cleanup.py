@@ -55,6 +55,9 @@ def sweep(store: ArtifactStore, stop: Callable[[], bool] = lambda: False) -> int
 def _sweep_roi(store: ArtifactStore, key: RoiKey) -> int:
     folder = store.folder(key)
     gone = sum(_remove(path) for path in _asides(folder))
+    with store.image_lock(key, _LOCK_WAIT_S):
+        images = store.images(key)
+        gone += sum(_remove(path) for path in (*_asides_in(images.folder), *images.orphans()))
     try:
         ref = store.current(key)
     except ArtifactCorruptError:
@@ -62,9 +65,10 @@ def _sweep_roi(store: ArtifactStore, key: RoiKey) -> int:
     except UnknownRoiError:
         if not store.numbers(key):  # an interrupted first fit, not an ROI that lost its pointer
             gone += store.ok(key).keep_only(set())
-            for empty in (folder / "ok", folder / "versions", folder):
-                with suppress(OSError):
-                    empty.rmdir()
+            with store.image_lock(key, _LOCK_WAIT_S):
+                for empty in (folder / "ok", folder / "versions", folder / "images", folder):
+                    with suppress(OSError):
+                        empty.rmdir()
         return gone
     if ref.last is not None and ref.damaged is None:
         for orphan in store.numbers(key) - ref.manifests.keys():
@@ -75,8 +79,12 @@ def _sweep_roi(store: ArtifactStore, key: RoiKey) -> int:
 
 def _asides(folder: Path) -> Iterator[Path]:
     for place in (folder, folder / "ok", folder / "versions", *(folder / "versions").glob("[0-9]*")):
-        if place.is_dir():
-            yield from (path for path in list(place.iterdir()) if _ASIDE.fullmatch(path.name))
+        yield from _asides_in(place)
+
+
+def _asides_in(place: Path) -> Iterator[Path]:
+    if place.is_dir():
+        yield from (path for path in list(place.iterdir()) if _ASIDE.fullmatch(path.name))
 
 
 def _remove(path: Path) -> bool:

@@ -9,8 +9,9 @@ from gateway.store.roi_key import RoiKey
 
 log = logging.getLogger(__name__)
 
-FaultKind = Literal["pointer", "version", "calibration", "ok_image", "ok_tokens", "audit"]
-"""What is damaged: `current`, files of a version, its calibration, an OK image, its tokens, or the audit trail."""
+FaultKind = Literal["pointer", "version", "calibration", "ok_image", "ok_tokens", "stored_image", "audit"]
+"""What is damaged: `current`, files of a version, its calibration, an OK image, tokens, a stored image, or the audit
+trail."""
 
 ServingKind = Literal["pointer", "version", "calibration"]
 """Kinds of damage for which a copy or an older version answers."""

@@ -5,13 +5,14 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.store.checksummed import FORMAT, DamagedError, sealed, unsealed
+from gateway.store.checksummed import FORMAT, DamagedError, sealed
 from gateway.store.ok_maps import Frame
+from gateway.store.sealed_model import SealedModel
 from postprocess.anomaly_map import ScoreRule
 from postprocess.roi_mask import Shape, parse_shape
 
@@ -29,42 +30,19 @@ LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
 MANIFEST_FORMAT: Final = 3
 """Newest format of a manifest. A gateway that knows formats up to 2 refuses a student, which it would misread."""
+CALIBRATION_FORMAT: Final = 4
+"""Newest format of a calibration. A gateway that knows formats up to 3 cannot judge by the peak."""
 _FORMAT_OF: dict[DetectorKind, Literal[2, 3]] = {"memory-bank": 2, "student-teacher": 3}
 _ANSWERS: dict[DetectorKind, FileName] = {"memory-bank": MEMORY, "student-teacher": NETWORK}
 """The file that the scores depend on, by detector."""
 Method = Literal["p99_ok+margin", "conformal", "grid"]
 """How a threshold was chosen."""
+PixelThresholdSource = Literal["peak", "score", "ok_pixels", "given"]
+"""Source of the threshold of regions: the peaks of the OK maps at the false-alarm rate, the threshold of the score, the
+highest pixels of the OK maps, or a client."""
 OwnSource = Literal["leave-one-out", "validation"]
 OkSource = Literal["given", "leave-one-out", "validation"]
 _OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "student-teacher": "validation"}
-
-
-class _Sealed(BaseModel):
-    """A model that is stored as a JSON file with a seal."""
-
-    model_config = ConfigDict(frozen=True)
-
-    newest: ClassVar[int] = FORMAT
-    """The newest format of such a file."""
-
-    format: Literal[1, 2, 3] = 2
-
-    def to_bytes(self) -> bytes:
-        """Return the file's bytes in the present format."""
-        return sealed(self.model_copy(update={"format": FORMAT}).model_dump_json(indent=1))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> Self:
-        """Read a file.
-
-        Raises:
-            DamagedError: the file is damaged or is not such a file.
-            NewerFormatError: the file is whole but has a later format.
-        """
-        try:
-            return cls.model_validate(unsealed(data, name, cls.newest), strict=False)
-        except ValidationError as error:
-            raise DamagedError(f"{name} does not hold what it should") from error
 
 
 class WeightsRecipe(BaseModel):
@@ -148,7 +126,7 @@ class ScoreSummary(BaseModel):
         return cls(n=len(scores), mean=float(np.mean(scores)), p50=p50, p95=p95, p99=p99, max=max(scores))
 
 
-class Manifest(_Sealed):
+class Manifest(SealedModel):
     """The content of a version and how it was made. Fields that only a memory bank has are 0 for a student."""
 
     newest = MANIFEST_FORMAT
@@ -185,7 +163,7 @@ class Manifest(_Sealed):
     ok_scores: tuple[float, ...]
     """Leave-one-out scores, or a student's validation scores, in the order of `images`. Empty for a single image."""
     heatmap_max: float
-    files: dict[FileName, str] = {}
+    files: dict[FileName, str] = Field({})
     """SHA-256 of each other file of the version. The calibration is left out: it may change and has its own seal."""
 
     def to_bytes(self) -> bytes:
@@ -213,15 +191,15 @@ class Manifest(_Sealed):
         return self.files.get(WEIGHTS)
 
 
-class Calibration(_Sealed):
+class Calibration(SealedModel):
     """Contents of ``calib.json``."""
 
-    newest = MANIFEST_FORMAT
+    newest = CALIBRATION_FORMAT
 
     threshold: float
     pixel_threshold: float
-    """Threshold of the blurred map, for regions."""
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"] = "score"
+    """Threshold of the blurred map, for regions: the threshold of the peak."""
+    pixel_threshold_source: PixelThresholdSource = "score"
     p99_ok: float
     p5_ng: float | None
     mm_per_px: float
@@ -235,7 +213,7 @@ class Calibration(_Sealed):
     """Blur of the OK maps, in pixels, for `pixel_threshold` and the false alarms of the verdict."""
     method: Method
     false_alarm_rate: float | None = None
-    """The requested rate."""
+    """The requested rate; with source `peak`, the rate of the verdict that the thresholds were chosen for."""
     guaranteed: bool | None = None
     n_ok_needed: int | None = None
     expected_false_alarm_rate: float | None = None
@@ -249,6 +227,8 @@ class Calibration(_Sealed):
     n_ng: int
     ok_above: int
     ng_below: int
+    missed_ng: tuple[float, ...] = ()
+    """Scores of the NG images that pass."""
     separable: bool | None
     ok_source: OkSource
     margin: float
@@ -272,12 +252,13 @@ class Calibration(_Sealed):
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can read it."""
         number = MANIFEST_FORMAT if self.ok_source == "validation" else FORMAT
+        number = CALIBRATION_FORMAT if self.pixel_threshold_source == "peak" else number
         return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))
 
     @property
     def rests_on_the_fit_alone(self) -> bool:
         """Return whether a new fit can redo it: no client measured a value in it against an earlier bank."""
-        return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source in ("score", "ok_pixels")
+        return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source != "given"
 
     def bound_to(self, manifest: Manifest) -> "Calibration":
         """Return a copy that is marked as made for a published version."""
@@ -297,7 +278,7 @@ class Calibration(_Sealed):
         return self.ok_source != "given" and self.version != manifest.version
 
 
-class Pointer(_Sealed):
+class Pointer(SealedModel):
     """Contents of ``current``: the version in use and the kept versions."""
 
     version: int

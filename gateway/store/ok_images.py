@@ -1,30 +1,20 @@
 """The folder ``ok/`` of an ROI: OK images as sent, and their tokens."""
 
-import hashlib
 import re
 from collections.abc import Set
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gateway.errors import ArtifactCorruptError
 from gateway.store.atomic import replace_file, storage_errors
-from gateway.store.checksummed import DamagedError, sealed_npz, sha256_of, unsealed_npz
-from gateway.store.damage import ArtifactFaults
+from gateway.store.checksummed import sha256_of
 from gateway.store.manifest import OkImage
-from gateway.store.roi_key import RoiKey
+from gateway.store.token_cache import TokenCache
 
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{1,8}")
 
 
-class OkFiles:
+class OkFiles(TokenCache):
     """The OK images of one ROI. An image counts only if a manifest references it."""
-
-    def __init__(self, folder: Path, key: RoiKey, faults: ArtifactFaults) -> None:
-        self.folder = folder
-        self._key = key
-        self._faults = faults
 
     def image(self, image: OkImage) -> bytes:
         """Return the bytes of an OK image as sent.
@@ -75,65 +65,19 @@ class OkFiles:
         )
         self.add_image(image, data)
 
+    def size(self, image: OkImage) -> int:
+        """Return the size of the file of an OK image in bytes, 0 if it is missing."""
+        try:
+            return self._image_path(image).stat().st_size
+        except OSError:
+            return 0
+
     def is_whole(self, image: OkImage) -> bool:
         """Return whether the file of an OK image is there and undamaged."""
         try:
             return sha256_of(self._image_path(image).read_bytes()) == image.sha256
         except OSError:
             return False
-
-    def tokens(self, sha256: str, made_by: str) -> NDArray[np.float16] | None:
-        """Return the stored tokens of an OK image, float16 [N, D].
-
-        Args:
-            sha256: SHA-256 of the image.
-            made_by: fingerprint of the model and, after a slash, what else the tokens depend on.
-
-        Returns:
-            The tokens, or None where they are missing, damaged or made by something else.
-        """
-        stored = self._read_tokens(sha256)
-        return None if stored is None or stored[1] != made_by else stored[0]
-
-    def has_tokens(self, sha256: str, fingerprint: str) -> bool:
-        """Return whether whole tokens of a model are stored for an OK image, whatever else they depend on."""
-        stored = self._read_tokens(sha256)
-        return stored is not None and stored[1].partition("/")[0] == fingerprint
-
-    def _read_tokens(self, sha256: str) -> tuple[NDArray[np.float16], str] | None:
-        name = f"{sha256}.npz"
-        try:
-            data = (self.folder / name).read_bytes()
-        except OSError:
-            return None
-        try:
-            arrays = unsealed_npz(data, name)
-            tokens = arrays["tokens"]
-            if str(arrays["sha256"]) != hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest():
-                raise DamagedError(f"{name}: the tokens fail their checksum")
-            made_by = str(arrays["fingerprint"])
-        except (DamagedError, KeyError, ValueError) as error:
-            self._faults.met(
-                self._key, "ok_tokens", f"tokens of an OK image are damaged and are computed again: {error}"
-            )
-            return None
-        return tokens.astype(np.float16, copy=False), made_by
-
-    def add_tokens(self, sha256: str, made_by: str, tokens: NDArray[np.float16]) -> None:
-        """Store the tokens of an OK image, so that the next fit does not compute them again.
-
-        Raises:
-            StorageFullError: the file cannot be written.
-        """
-        digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
-        data = sealed_npz(
-            tokens=tokens,
-            fingerprint=np.array(made_by),
-            sha256=np.array(digest),
-        )
-        with storage_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self.folder / f"{sha256}.npz", data)
 
     def keep_only(self, named: Set[str]) -> int:
         """Remove all images and tokens except those with the given SHA-256. Return the number of removed files."""

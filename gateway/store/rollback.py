@@ -58,16 +58,18 @@ def roll_back(store: ArtifactStore, settings: Settings, key: RoiKey, version: in
 
 
 def forget(store: ArtifactStore, key: RoiKey) -> None:
-    """Delete an ROI with everything that it learned. Its audit trail stays. The caller holds the lock.
+    """Delete an ROI with its stored images and everything that it learned. Its audit trail stays.
+
+    The caller holds both locks.
 
     Raises:
-        UnknownRoiError: the ROI was never fitted.
+        UnknownRoiError: the ROI was never fitted and has no stored images.
         StorageFullError: nothing was changed.
     """
-    if not store.is_fitted(key):
+    if not store.exists(key):
         raise UnknownRoiError(f"{key} was never fitted")
     version, threshold, n_ok = None, None, 0
-    with suppress(ArtifactCorruptError):  # a damaged ROI can be deleted too
+    with suppress(ArtifactCorruptError, UnknownRoiError):  # a damaged or unfitted ROI can be deleted too
         manifest, _ = store.served_manifest(key)
         version, n_ok = manifest.version, len(manifest.images)
         threshold = store.threshold(key, manifest)

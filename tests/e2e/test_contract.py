@@ -62,6 +62,7 @@ INFER = {
     "image_size": list,
     "params": dict,
     "version": int,
+    "explanation": dict | None,
     "warnings": list,
 }
 SCORES = {"n": int, "mean": float, "p50": float, "p95": float, "p99": float, "max": float}

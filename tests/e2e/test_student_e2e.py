@@ -165,6 +165,12 @@ def test_a_neighbour_count_is_told_to_be_of_no_use(gateway, published):
     assert any(warning.startswith("k: 3") for warning in answer["warnings"])
 
 
+def test_a_student_has_no_ok_patch_to_show_and_says_why(gateway, published):
+    answer = infer(gateway, UNSEEN, explain="true")
+    assert answer["explanation"] is None
+    assert any(warning.startswith("explain: a student-teacher model") for warning in answer["warnings"])
+
+
 def test_both_detectors_answer_in_one_batch_as_they_do_alone(trained, gateway, published):
     images = sorted(trained.images.glob("*.png"))[:3]
     gateway.fit("bank", [(path.name, path.read_bytes()) for path in images])

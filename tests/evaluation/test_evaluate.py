@@ -145,7 +145,7 @@ async def serving(settings):
     app.state.services = replace(
         services,
         engines=(engines := EngineRegistry(engine, settings)),
-        pipeline=InspectionPipeline(engines, services.banks, services.weighting, settings),
+        pipeline=InspectionPipeline(engines, services.banks, services.store, services.weighting, settings),
         fitting=FitService(engine, services.store, services.weighting, settings),
     )
     yield app, httpx.ASGITransport(app)

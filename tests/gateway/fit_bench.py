@@ -13,10 +13,13 @@ from gateway.inspection.request import InferRequest
 from gateway.inspection.version_cache import VersionCache
 from gateway.learning.request import FitRequest, FitResult, ImageFile
 from gateway.learning.service import FitService
+from gateway.learning.stored_images import StoredImages
+from gateway.learning.storing import ImageStorer, StoreRequest, StoreResult
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.labelled_images import Label
 from gateway.store.manifest import Calibration, Manifest
 from gateway.store.roi_key import RoiKey
 from tests.gateway.brightness_engine import BrightnessEngine, image, sha256
@@ -40,14 +43,27 @@ class Bench:
         self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
+        self.images = StoredImages(self.store, self.settings)
+        self.storing = ImageStorer(self.engine, self.store, self.settings)
         banks = VersionCache(self.store, max_bytes=1 << 30)
         self.pipeline = InspectionPipeline(
-            EngineRegistry(self.engine, self.settings), banks, self.weighting, self.settings
+            EngineRegistry(self.engine, self.settings), banks, self.store, self.weighting, self.settings
         )
 
     def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:
         files = [ImageFile(f"{i}.png", lambda data=data: data) for i, data in enumerate(images)]
         return asyncio.run(self.fitting.fit(FitRequest(key=KEY, images=files, mm_per_px=1.0, **fields)))
+
+    def fit_stored(self, **fields: Any) -> FitResult:
+        return asyncio.run(self.fitting.fit(FitRequest(key=KEY, images=(), mm_per_px=1.0, stored=True, **fields)))
+
+    def keep(
+        self, label: Label, images: Sequence[bytes], metadata: Sequence[str | None] = (), **fields: Any
+    ) -> StoreResult:
+        """Store images with a label."""
+        files = [ImageFile(f"{i}.png", lambda data=data: data) for i, data in enumerate(images)]
+        metadata = metadata or [None] * len(files)
+        return asyncio.run(self.storing.add(StoreRequest(KEY, label, files, metadata, **fields)))
 
     def remove(self, data: bytes) -> FitResult:
         return asyncio.run(self.fitting.remove(KEY, sha256(data)))

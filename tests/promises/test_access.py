@@ -122,6 +122,15 @@ def test_every_endpoint_with_every_kind_of_key(closed, keys, endpoint, caller):
         assert [roi["role_id"] for roi in reply.json()["rois"]] == roles
 
 
+def test_an_explanation_needs_no_more_than_the_right_to_inspect(closed, keys):
+    request = {"data": {**ROI, "explain": "true"}, "files": [("image", OK[0])]}
+    shown = closed.client.post("/infer", **request, headers=bearer(keys[0]["inspect"])).json()
+    assert shown["explanation"]["ok_patch"]["crop"]["png_base64"]
+    refused = closed.client.post("/infer", **request, headers=bearer(keys[0]["another role"]))
+    assert refused.status_code == 403
+    assert "explanation" not in refused.text
+
+
 def test_every_endpoint_is_tested_and_the_document_states_its_scope(closed):
     document = closed.client.get("/openapi.json").json()
     served = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}

@@ -5,6 +5,25 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.inspection.answer import Inspection
+from gateway.inspection.explanation import Crop, Explanation
+
+
+def _explanation_body(explanation: Explanation) -> dict[str, Any]:
+    image = explanation.ok_image
+    return {
+        "distance": explanation.distance,
+        "patch": {"box": explanation.box, "crop": _crop_body(explanation.crop)},
+        "ok_patch": {
+            "sha256": image.sha256,
+            "file_name": image.file_name,
+            "box": explanation.ok_box,
+            "crop": None if explanation.ok_crop is None else _crop_body(explanation.ok_crop),
+        },
+    }
+
+
+def _crop_body(crop: Crop) -> dict[str, Any]:
+    return {"box": crop.box, "png_base64": base64.b64encode(crop.png).decode()}
 
 
 def inspection_body(result: Inspection) -> dict[str, Any]:
@@ -15,7 +34,9 @@ def inspection_body(result: Inspection) -> dict[str, Any]:
         "roi_id": result.key.roi_id,
         "score": result.score,
         "threshold": result.threshold,
-        "pixel_threshold": result.pixel_threshold,
+        "peak": result.peak,
+        "peak_threshold": result.peak_threshold,
+        "pixel_threshold": result.peak_threshold,
         "threshold_source": result.threshold_source,
         "verdict": result.verdict,
         "verdict_reason": result.verdict_reason,
@@ -32,5 +53,6 @@ def inspection_body(result: Inspection) -> dict[str, Any]:
         "image_size": result.image_size,
         "params": asdict(result.params),
         "version": result.version,
+        "explanation": None if result.explanation is None else _explanation_body(result.explanation),
         "warnings": result.warnings,
     }

@@ -1,5 +1,6 @@
 """Limits on the size and the nesting of request bodies."""
 
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
@@ -17,19 +18,19 @@ class BodyLimitMiddleware:
     it. On all other paths a body is read into memory as a whole, so the smaller limit applies.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int, forms: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int, forms: Collection[tuple[str, str]]) -> None:
         """Wrap an application.
 
         Args:
             app: the next application.
             max_bytes: limit of a form with files.
             max_json_bytes: limit of any other body.
-            forms: paths that accept a form with files.
+            forms: methods and path templates that accept a form with files.
         """
         self._app = app
         self._max_bytes = max_bytes
         self._max_json_bytes = max_json_bytes
-        self._forms = frozenset(forms)
+        self._forms = [(method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path))) for method, path in forms]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -38,7 +39,7 @@ class BodyLimitMiddleware:
         headers = Headers(scope=scope)
         content_type = headers.get("content-type", "").lower()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_form = path in self._forms
+        is_form = any(scope["method"] == method and form.fullmatch(path) for method, form in self._forms)
         limit = self._max_bytes if is_form else min(self._max_bytes, self._max_json_bytes)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:

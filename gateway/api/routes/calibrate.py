@@ -11,7 +11,8 @@ from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.inputs import parsed_shape
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.calibrate import CalibrateAnswer, CalibrateRequest
-from gateway.calibration.calibrate import CalibrationRequest, blind_area, calibrate
+from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibration_warnings import blind_area
 from gateway.errors import (
     ArtifactCorruptError,
     InvalidRequestError,
@@ -59,7 +60,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         area_mm2_thr=body.area_mm2_thr,
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
-        pixel_threshold="score" if body.pixel_threshold is None else body.pixel_threshold,
+        pixel_threshold="peak" if body.pixel_threshold is None else body.pixel_threshold,
         shape=parsed,
         shape_json=shape_json,
     )
@@ -70,6 +71,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         return {
             **asdict(key),
             **calibration.model_dump(include=set(fields)),
+            "peak_threshold": calibration.pixel_threshold,
             "blind_area_mm2": blind_area(manifest, calibration),
             "warnings": warnings,
         }

@@ -16,7 +16,7 @@ from gateway.api.fields import (
     FormRoi,
     FormRole,
     FormShape,
-    Images,
+    OptionalImages,
     Seed,
 )
 from gateway.api.inputs import image_file, parsed_shape
@@ -27,6 +27,7 @@ from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
     EngineUnavailableError,
+    ImageConflictError,
     InvalidRequestError,
     ModelMismatchError,
     NewerFormatError,
@@ -58,6 +59,7 @@ router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: serv
         EngineTimeoutError,
         ModelMismatchError,
         TrainedOfflineError,
+        ImageConflictError,
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
@@ -71,7 +73,7 @@ async def fit_ok(
     role_id: FormRole,
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
-    images: Images,
+    images: OptionalImages,
     shape: FormShape = None,
     coreset_rate: Annotated[
         CoresetRate | None, OR_NULL, Form(description="share of the tokens to keep, usually 0.01 to 0.05")
@@ -91,6 +93,9 @@ async def fit_ok(
 ) -> Response:
     """Add images to the OK set of an ROI, and rebuild its memory bank from the whole set.
 
+    Without files, the stored OK images of the ROI are learned, those of `POST /rois/{role_id}/{roi_id}/images`. An
+    image that was relabelled NG or deleted there leaves the bank at every fit.
+
     An image is identified by its decoded pixels: sent again, in the same file or in another, it is counted once.
     `shape` says where the part is: the leave-one-out scores of these images count the pixels inside, and tokens outside
     do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights` and `bit_depth` are kept with the ROI: a
@@ -99,11 +104,12 @@ async def fit_ok(
     """
     parsed, shape_json = parsed_shape(shape)
     key = caller.roi(role_id, roi_id)
-    if not any(upload.filename or upload.size for upload in images):
+    stored = not images
+    if images and not any(upload.filename or upload.size for upload in images):
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
     if len(images) > services.settings.max_fit_images:
         raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
-    memory = await services.fitting.memory_needed(key, len(images), coreset_rate)
+    memory = await services.fitting.memory_needed(key, None if stored else len(images), coreset_rate)
     with place.work(memory=memory + place.n_bytes):
         files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(
@@ -117,6 +123,7 @@ async def fit_ok(
             spatial_weights=spatial_weights,
             bit_depth=bit_depth,
             exclude_suspects=bool(exclude_suspects),
+            stored=stored,
         )
         result = await while_connected(request, services.fitting.fit(fit))
     return JsonResponse(fit_body(result), headers={"Server-Timing": result.times.header()})

@@ -96,6 +96,11 @@ async def infer(
     ] = None,
     area_mm2_thr: Annotated[AreaMm2 | None, OR_NULL, Form()] = None,
     heatmap: Annotated[HeatmapMode | None, OR_NULL, Form(description="how the heatmap is returned")] = None,
+    explain: Annotated[
+        bool | None,
+        OR_NULL,
+        Form(description="show the OK patch that is nearest to the most anomalous patch, as explanation"),
+    ] = False,
 ) -> Response:
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
@@ -118,6 +123,7 @@ async def infer(
             blur_sigma=blur_sigma,
             area_mm2_thr=area_mm2_thr,
             heatmap=heatmap or services.settings.heatmap,
+            explain=bool(explain),
         )
         result = await while_connected(request, services.pipeline.infer(inspection))
     return JsonResponse(inspection_body(result), headers={"Server-Timing": result.times.header()})
@@ -206,6 +212,7 @@ async def _item_request(
             blur_sigma=item.blur_sigma,
             area_mm2_thr=item.area_mm2_thr,
             heatmap=item.heatmap or settings.heatmap,
+            explain=bool(item.explain),
         )
     except GatewayError as error:
         return error

@@ -135,13 +135,14 @@ async def rollback(
 async def delete_roi(
     services: ServicesDep, place: PlaceDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId
 ) -> Response:
-    """Delete an ROI with its OK images, versions and calibration."""
+    """Delete an ROI with its images, versions and calibration."""
     key = caller.roi(role_id, roi_id)
 
     def delete() -> None:
-        if not services.store.is_fitted(key):
-            raise UnknownRoiError(f"{key} was never fitted")
-        with services.store.lock(key, services.settings.fit_lock_timeout_s):
+        if not services.store.exists(key):
+            raise UnknownRoiError(f"{key} was never fitted and has no stored images")
+        timeout_s = services.settings.fit_lock_timeout_s
+        with services.store.lock(key, timeout_s), services.store.image_lock(key, timeout_s):
             forget(services.store, key)
             services.drift.forget(key)
 

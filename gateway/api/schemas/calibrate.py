@@ -1,6 +1,6 @@
 """Bodies of calibrations."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,7 @@ from gateway.api.fields import (
     Score,
 )
 from gateway.api.schemas.requests import RequestBody
-from gateway.store.manifest import Method, OkSource
+from gateway.store.manifest import Method, OkSource, PixelThresholdSource
 
 
 class CalibrateRequest(RequestBody):
@@ -59,12 +59,14 @@ class CalibrateRequest(RequestBody):
     score_percentile: Percentile | None = None
     false_alarm_rate: FalseAlarmRate | None = Field(
         None,
-        description="α, usually 0.01 to 0.1. Without NG scores, the threshold is the OK score of conformal rank "
-        "⌈(n+1)(1−α)⌉ instead of p99 plus margin. With NG scores it is not used, and a warning says so",
+        description="α, the share of OK images that the verdict may reject, usually 0.01 to 0.1; "
+        "GATEWAY_FALSE_ALARM_RATE without one. With pixel_threshold score, ok_pixels or a number, it is α of the score "
+        "alone, and not used with NG scores",
     )
     pixel_threshold: PixelThreshold | None = Field(
-        "score",
-        description="threshold of regions. score: equal to the threshold of the score. ok_pixels: the same rule "
+        "peak",
+        description="threshold of regions. peak: the OK peak of conformal rank ⌈(n+1)(1−α)⌉, so that the verdict has "
+        "the rate α. score: equal to the threshold of the score. ok_pixels: the rule of the score "
         "applied to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. "
         "Or a number",
     )
@@ -85,8 +87,9 @@ class CalibrateAnswer(BaseModel):
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
                     "threshold": 0.64,
-                    "pixel_threshold": 0.64,
-                    "pixel_threshold_source": "score",
+                    "peak_threshold": 0.66,
+                    "pixel_threshold": 0.66,
+                    "pixel_threshold_source": "peak",
                     "p99_ok": 0.63,
                     "p5_ng": None,
                     "mm_per_px": 0.2,
@@ -99,6 +102,7 @@ class CalibrateAnswer(BaseModel):
                     "n_ng": 0,
                     "ok_above": 2,
                     "ng_below": 0,
+                    "missed_ng": [],
                     "separable": None,
                     "false_alarm_rate": 0.05,
                     "guaranteed": True,
@@ -120,8 +124,9 @@ class CalibrateAnswer(BaseModel):
     role_id: str
     roi_id: str
     threshold: float
-    pixel_threshold: float
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
+    peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
+    pixel_threshold: float = Field(description="another name of peak_threshold")
+    pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None
     mm_per_px: float
@@ -136,6 +141,10 @@ class CalibrateAnswer(BaseModel):
     n_ng: int
     ok_above: int = Field(description="number of OK scores above the threshold")
     ng_below: int = Field(description="number of NG scores not above the threshold")
+    missed_ng: list[float] = Field(
+        description="scores of the NG images that pass by their score; only a peak that reaches peak_threshold rejects "
+        "such a part"
+    )
     separable: bool | None = Field(description="whether p99 of OK lies below p5 of NG; null without NG scores")
     false_alarm_rate: float | None = Field(description="as requested")
     guaranteed: bool | None = Field(

@@ -33,6 +33,37 @@ class ParamsAnswer(BaseModel):
     bit_depth: int | None = Field(description="bits per sample of the camera; null scales by the bits of the file")
 
 
+class CropAnswer(BaseModel):
+    """A patch with its surroundings, three times its width and height."""
+
+    box: tuple[int, int, int, int] = Field(description="x, y, w, h of the crop in pixels of its image")
+    png_base64: str = Field(description="scaled down where a side has more than 256 pixels; nothing is drawn into it")
+
+
+class PatchAnswer(BaseModel):
+    """The most anomalous patch of the inspected image: the one under the peak of its map."""
+
+    box: tuple[int, int, int, int] = Field(description="x, y, w, h in pixels of the image as sent")
+    crop: CropAnswer
+
+
+class OkPatchAnswer(BaseModel):
+    """The patch of the learned OK images that is nearest to it."""
+
+    sha256: str = Field(description="the OK image, as in images of GET /rois/{role_id}/{roi_id}")
+    file_name: str
+    box: tuple[int, int, int, int] = Field(description="x, y, w, h in pixels of the OK image")
+    crop: CropAnswer | None = Field(description="null where the file of the OK image is damaged or missing")
+
+
+class ExplanationAnswer(BaseModel):
+    """Where the image is most anomalous, and what the gateway compared it with."""
+
+    distance: float = Field(description="of the two patches, 0 to 2, before the spatial weights")
+    patch: PatchAnswer
+    ok_patch: OkPatchAnswer
+
+
 class InferAnswer(BaseModel):
     """The inspection of one image."""
 
@@ -44,7 +75,9 @@ class InferAnswer(BaseModel):
                     "roi_id": "pad-1",
                     "score": 0.87,
                     "threshold": 0.63,
-                    "pixel_threshold": 0.63,
+                    "peak": 0.91,
+                    "peak_threshold": 0.66,
+                    "pixel_threshold": 0.66,
                     "threshold_source": "calibration",
                     "verdict": "ng",
                     "verdict_reason": "both",
@@ -75,6 +108,19 @@ class InferAnswer(BaseModel):
                         "bit_depth": None,
                     },
                     "version": 1,
+                    "explanation": {
+                        "distance": 0.91,
+                        "patch": {
+                            "box": [128, 85, 15, 15],
+                            "crop": {"box": [113, 70, 45, 45], "png_base64": "iVBORw0KGgo…"},
+                        },
+                        "ok_patch": {
+                            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                            "file_name": "part-0042.png",
+                            "box": [142, 85, 15, 15],
+                            "crop": {"box": [127, 70, 45, 45], "png_base64": "iVBORw0KGgo…"},
+                        },
+                    },
                     "warnings": [],
                 }
             ]
@@ -85,10 +131,18 @@ class InferAnswer(BaseModel):
     roi_id: str
     score: float
     threshold: float | None = Field(description="null where the verdict is uncalibrated; then there are no regions")
-    pixel_threshold: float | None = Field(description="threshold of regions; null as threshold is")
+    peak: float | None = Field(
+        description="highest level at which a region of at least area_mm2_thr survives in the blurred map within the "
+        "shape; null if no such region fits into it"
+    )
+    peak_threshold: float | None = Field(
+        description="there is a region exactly if peak is at or above it; null as threshold is"
+    )
+    pixel_threshold: float | None = Field(description="another name of peak_threshold")
     threshold_source: ThresholdSource | None = Field(
         description="calibration: the stored thresholds. shape: the rule of the calibration over the OK images within "
-        "the shape of this request, since they were scored within other pixels"
+        "the shape of this request, since they were scored within other pixels. parameters: the same rule with the "
+        "blur_sigma and the smallest area of this request"
     )
     verdict: Verdict
     verdict_reason: VerdictReason | None = Field(
@@ -112,6 +166,9 @@ class InferAnswer(BaseModel):
     image_size: tuple[int, int] = Field(description="width and height of the image after EXIF orientation")
     params: ParamsAnswer
     version: int = Field(description="version that answered")
+    explanation: ExplanationAnswer | None = Field(
+        description="null unless explain is true, and where there is nothing to show; then warnings says why"
+    )
     warnings: list[str]
 
 
@@ -128,6 +185,7 @@ class BatchItem(RequestBody):
     blur_sigma: BlurSigma | None = None
     area_mm2_thr: AreaMm2 | None = None
     heatmap: Literal["base64", "path", "none"] | None = None
+    explain: bool | None = False
 
 
 class BatchAnswer(BaseModel):

@@ -142,6 +142,9 @@ class AuditEntry(BaseModel):
     outcome: Literal["done", "failed", "unknown"] = Field(
         description="unknown: still running, or interrupted; the version in use tells whether it was made"
     )
+    n_images: int | None = Field(None, description="stored images that the change concerns")
+    label: str | None = Field(None, description="their label after it; null where they were deleted")
+    image: str | None = Field(None, description="id of the image, where it is one")
     error: str | None = Field(description="code of the error if it failed")
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.detectors.base import OkPatch
 from gateway.detectors.memory_bank.bank import MemoryBank, patch_distances
 from gateway.detectors.memory_bank.search.backend import SearchBackend, build_search
 from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, faiss_available
@@ -87,6 +88,11 @@ class MemoryBankDetector:
     def distances(self, tokens: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """See `Detector.distances`."""
         return patch_distances(self.search, tokens, k)
+
+    def nearest_ok_patch(self, token: NDArray[np.float32]) -> OkPatch:
+        """See `Detector.nearest_ok_patch`."""
+        row, distance = self.search.nearest(token)
+        return OkPatch(int(self.bank.image_index[row]), int(self.bank.token_index[row]), distance)
 
     def has_learned(self, sha256: str) -> bool:
         """See `Detector.has_learned`."""

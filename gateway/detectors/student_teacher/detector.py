@@ -78,6 +78,10 @@ class StudentTeacherDetector:
         """See `Detector.distances`."""
         return tokens.reshape(-1)
 
+    def nearest_ok_patch(self, token: NDArray[np.float32]) -> None:
+        """See `Detector.nearest_ok_patch`: a student keeps no OK patches."""
+        return
+
     def has_learned(self, sha256: str) -> bool:
         """See `Detector.has_learned`."""
         return sha256 in self._learned

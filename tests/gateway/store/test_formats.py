@@ -54,6 +54,13 @@ def test_a_folder_of_format_1_answers_as_it_did_and_reading_changes_nothing_in_i
     assert tree(bench.store.root) == before
 
 
+def test_an_answer_from_a_folder_of_format_1_is_explained_without_a_new_fit(bench: Bench) -> None:
+    found = bench.infer(UNSEEN, explain=True).explanation
+    assert found is not None
+    assert found.ok_image in bench.manifest.images
+    assert found.ok_crop is not None
+
+
 def test_a_start_leaves_a_folder_of_format_1_as_it_is(bench: Bench) -> None:
     before = tree(bench.store.folder(KEY))
     assert sweep(bench.store) == 0

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.detectors.memory_bank.search.measured import SPARE, distances_to
+from gateway.detectors.memory_bank.search.measured import SPARE, distances_to, nearest_of
 
 
 class FaissSearch:
@@ -68,6 +68,10 @@ class FaissSearch:
         queries = np.ascontiguousarray(queries, np.float32)
         return distances_to(self.bank, queries, _found(self.index, queries, k), k)
 
+    def nearest(self, query: NDArray[np.float32]) -> tuple[int, float]:
+        """See `NeighbourSearch.nearest`."""
+        return nearest_of(self.bank, query, _found(self.index, np.ascontiguousarray(query[None], np.float32), 1)[0])
+
 
 class FaissGpuSearch:
     """FAISS ``GpuIndexFlatL2`` on the first GPU. The distances to the rows it finds are measured on the CPU."""
@@ -105,6 +109,12 @@ class FaissGpuSearch:
         with FaissGpuSearch._turn:
             found = _found(self._index, queries, k)
         return distances_to(self._bank, queries, found, k)
+
+    def nearest(self, query: NDArray[np.float32]) -> tuple[int, float]:
+        """See `NeighbourSearch.nearest`."""
+        with FaissGpuSearch._turn:
+            found = _found(self._index, np.ascontiguousarray(query[None], np.float32), 1)
+        return nearest_of(self._bank, query, found[0])
 
 
 def _found(index: Any, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:

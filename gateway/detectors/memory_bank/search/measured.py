@@ -27,3 +27,17 @@ def distances_to(
         np.sqrt(np.einsum("fd,fd->f", difference, difference), out=out)
     distances.sort(axis=1)
     return np.ascontiguousarray(distances[:, :k])
+
+
+def nearest_of(bank: NDArray[np.float32], query: NDArray[np.float32], found: NDArray[np.integer]) -> tuple[int, float]:
+    """Return the nearest of the rows found, and its distance as the norm of the difference.
+
+    Args:
+        bank: float32 [M, D].
+        query: float32 [D].
+        found: int [F], rows of the bank, F ≥ 1.
+    """
+    difference = bank[found] - query
+    squared = np.einsum("fd,fd->f", difference, difference)
+    best = int(squared.argmin())
+    return int(found[best]), float(np.sqrt(squared[best]))

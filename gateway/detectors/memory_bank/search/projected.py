@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.detectors.memory_bank.search.measured import nearest_of
 from gateway.detectors.memory_bank.threads import split_rows
 
 _ROUNDING = 2.0**-24
@@ -96,6 +97,17 @@ class ProjectedSearch:
 
         split_rows(search_rows, len(queries), at_most=max(64, _BLOCK // self._columns.shape[1]))
         return distances
+
+    def nearest(self, query: NDArray[np.float32]) -> tuple[int, float]:
+        """See `NeighbourSearch.nearest`."""
+        queries = np.ascontiguousarray(query[None], np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors = np.ones((1, len(self._columns)), np.float32)
+            np.subtract(self._shift, queries @ self._directions, out=factors[:, :-1])
+            bounds = (factors @ self._columns)[0, : len(self._bank)]
+            limit = self._limit(queries, np.array([[bounds.argmin()]], np.intp), factors[:, :-1])[0]
+            found = np.flatnonzero(~(bounds > limit))  # all rows, where a bound or the limit overflowed
+        return nearest_of(self._bank, queries[0], found)
 
     def _search(self, queries: NDArray[np.float32], k: int, excluded: NDArray[np.intp] | None) -> NDArray[np.float32]:
         n, padded = len(queries), self._columns.shape[1]

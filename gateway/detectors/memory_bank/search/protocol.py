@@ -25,3 +25,10 @@ class NeighbourSearch(Protocol):
         Returns:
             float32 [Q, k], Euclidean (not squared).
         """
+
+    def nearest(self, query: NDArray[np.float32]) -> tuple[int, float]:
+        """Return the row of the nearest token of the bank and its distance, the one that `search` returns for k = 1.
+
+        Args:
+            query: float32 [D].
+        """

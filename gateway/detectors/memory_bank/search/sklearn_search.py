@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.detectors.memory_bank.search.measured import SPARE, distances_to
+from gateway.detectors.memory_bank.search.measured import SPARE, distances_to, nearest_of
 
 
 class SklearnSearch:
@@ -24,6 +24,14 @@ class SklearnSearch:
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """See `NeighbourSearch.search`."""
+        return distances_to(self._bank, queries, self._found(queries, k), k)
+
+    def nearest(self, query: NDArray[np.float32]) -> tuple[int, float]:
+        """See `NeighbourSearch.nearest`."""
+        return nearest_of(self._bank, query, self._found(query[None], 1)[0])
+
+    def _found(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """Return the rows that scikit-learn finds for float32 [Q, D], int64 [Q, F] with F ≥ k."""
         wanted = min(k + SPARE, len(self._bank))
         found = self._neighbours.kneighbors(queries, n_neighbors=wanted, return_distance=False)
-        return distances_to(self._bank, queries, found, k)
+        return np.asarray(found, np.int64)

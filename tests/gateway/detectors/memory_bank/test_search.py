@@ -118,6 +118,19 @@ def test_a_token_of_the_bank_is_at_distance_0_exactly(backend):
     assert not build_search(bank, backend).search(bank.astype(np.float32), 1).any()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=30, deadline=None)
+@given(family=st.sampled_from(FAMILIES), size=st.sampled_from([1, 2, 17, 1200]), seed=st.integers(0, 2**32 - 1))
+def test_the_nearest_row_is_at_the_distance_that_search_gives(backend, family, size, seed):
+    rng = np.random.default_rng(seed)
+    bank = family(rng, size, 70)
+    search = build_search(bank, backend)
+    for query in np.concatenate([family(rng, 3, 70), bank[:1]]).astype(np.float32):
+        row, distance = search.nearest(query)
+        assert distance == pytest.approx(np.linalg.norm(bank[row].astype(np.float64) - query), abs=1e-6)
+        assert distance == pytest.approx(search.search(query[None], 1)[0, 0], abs=1e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(family=st.sampled_from([*FAMILIES, one_far_out]), scale=st.sampled_from([1e-30, 1e-3, 1e4, 1e18, 1e30]))
 def test_any_norm_is_measured(family, scale):

@@ -1,0 +1,72 @@
+"""Tokens of images that are stored in a folder, so that the next fit does not compute them again."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.store.atomic import replace_file, storage_errors
+from gateway.store.checksummed import DamagedError, sealed_npz, unsealed_npz
+from gateway.store.damage import ArtifactFaults
+from gateway.store.roi_key import RoiKey
+
+
+class TokenCache:
+    """The tokens in one folder of an ROI, one file ``<name>.npz`` for each image."""
+
+    def __init__(self, folder: Path, key: RoiKey, faults: ArtifactFaults) -> None:
+        self.folder = folder
+        self._key = key
+        self._faults = faults
+
+    def tokens(self, name: str, made_by: str) -> NDArray[np.float16] | None:
+        """Return the stored tokens of an image, float16 [N, D].
+
+        Args:
+            name: SHA-256 of the image.
+            made_by: fingerprint of the model and, after a slash, what else the tokens depend on.
+
+        Returns:
+            The tokens, or None where they are missing, damaged or made by something else.
+        """
+        stored = self._read_tokens(name)
+        return None if stored is None or stored[1] != made_by else stored[0]
+
+    def has_tokens(self, name: str, fingerprint: str) -> bool:
+        """Return whether whole tokens of a model are stored for an image, whatever else they depend on."""
+        stored = self._read_tokens(name)
+        return stored is not None and stored[1].partition("/")[0] == fingerprint
+
+    def _read_tokens(self, name: str) -> tuple[NDArray[np.float16], str] | None:
+        name = f"{name}.npz"
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError:
+            return None
+        try:
+            arrays = unsealed_npz(data, name)
+            tokens = arrays["tokens"]
+            if str(arrays["sha256"]) != hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest():
+                raise DamagedError(f"{name}: the tokens fail their checksum")
+            made_by = str(arrays["fingerprint"])
+        except (DamagedError, KeyError, ValueError) as error:
+            self._faults.met(self._key, "ok_tokens", f"tokens of an image are damaged and are computed again: {error}")
+            return None
+        return tokens.astype(np.float16, copy=False), made_by
+
+    def add_tokens(self, name: str, made_by: str, tokens: NDArray[np.float16]) -> None:
+        """Store the tokens of an image, so that the next fit does not compute them again.
+
+        Raises:
+            StorageFullError: the file cannot be written.
+        """
+        digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
+        data = sealed_npz(
+            tokens=tokens,
+            fingerprint=np.array(made_by),
+            sha256=np.array(digest),
+        )
+        with storage_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self.folder / f"{name}.npz", data)
