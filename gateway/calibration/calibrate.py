@@ -203,7 +203,7 @@ def _by_peak(
         ng_peaks=request.ng_peaks,
     )
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
-    of_verdict = false_alarms(chosen.n_rejected, len(peaks))
+    of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=chosen.n_limits)
     calibration = Calibration(
         format=CALIBRATION_FORMAT,
         threshold=chosen.threshold,

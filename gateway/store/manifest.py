@@ -224,8 +224,7 @@ class Calibration(SealedModel):
     verdict_false_alarm_interval: tuple[float, float] | None = None
     ng_scores: tuple[float, ...] = ()
     ok_peaks: tuple[float, ...] = ()
-    """Peaks of the OK maps, ascending, for the report; empty where the peak did not decide. Maps without a peak are left
-    out."""
+    """Peaks of the OK maps, ascending, without maps that have none; empty where the peak did not decide."""
     n_ok: int
     n_ng: int
     ok_above: int
