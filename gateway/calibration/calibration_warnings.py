@@ -105,9 +105,9 @@ def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
 
 
 def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
-    """Warn if the score cannot see defects that are large enough to count."""
+    """Warn if the score cannot see defects that are large enough to count. The peak sees them."""
     hidden = blind_area(manifest, calibration)
-    if hidden <= calibration.area_mm2_thr:
+    if calibration.pixel_threshold_source == "peak" or hidden <= calibration.area_mm2_thr:
         return []
     return [
         f"score_percentile: {calibration.score_percentile:g} hides defects of up to {hidden:.3g} mm² from the score, "
