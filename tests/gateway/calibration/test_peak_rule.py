@@ -117,7 +117,7 @@ def test_the_default_calibration_states_the_rate_of_the_verdict() -> None:
 
 
 def test_the_smallest_area_decides_which_level_is_the_peak() -> None:
-    # A region of two pixels reaches down to the three equal ones, i / 60. So the score, p99 of the four pixels, decides.
+    # A region of two pixels reaches down to the three equal ones, i / 60: the score, p99 of four pixels, is higher.
     calibration, _ = derived(60, area_mm2_thr=2.0)
     assert calibration.pixel_threshold == just_above(1.97)
     assert max(calibration.ok_peaks) == 1
