@@ -278,7 +278,7 @@ def _by_peak(
         ok_above=chosen.ok_above,
         ng_below=chosen.ng_below,
         missed_ng=chosen.missed_ng,
-        ok_peaks=tuple(finite(peak) for peak in peaks[: len(manifest.images)]),
+        learned_peaks=tuple(finite(peak) for peak in peaks[: len(manifest.images)]),
         separable=chosen.separable,
         ok_source="given" if request.ok_scores else manifest.ok_source,
         margin=margin,

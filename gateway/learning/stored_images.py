@@ -251,7 +251,7 @@ def _marks(manifest: Manifest, calibration: Calibration | None) -> dict[str, dic
     suspects = {suspect.index for suspect in find_suspects(manifest.ok_scores)}
     n_images = len(manifest.images)
     scores = manifest.ok_scores or (None,) * n_images
-    peaks = (() if calibration is None else calibration.ok_peaks) or (None,) * n_images
+    peaks = (() if calibration is None else calibration.learned_peaks) or (None,) * n_images
     stored = (*manifest.stored_scores, *(() if calibration is None else calibration.stored_scores))
     marks: dict[str, dict[str, Any]] = {each.id: {"score": each.score, "peak": each.peak} for each in stored}
     for i, (image, score, peak) in enumerate(zip(manifest.images, scores, peaks, strict=True)):

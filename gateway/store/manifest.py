@@ -253,7 +253,7 @@ class Calibration(SealedModel):
     """Number of stored OK images among the OK images that the version has not learned."""
     stored_scores: tuple[StoredScore, ...] = ()
     """Of the stored images that it rests on."""
-    ok_peaks: tuple[float | None, ...] = ()
+    learned_peaks: tuple[float | None, ...] = ()
     """Peaks of the learned images, in the order of the manifest; empty if it was not made by the peak."""
     margin: float
     version: int

@@ -27,7 +27,7 @@ def score_of(bench: Bench, data: bytes) -> float | None:
 def unbound(calibration: Calibration) -> dict[str, object]:
     """A calibration without what names its version."""
     return calibration.model_dump(
-        exclude={"version", "bank_checksum", "created_at", "kept_with", "weights_checksum", "stored_scores", "ok_peaks"}
+        exclude={"version", "bank_checksum", "created_at", "kept_with", "weights_checksum", "stored_scores"}
     )
 
 
