@@ -180,7 +180,9 @@ class ShapeThresholds:
                 false_alarm_rate=calibration.false_alarm_rate,
                 ng_scores=ng_scores,
             )
-            return Thresholds(score if keep_score else by_peak.threshold, by_peak.peak_threshold, source, doubt)
+            if not (keep_score and calibration.ok_source == "given"):
+                score = by_peak.threshold
+            return Thresholds(score, by_peak.peak_threshold, source, doubt)
         if not keep_score:
             scores = ok_scores(maps, calibration.score_percentile)
             chosen = choose_threshold(scores, ng_scores, calibration.margin, calibration.false_alarm_rate)

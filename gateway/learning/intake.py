@@ -26,6 +26,7 @@ from gateway.networks.model_description import ModelDescription
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
+from gateway.store.labelled_images import ImageRecord
 from gateway.store.manifest import OkImage
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
@@ -306,7 +307,7 @@ def identity_of(image: OkImage) -> str:
     return image.pixels_sha256 or f"file {image.sha256}"
 
 
-def token_key(model: ModelDescription, image: OkImage, bit_depth: int | None) -> str:
+def token_key(model: ModelDescription, image: OkImage | ImageRecord, bit_depth: int | None) -> str:
     """Return what the stored tokens of an image depend on, besides its file.
 
     It is the fingerprint of the model. The bit depth is added for files that it applies to, and the number of the

@@ -105,6 +105,12 @@ class LabelledImages(TokenCache):
         whole.sort(key=lambda record: (record.created_at or "", record.id))
         return Records(tuple(whole), tuple(sorted(damaged)))
 
+    def count(self) -> int:
+        """Return the number of stored images, without reading a record."""
+        beside = (".json", ".npz")
+        names = (path.name for path in self.folder.glob("*"))
+        return sum(_FILE.fullmatch(name) is not None and not name.endswith(beside) for name in names)
+
     def record(self, image_id: str) -> ImageRecord | None:
         """Return the record of an image, or None if there is none. The id may be any text.
 

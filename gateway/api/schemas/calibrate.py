@@ -46,7 +46,8 @@ class CalibrateRequest(RequestBody):
         Field(
             fail_fast=True,
             max_length=100_000,
-            description="scores of unseen OK images; without any, the fit's leave-one-out scores are used",
+            description="scores of unseen OK images; without any, the fit's leave-one-out scores are used. Without any "
+            "score at all, the stored images count too",
         ),
     ] = None
     ng_scores: Annotated[
@@ -98,6 +99,8 @@ class CalibrateAnswer(BaseModel):
                     "blind_area_mm2": 58.98,
                     "method": "conformal",
                     "ok_source": "given",
+                    "stored_images": False,
+                    "n_ok_unseen": 0,
                     "n_ok": 59,
                     "n_ng": 0,
                     "ok_above": 2,
@@ -137,6 +140,11 @@ class CalibrateAnswer(BaseModel):
     )
     method: Method
     ok_source: OkSource
+    stored_images: bool = Field(
+        description="whether it rests on the images of the ROI and on no given score: the next fit computes it again "
+        "with the images that are stored then"
+    )
+    n_ok_unseen: int = Field(description="stored OK images among n_ok that the bank has not learned")
     n_ok: int
     n_ng: int
     ok_above: int = Field(description="number of OK scores above the threshold")
