@@ -47,6 +47,8 @@ INFER = {
     "roi_id": str,
     "score": float,
     "threshold": float | None,
+    "peak": float | None,
+    "peak_threshold": float | None,
     "pixel_threshold": float | None,
     "threshold_source": str | None,
     "verdict": str,
@@ -106,7 +108,15 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
     others = {"p5_ng": float | None, "method": str, "ok_source": str, "separable": bool | None, "warnings": list}
     rates = {"false_alarm_rate", "guaranteed", "n_ok_needed", "expected_false_alarm_rate", "verdict_false_alarm_rate"}
     intervals = {"expected_false_alarm_interval", "verdict_false_alarm_interval"}
-    more = {"pixel_threshold", "pixel_threshold_source", "blind_area_mm2", *rates, *intervals}
+    more = {
+        "peak_threshold",
+        "missed_ng",
+        "pixel_threshold",
+        "pixel_threshold_source",
+        "blind_area_mm2",
+        *rates,
+        *intervals,
+    }
     assert set(answer) == {"role_id", "roi_id", *floats, *counts, *others, *more}
     has({key: answer[key] for key in floats}, floats)
     has({key: answer[key] for key in counts}, counts)
@@ -341,7 +351,10 @@ def test_without_given_scores_the_scores_of_the_fit_are_used(gateway):
     fit = gateway.fit("own", [png(steel(seed)) for seed in range(3)], role="contract")
     chosen = gateway.calibrate("own", role="contract")
     assert (chosen["ok_source"], chosen["n_ok"]) == ("leave-one-out", 3)
-    assert chosen["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
+    assert chosen["p99_ok"] == pytest.approx(fit["ok_scores"]["p99"])
+    assert chosen["threshold"] >= chosen["p99_ok"]
+    by_score = gateway.calibrate("own", role="contract", pixel_threshold="score")
+    assert by_score["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
 
 
 def test_a_deleted_roi_leaves_only_its_audit_trail(launch, small_model_repository, tmp_path):
