@@ -355,6 +355,8 @@ def test_without_given_scores_the_scores_of_the_fit_are_used(gateway):
     assert chosen["p99_ok"] == pytest.approx(fit["ok_scores"]["p99"])
     assert chosen["threshold"] >= chosen["p99_ok"]
     assert chosen["n_ok_needed"] == 46, "49 for the default rate of 2 %"
+    by_score = gateway.calibrate("own", role="contract", pixel_threshold="score")
+    assert by_score["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
 
 
 def test_a_deleted_roi_leaves_only_its_audit_trail(launch, small_model_repository, tmp_path):
