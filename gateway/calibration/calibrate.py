@@ -203,7 +203,7 @@ def _by_peak(
         ng_peaks=request.ng_peaks,
     )
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
-    of_verdict = false_alarms(chosen.n_rejected, len(peaks))
+    of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=chosen.n_limits)
     calibration = Calibration(
         format=CALIBRATION_FORMAT,
         threshold=chosen.threshold,
@@ -226,6 +226,7 @@ def _by_peak(
         verdict_false_alarm_rate=of_verdict.rate,
         verdict_false_alarm_interval=(of_verdict.low, of_verdict.high),
         ng_scores=tuple(request.ng_scores),
+        ok_peaks=tuple(sorted(level for level in peaks if math.isfinite(level))),
         n_ok=chosen.n_ok,
         n_ng=chosen.n_ng,
         ok_above=chosen.ok_above,

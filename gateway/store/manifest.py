@@ -223,6 +223,8 @@ class Calibration(SealedModel):
     """Rate of score and regions together on the leave-one-out maps; None without maps."""
     verdict_false_alarm_interval: tuple[float, float] | None = None
     ng_scores: tuple[float, ...] = ()
+    ok_peaks: tuple[float, ...] = ()
+    """Peaks of the OK maps, ascending, without maps that have none; empty where the peak did not decide."""
     n_ok: int
     n_ng: int
     ok_above: int

@@ -49,6 +49,46 @@ def test_the_ok_images_alone_give_a_threshold_that_follows_every_fit(gateway):
     assert inspected["verdict_reason"] in ("score", "region", "both")
 
 
+def test_a_region_a_peak_at_the_threshold_and_ng_are_the_same_sentence(gateway):
+    roi = "by the peak"
+    gateway.fit(roi, OK)
+    made = gateway.calibrate(roi)
+    assert (made["pixel_threshold_source"], made["false_alarm_rate"], made["n_ok_needed"]) == ("peak", 0.02, 39)
+    assert any("needs 39 more OK images than the 10" in warning for warning in made["warnings"])
+    assert gateway.calibrate(roi, pixel_threshold="peak")["peak_threshold"] == made["peak_threshold"]
+    stored = summary(gateway, roi)["calibration"]
+    assert (stored["peak_threshold"], stored["pixel_threshold"]) == (made["peak_threshold"],) * 2
+    verdicts = []
+    for image in (UNSEEN, LEFT, RIGHT):
+        for asked in ({}, {"area_mm2_thr": 0}, {"area_mm2_thr": 200}, {"blur_sigma": 3}):
+            answer = gateway.infer(roi, image, **asked)
+            assert answer["pixel_threshold"] == answer["peak_threshold"]
+            assert bool(answer["regions"]) == (answer["peak"] >= answer["peak_threshold"])
+            assert answer["verdict"] == ("ng" if answer["regions"] or answer["score"] > answer["threshold"] else "ok")
+            assert answer["threshold_source"] == ("parameters" if asked else "calibration")
+            verdicts.append((asked == {}, answer["verdict"]))
+    assert [verdict for plain, verdict in verdicts if plain] == ["ok", "ng", "ng"]
+
+
+def test_a_smaller_area_than_that_of_the_calibration_raises_the_threshold_of_the_peak(gateway):
+    roi = "by the peak"
+    plain, smaller, larger = (
+        gateway.infer(roi, UNSEEN, area_mm2_thr=area)["peak_threshold"] for area in (1.0, 0.04, 100)
+    )
+    assert smaller > plain > larger
+
+
+def test_an_ng_image_that_would_pass_is_named_and_raises_no_threshold(gateway):
+    roi = "by the peak"
+    without = gateway.calibrate(roi)
+    faint = gateway.calibrate(roi, ng_scores=[0.0])
+    assert faint["missed_ng"] == [0.0]
+    assert any("missed_ng" in warning for warning in faint["warnings"])
+    for made in (faint, gateway.calibrate(roi, ng_scores=[without["threshold"] * 1.5])):
+        assert made["threshold"] <= without["threshold"]
+        assert made["peak_threshold"] == without["peak_threshold"]
+
+
 def test_a_threshold_from_given_scores_is_stale_after_a_fit_and_says_so_everywhere(gateway):
     roi = "given scores"
     gateway.fit(roi, OK[:3])

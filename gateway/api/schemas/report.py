@@ -19,6 +19,13 @@ class BankAnswer(BaseModel):
     n_tokens_total: int
 
 
+class PeaksAnswer(BaseModel):
+    """Histogram of the peaks of the OK images that the calibration was made from."""
+
+    edges: list[float]
+    ok_images: list[int]
+
+
 class ReportAnswer(BaseModel):
     """Answers of the other endpoints about an ROI, taken at the same time."""
 
@@ -28,6 +35,7 @@ class ReportAnswer(BaseModel):
     gateway: str = Field(description="version of the gateway")
     roi: RoiDetail
     bank: BankAnswer
+    peaks: PeaksAnswer | None = Field(description="null before a calibration, and for one that the peak did not decide")
     drift: DriftAnswer
     drift_needs: int = Field(description="smallest number of inspections that drift needs")
     audit: list[dict[str, Any]] = Field(description="the newest entries of /audit")
