@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from scipy.stats import betabinom
 
 from bench.report import machine
 from evaluation.data import DataSet
@@ -16,7 +17,6 @@ from evaluation.pasted import Defect
 from evaluation.report import versions
 from gateway.networks.model_description import ModelDescription
 from gateway.settings import Settings
-from postprocess.binomial import limits
 
 
 def heading(model: ModelDescription, runtime: str, settings: Settings, options: str) -> list[str]:
@@ -59,7 +59,8 @@ def section(data: DataSet, findings: Findings, plan: Plan, curve: str | None) ->
         *_service(findings, plan),
         "",
         f"Beyond: splits whose share of rejected OK images, of {first.n_ok}, is above the 95 % interval that the "
-        "calibration states. In brackets: those in which the 95 % interval of that share is above it too.",
+        "calibration states for the rate. In brackets: splits with more rejects than that many images have in 97.5 % of "
+        "all cases at the stated rate (beta-binomial).",
         "",
     ]
     if findings.statistics:
@@ -79,7 +80,7 @@ def _service(findings: Findings, plan: Plan) -> list[str]:
             f"{rate:.1%}",
             _stated(outcomes),
             _false_alarms(outcomes),
-            f"{_beyond(outcomes)} ({_surely_beyond(outcomes)})",
+            f"{_beyond(outcomes)} ({_unlikely(outcomes, n)})",
             _found(outcomes),
         )
         for (n, rate), outcomes in findings.service.items()
@@ -90,7 +91,7 @@ def _service(findings: Findings, plan: Plan) -> list[str]:
             "none: p99 and margin",
             _stated(findings.before),
             _false_alarms(findings.before),
-            f"{_beyond(findings.before)} ({_surely_beyond(findings.before)})",
+            f"{_beyond(findings.before)} ({_unlikely(findings.before, plan.learn[-1])})",
             _found(findings.before),
         )
     )
@@ -208,8 +209,12 @@ def _beyond(outcomes: Sequence[Outcome]) -> int:
     )
 
 
-def _surely_beyond(outcomes: Sequence[Outcome]) -> int:
-    return sum(
-        each.stated_interval is not None and limits(each.false_alarms, each.n_ok, 0.95)[0] > each.stated_interval[1]
-        for each in outcomes
-    )
+def _unlikely(outcomes: Sequence[Outcome], n_learned: int) -> int:
+    """Return how many splits have more rejects than 97.5 % of all cases at the stated rate (x+1)/(n+1)."""
+    found = 0
+    for each in outcomes:
+        if each.stated is not None:
+            expected = each.stated * (n_learned + 1)
+            most = betabinom.ppf(0.975, each.n_ok, expected, n_learned + 1 - expected)
+            found += each.false_alarms > most
+    return found

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.calibration.ok_scores import ok_scores, ok_statistics
-from gateway.calibration.peak_rule import peak_threshold_of
+from gateway.calibration.peak_rule import just_above, level_of
 from gateway.calibration.threshold import choose_threshold
 from gateway.store.ok_maps import OkMaps
+from postprocess.peak import reaches
 from postprocess.regions import smallest_area_px
 
 RuleName = Literal["conformal", "spec"]
@@ -91,5 +92,5 @@ def rejects(
     """
     if rule == "spec":
         return np.asarray(values > choose_threshold([float(v) for v in ok], (), margin).threshold)
-    level = peak_threshold_of([float(v) for v in ok], false_alarm_rate)
-    return np.asarray(np.asarray(values, np.float32) >= np.float32(level))
+    threshold = just_above(level_of([float(v) for v in ok], false_alarm_rate))
+    return np.array([reaches(value, threshold) for value in values])
