@@ -63,7 +63,7 @@ class Explainer:
         Args:
             prepared: the request.
             tokens: float32 [N, D] of the image.
-            peak_xy: the highest pixel of the deciding map, in pixels of the image as sent.
+            peak_xy: the pixel of the peak, in pixels of the image as sent.
 
         Returns:
             The explanation, or None where there is none, and the warnings, which say why.
