@@ -1,5 +1,6 @@
 """Answer bodies about fitted ROIs."""
 
+from dataclasses import asdict
 from typing import Any
 
 from gateway.api.schemas.rois import CalibrationSummary, ExcludedImageAnswer, RoiSummary
@@ -102,8 +103,7 @@ def _summary(
     if weights_stale:
         warnings.append(WEIGHTS_STALE)
     return RoiSummary(
-        role_id=manifest.role_id,
-        roi_id=manifest.roi_id,
+        **asdict(manifest.key),
         version=manifest.version,
         created_at=manifest.created_at,
         detector=manifest.detector,
