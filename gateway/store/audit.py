@@ -1,9 +1,9 @@
 """The audit trail: who changed what in an ROI, one append-only file of JSON lines for each ROI.
 
-The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, at the path of `RoiKey.path`. It is outside the folder of the ROI,
-so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is recorded before it is
-made, and its outcome before the client is answered. If the first line cannot be written, nothing is changed. A change
-without an outcome was interrupted; the version in use shows whether it was made.
+The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, at the path of `RoiKey.path`. It is outside the folder of the
+ROI, so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is recorded
+before it is made, and its outcome before the client is answered. If the first line cannot be written, nothing is
+changed. A change without an outcome was interrupted; the version in use shows whether it was made.
 """
 
 import fcntl

@@ -49,7 +49,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
     the bank that they were measured with: a calibration with them becomes stale at the next fit. A calibration without
     them is computed again by the next fit.
     """
-    key = caller.roi(body.role_id, body.roi_id)
+    key = caller.roi(body.role_id, body.roi_id, body.recipe_id)
     shape = body.shape if body.shape is None or isinstance(body.shape, str) else json.dumps(body.shape)
     parsed, shape_json = parsed_shape(shape)
     request = CalibrationRequest(

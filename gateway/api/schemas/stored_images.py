@@ -63,6 +63,7 @@ class StoredAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "label": "ok",
                     "n_added": 1,
                     "duplicates": 0,
@@ -77,6 +78,7 @@ class StoredAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: Literal["ok", "ng"]
     n_added: int
     duplicates: int = Field(description="images of this request that were stored already, or sent twice")
@@ -91,6 +93,7 @@ class ImageList(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok: int = Field(description="OK images, also those that only a fit brought")
     n_ng: int
     n_bytes: int = Field(description="size of all these files")
@@ -115,6 +118,7 @@ class ImageDeleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     id: str
     deleted: Literal[True] = True
 
@@ -124,5 +128,6 @@ class ImagesDeleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: Literal["ok", "ng"]
     deleted: int

@@ -56,7 +56,7 @@ class Caller(BaseModel):
     scope: Scope
     allow: tuple[RoiPattern, ...] = Field(min_length=1)
     """Allowed ROIs: ``role_id/roi_id`` and ``role_id/*`` in the default recipe; ``recipe_id/role_id/roi_id``,
-    ``recipe_id/role_id/*`` and ``recipe_id/*/*``, where ``recipe_id`` may be ``*``; and ``*`` for all of all recipes."""
+    ``recipe_id/role_id/*`` and ``recipe_id/*/*``, where ``recipe_id`` may be ``*``; ``*`` for all of all recipes."""
 
     def may(self, scope: Scope) -> bool:
         """Return whether the caller may use an endpoint that needs this scope, for some ROI."""

@@ -70,12 +70,12 @@ ORDER BY n DESC LIMIT :window
 _OF_ROI = "FROM inspection WHERE recipe_id = :recipe_id AND role_id = :role_id AND roi_id = :roi_id"
 _LAST = f"SELECT coalesce(max(n), 0) {_OF_ROI}"
 _FORGET = f"DELETE {_OF_ROI}"
-_UPGRADE = f"""
-ALTER TABLE inspection RENAME TO earlier;
-{_SCHEMA}
-INSERT INTO inspection SELECT 'default', * FROM earlier;
-DROP TABLE earlier;
-"""
+_UPGRADE = (
+    "ALTER TABLE inspection RENAME TO earlier;",
+    _SCHEMA,
+    "INSERT INTO inspection SELECT 'default', * FROM earlier;",
+    "DROP TABLE earlier;",
+)
 """From version 1, which has no recipes."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY_S = 1.0
@@ -308,8 +308,9 @@ class _Connection:
                 connection.execute("PRAGMA synchronous=OFF")
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
                 if version != _SCHEMA_VERSION:
-                    make = _UPGRADE if version == 1 else f"DROP TABLE IF EXISTS inspection; {_SCHEMA}"
-                    connection.executescript(f"BEGIN; {make} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+                    make = _UPGRADE if version == 1 else ("DROP TABLE IF EXISTS inspection;", _SCHEMA)
+                    done = f"PRAGMA user_version={_SCHEMA_VERSION};"
+                    connection.executescript(" ".join(("BEGIN;", *make, done, "COMMIT;")))
             except BaseException:
                 connection.close()
                 raise
