@@ -159,4 +159,6 @@ def test_a_real_csharp_program_inspects(gateway, fitted, tmp_path):
     run = subprocess.run(
         ["mono", "client.exe", url, "roi.png", SHAPE], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert run.stdout.startswith('200 {"role_id":"dotnet","roi_id":"fitted","score":'), run.stdout + run.stderr
+    assert run.stdout.startswith('200 {"role_id":"dotnet","roi_id":"fitted","recipe_id":"default","score":'), (
+        run.stdout + run.stderr
+    )
