@@ -20,7 +20,7 @@ from gateway.app import create_app
 from gateway.errors import ERRORS
 from gateway.monitoring import metrics
 from gateway.process.services import create_services
-from gateway.settings import HOME, Settings
+from gateway.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"

@@ -46,6 +46,7 @@ def has(answer, types):
 INFER = {
     "role_id": str,
     "roi_id": str,
+    "recipe_id": str,
     "score": float,
     "threshold": float | None,
     "peak": float | None,
@@ -96,7 +97,7 @@ def test_fit_answers_with_these_keys_and_types(gateway):
     rates = dict.fromkeys(("coreset_rate", "coreset_rate_applied", "covering_radius"), float)
     others = {"seed": int, "checksum": str, "version": int, "token_shape": list, "ok_scores": dict, "warnings": list}
     teaching = {"n_ok_excluded": int, "suspect_images": list, "spatial_weights": dict, "calibration": str}
-    has(answer, {"role_id": str, "roi_id": str, **counts, **rates, **others, **teaching})
+    has(answer, {"role_id": str, "roi_id": str, "recipe_id": str, **counts, **rates, **others, **teaching})
     has(answer["ok_scores"], SCORES)
     assert re.fullmatch(r"[0-9a-f]{64}", answer["checksum"])
 
@@ -118,7 +119,7 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
         *rates,
         *intervals,
     }
-    assert set(answer) == {"role_id", "roi_id", *floats, *counts, *others, *more}
+    assert set(answer) == {"role_id", "roi_id", "recipe_id", *floats, *counts, *others, *more}
     has({key: answer[key] for key in floats}, floats)
     has({key: answer[key] for key in counts}, counts)
     assert answer["p5_ng"] is None
@@ -391,7 +392,12 @@ def test_a_fitted_roi_is_listed_and_described_until_it_is_deleted(gateway):
     assert [image["file_name"] for image in detail["images"]] == ["ok 1.png", "ok 2.png"]
     assert [(image["width"], image["height"]) for image in detail["images"]] == [(384, 384)] * 2
 
-    assert gateway.client.delete(path).json() == {"role_id": "contract", "roi_id": name, "deleted": True}
+    assert gateway.client.delete(path).json() == {
+        "role_id": "contract",
+        "roi_id": name,
+        "recipe_id": "default",
+        "deleted": True,
+    }
     gone = [gateway.client.get(path), gateway.client.delete(path)]
     for reply in (*gone, gateway.post("/infer", name, [png(NG)], "image", "contract")):
         assert reply.status_code == 404

@@ -154,4 +154,4 @@ def test_a_real_csharp_program_inspects(gateway, fitted, tmp_path):
     (tmp_path / "roi.png").write_bytes(png(steel(90)))
     mono.compile(tmp_path / "client.exe", "client.cs")
     said = mono.run(tmp_path / "client.exe", f"http://127.0.0.1:{gateway.port}", "roi.png", SHAPE)
-    assert said.startswith('200 {"role_id":"dotnet","roi_id":"fitted","score":'), said
+    assert said.startswith('200 {"role_id":"dotnet","roi_id":"fitted","recipe_id":"default","score":'), said

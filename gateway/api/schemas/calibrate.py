@@ -11,6 +11,7 @@ from gateway.api.fields import (
     MmPerPx,
     Percentile,
     PixelThreshold,
+    RecipeId,
     RoiId,
     RoleId,
     Score,
@@ -28,6 +29,7 @@ class CalibrateRequest(RequestBody):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "mm_per_px": 0.2,
                     "ok_scores": [0.51, 0.55, 0.49],
                     "ng_scores": [0.92],
@@ -40,6 +42,7 @@ class CalibrateRequest(RequestBody):
 
     role_id: RoleId
     roi_id: RoiId
+    recipe_id: RecipeId | None = None
     mm_per_px: MmPerPx
     ok_scores: Annotated[
         list[Score] | None,
@@ -87,6 +90,7 @@ class CalibrateAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "threshold": 0.64,
                     "peak_threshold": 0.66,
                     "pixel_threshold": 0.66,
@@ -126,6 +130,7 @@ class CalibrateAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     threshold: float
     peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
     pixel_threshold: float = Field(description="another name of peak_threshold")

@@ -29,6 +29,7 @@ class ReportAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     made_at: str
     gateway: str = Field(description="version of the gateway")
     roi: RoiDetail

@@ -43,6 +43,7 @@ class RoiSummary(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     created_at: str
     detector: DetectorKind
@@ -132,6 +133,7 @@ class AuditEntry(BaseModel):
     time: str = Field(description="when the change started, UTC")
     role_id: str
     roi_id: str
+    recipe_id: str
     action: Action
     actor: str = Field(description="name of the API key")
     client: str = Field(description="address of the client")
@@ -156,6 +158,7 @@ class AuditAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     entries: list[AuditEntry]
 
 
@@ -176,6 +179,7 @@ class RollbackAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "version_before": 5,
                     "version": 3,
                     "n_ok_total": 30,
@@ -189,6 +193,7 @@ class RollbackAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version_before: int
     version: int
     n_ok_total: int
@@ -202,4 +207,5 @@ class Deleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     deleted: Literal[True] = True

@@ -73,7 +73,7 @@ def test_the_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, caplog
         ('{"conn1": null}', "'conn1'.*four numbers"),
         ('{"ok": [0, 9, 0, 9], "conn1": [64, 8, 0, 128]}', r"'conn1': \[64, 8, 0, 128\] is empty in a 128×128 image"),
         ('{"conn1": [128, 200, 0, 128]}', "'conn1'.*is empty"),
-        ('{"a/b/conn1": [0, 1, 0, 1]}', "'a/b/conn1': expected a roi_id or role_id/roi_id"),
+        ('{"a/b/c/conn1": [0, 1, 0, 1]}', "'a/b/c/conn1': expected a roi_id, role_id/roi_id"),
         ('{"../conn1": [0, 1, 0, 1]}', "'../conn1'"),
         ('{"": [0, 1, 0, 1]}', "''"),
         ('{"conn1": [0, 1, 0, 1], "conn1": [0, 2, 0, 2]}', "the entry 'conn1' occurs twice"),
