@@ -149,8 +149,8 @@ class CalibrateAnswer(BaseModel):
     )
     separable: bool | None = Field(description="whether p99 of OK lies below p5 of NG; null without NG scores")
     false_alarm_rate: float | None = Field(
-        description="α of the verdict, as requested or set; with pixel_threshold score, ok_pixels or a number, α of the "
-        "score, as requested"
+        description="α of the verdict, as requested or set; with pixel_threshold score, ok_pixels or a number, that of "
+        "the score, as requested"
     )
     guaranteed: bool | None = Field(
         description="whether split conformal prediction guarantees the requested rate: true with enough ok_scores of "
