@@ -75,7 +75,8 @@ class Explainer:
         if manifest.detector == "student-teacher":
             return None, ["explain: a student-teacher model keeps no OK patches, so there is none to show"]
         place = patch_at(peak_xy, manifest.token_hw, image.size_wh)
-        nearest = loaded.detector.nearest_ok_patch(tokens[place])
+        # A student's output has no token for each patch.
+        nearest = loaded.detector.nearest_ok_patch(tokens[place]) if manifest.is_taught else None
         if nearest is None:
             return None, [f"explain: a {manifest.detector} model keeps no OK patches, so there is none to show"]
         ok_image = manifest.images[nearest.image]
