@@ -39,8 +39,8 @@ def peak_rule_warnings(calibration: Calibration, *, n_images: int, n_rejected: i
         missed = ", ".join(f"{score:.4g}" for score in calibration.missed_ng)
         warnings.append(
             f"missed_ng: NG images of score {missed} pass by their score, at threshold {calibration.threshold:.4g}; "
-            f"only a peak at or above {calibration.pixel_threshold:.4g} rejects such a part. Raise false_alarm_rate, lower "
-            "area_mm2_thr, or fit more OK images"
+            f"only a peak at or above {calibration.pixel_threshold:.4g} rejects such a part. Raise false_alarm_rate, "
+            "lower area_mm2_thr, or fit more OK images"
         )
     return warnings
 
@@ -105,9 +105,9 @@ def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
 
 
 def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
-    """Warn if the score cannot see defects that are large enough to count."""
+    """Warn if the score cannot see defects that are large enough to count. The peak sees them."""
     hidden = blind_area(manifest, calibration)
-    if hidden <= calibration.area_mm2_thr:
+    if calibration.pixel_threshold_source == "peak" or hidden <= calibration.area_mm2_thr:
         return []
     return [
         f"score_percentile: {calibration.score_percentile:g} hides defects of up to {hidden:.3g} mm² from the score, "
