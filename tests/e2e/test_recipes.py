@@ -70,14 +70,14 @@ def test_a_fit_and_a_calibration_of_one_recipe_leave_the_other_as_it_was(site) -
 
 
 def test_an_inspection_is_answered_from_its_recipe(site) -> None:
-    learned = {}
+    scores = {}
     for recipe_id, image in (("default", OK[0]), ("winter", OK[3])):
         own = site.gateway.infer("pad", image, recipe_id=recipe_id)
         assert own["recipe_id"] == recipe_id
-        learned[recipe_id] = own["score"]
+        scores[recipe_id] = own["score"]
         assert "learned" in " ".join(own["warnings"])
     other = site.gateway.infer("pad", OK[0], **WINTER)
-    assert other["score"] > learned["default"]
+    assert other["score"] != scores["default"]
     assert "learned" not in " ".join(other["warnings"])
     assert site.gateway.infer("pad", OK[0])["recipe_id"] == "default"
 

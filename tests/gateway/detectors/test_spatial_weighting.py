@@ -33,6 +33,18 @@ def test_a_box_is_found_by_role_and_roi_else_by_roi(roi_file: Path) -> None:
     assert weighting(roi_config=roi_file, roi_config_size=256).recipe(RoiKey("line1", "conn1")).box_space == 256
 
 
+def test_a_box_of_a_role_and_roi_is_for_the_default_recipe_unless_it_names_another(roi_file: Path) -> None:
+    boxes = {"conn1": [8, 64, 0, 128], "line2/conn1": [0, 16, 2, 32], "winter/line2/conn1": [0, 8, 0, 8]}
+    roi_file.write_text(json.dumps(boxes))
+    found = weighting(roi_config=roi_file)
+    assert found.recipe(RoiKey("line2", "conn1")) == manual(0, 16, 2, 32)
+    assert found.recipe(RoiKey("line2", "conn1", "winter")) == manual(0, 8, 0, 8)
+    assert found.recipe(RoiKey("line2", "conn1", "summer")) == manual(8, 64, 0, 128)
+    roi_file.write_text('{"winter/a/Li\u0301nea": [0, 8, 0, 8], "winter/a/L\u00ednea": [0, 8, 0, 8]}')
+    with pytest.raises(RoiConfigError, match="occurs twice"):
+        weighting(roi_config=roi_file)
+
+
 def test_a_box_precedes_the_requested_mode_and_that_precedes_the_setting(roi_file: Path) -> None:
     roi_file.write_text('{"conn1": [8, 64, 0, 128]}')
     with_box, without = RoiKey("line", "conn1"), RoiKey("line", "conn2")
