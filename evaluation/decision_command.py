@@ -50,7 +50,7 @@ def add_arguments(
         help=f"compared with the verdict (default: {' '.join(STATISTICS)}; also opening:1mm2)",
     )
     group.add_argument(
-        "--paste-on", type=int, metavar="N", help="OK images that defects are pasted on; 0 for none (default: 48)"
+        "--paste-on", type=int, metavar="N", help="OK images that defects are pasted on; 0 for none (default: 24)"
     )
     sizes, contrasts = (" ".join(f"{value:g}" for value in values) for values in (SIZES_MM, CONTRASTS))
     group.add_argument("--sizes", nargs="+", type=positive, metavar="MM", help=f"(default: {sizes})")
@@ -63,7 +63,7 @@ def plan_of(args: argparse.Namespace, data: DataSet) -> Plan:
     """Return what the options ask to measure on a data set."""
     n_ok = len(data.train) + sum(not sample.is_ng for sample in data.test)
     sizes, contrasts = args.sizes or SIZES_MM, args.contrasts or CONTRASTS
-    n_pasted = 48 if args.paste_on is None else args.paste_on
+    n_pasted = 24 if args.paste_on is None else args.paste_on
     names = STATISTICS if args.statistic is None else ()
     return Plan(
         n_splits=args.splits,

@@ -59,8 +59,8 @@ def section(data: DataSet, findings: Findings, plan: Plan, curve: str | None) ->
         *_service(findings, plan),
         "",
         f"Beyond: splits whose share of rejected OK images, of {first.n_ok}, is above the 95 % interval that the "
-        "calibration states for the rate. In brackets: splits with more rejects than that many images have in 97.5 % "
-        "of all cases at the stated rate (beta-binomial).",
+        "calibration states for the rate. In brackets: splits with more rejects than so many images have in 97.5 % of "
+        "all cases at the stated rate (beta-binomial).",
         "",
     ]
     if findings.statistics:
