@@ -14,7 +14,7 @@ from artifacts.checking import Listed, damages, listed
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
 from gateway.detectors.spatial_weighting import RoiConfigError
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InvalidRequestError
 from gateway.networks.model_description import DescriptionError, newest_version, read_description
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "publish-model": _publish_model,
         }
         return commands[args.command](store, settings, args)
+    except InvalidRequestError as error:
+        print(f"error: {error.message}. {error.hint}", file=sys.stderr)
     except GatewayError as error:
         print(f"error: {error.message}", file=sys.stderr)
     except (ArchiveError, PublishError, RoiConfigError, ShapeError, OSError) as error:

@@ -119,7 +119,7 @@ def import_roi(
     with opened(source, limits) as archive:
         checked = _Checked.of(archive, settings)
         key = as_key or RoiKey(checked.manifest.role_id, checked.manifest.roi_id)
-        with acting(), store.lock(key, settings.fit_lock_timeout_s):
+        with acting(), store.lock(key, settings.fit_lock_timeout_s, creates=True):
             version = _put(store, key, archive, checked, settings)
     warnings = []
     fitted_with = checked.manifest.model_fingerprint

@@ -107,7 +107,7 @@ def publish_model(
     ok_maps = OkMaps(ok_maps.distances, ok_maps.token_hw, ok_maps.frames, weights, _RULE)
     scores = ok_scores(ok_maps, settings.p_score)
     content: dict[FileName, bytes] = {NETWORK: graph, NETWORK_DESCRIPTION: described}
-    with acting(), store.lock(key, settings.fit_lock_timeout_s):
+    with acting(), store.lock(key, settings.fit_lock_timeout_s, creates=True):
         latest = store.latest_manifest(key)
         before = None if latest is None else latest[0]
         number = store.next_version(key)

@@ -10,8 +10,8 @@ from fastapi import File, Form, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
+from gateway.store.ids import ID_PATTERN, ID_RULE, LONGEST_ID
 from gateway.store.manifest import LARGEST_MM_PER_PX
-from gateway.store.roi_key import ID_PATTERN, ID_RULE
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _MIME_WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
@@ -114,7 +114,7 @@ PixelThreshold = Annotated[Literal["peak", "score", "ok_pixels"] | Score, Before
 JsonShape = Annotated[dict[str, Any] | str, BeforeValidator(_shape_text)]
 FalseAlarmRate = Annotated[float, Field(ge=1e-6, lt=1), _DECIMAL]
 # For the OpenAPI document only: `RoiKey` checks the rule, with a clearer message.
-_ID_SCHEMA: dict[str, JsonValue] = {"pattern": ID_PATTERN, "maxLength": 64}
+_ID_SCHEMA: dict[str, JsonValue] = {"pattern": ID_PATTERN, "maxLength": LONGEST_ID}
 RoleId = Annotated[
     str,
     Field(description=f"part or station: {ID_RULE}", examples=["disc-front"], json_schema_extra=_ID_SCHEMA),

@@ -8,30 +8,25 @@ from typing import Literal
 
 import numpy as np
 
+from gateway.calibration.calibration_warnings import peak_rule_warnings, scale_warning, swap_warning, warnings_by_score
 from gateway.calibration.false_alarms import false_alarms
-from gateway.calibration.ok_scores import blind_area_mm2, n_rejected, ok_peaks, ok_scores, ok_statistics
+from gateway.calibration.ok_scores import n_rejected, ok_peaks, ok_scores, ok_statistics
 from gateway.calibration.peak_rule import choose_by_peak
-from gateway.calibration.peak_warnings import peak_rule_warnings
 from gateway.calibration.threshold import choose_threshold
 from gateway.errors import InvalidRequestError
 from gateway.images.masks import mask_of
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
-from gateway.store.manifest import Calibration, Manifest, OwnSource, PixelThresholdSource
+from gateway.store.manifest import CALIBRATION_FORMAT, Calibration, Manifest, PixelThresholdSource
 from gateway.store.ok_maps import Frame, OkMaps
 from gateway.store.roi_key import RoiKey
 from postprocess.regions import smallest_area_px
 from postprocess.roi_mask import Shape, parse_shape
 
 PixelThreshold = Literal["peak", "score", "ok_pixels"] | float
-"""Source of the threshold of regions: the peaks of the OK maps, the threshold of the score, the pixels of the OK maps, or
-a number."""
-
-_SCORES_ARE: dict[OwnSource, str] = {
-    "leave-one-out": "leave-one-out scores of images that the bank learned",
-    "validation": "scores of the validation images, which also ended the training",
-}
+"""Source of the threshold of regions: the peaks of the OK maps, the threshold of the score, the pixels of the OK maps,
+or a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +171,7 @@ def derive(
         version=manifest.version,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    warnings = [*_warnings(manifest, request, calibration), *_swap_warning(scores, request.ng_scores)]
+    warnings = [*warnings_by_score(manifest, request.mm_per_px, calibration), *swap_warning(scores, request.ng_scores)]
     if ok_maps is not None and false_alarms(n_above, len(ok_maps.frames)).low > expected.rate:
         warnings.append(
             f"pixel_threshold: regions would reject {n_above} of {len(ok_maps.frames)} OK images, the score alone "
@@ -210,6 +205,7 @@ def _by_peak(
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
     of_verdict = false_alarms(chosen.n_rejected, len(peaks))
     calibration = Calibration(
+        format=CALIBRATION_FORMAT,
         threshold=chosen.threshold,
         pixel_threshold=chosen.peak_threshold,
         pixel_threshold_source="peak",
@@ -242,9 +238,9 @@ def _by_peak(
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     warnings = [
-        *_scale_warning(manifest, request),
+        *scale_warning(manifest, request.mm_per_px),
         *peak_rule_warnings(calibration, n_images=len(peaks), n_rejected=chosen.n_rejected),
-        *_swap_warning(request.ok_scores or scores, request.ng_scores),
+        *swap_warning(request.ok_scores or scores, request.ng_scores),
     ]
     return calibration, warnings
 
@@ -284,32 +280,6 @@ def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, befor
         shape_json=before.shape,
     )
     return derive(manifest, ok_maps, settings, request)[0]
-
-
-def blind_area(manifest: Manifest, calibration: Calibration | None) -> float:
-    """Return the defect area in mm² that the score cannot see, for the OK image of median size.
-
-    A percentile hides the pixels above it. A mean of the highest values hides none: the area is 0.
-    """
-    if manifest.score_rule == "top_mean":
-        return 0.0
-    percentile = manifest.p_score if calibration is None else calibration.score_percentile
-    mm_per_px = manifest.mm_per_px if calibration is None else calibration.mm_per_px
-    frames = [image.frame for image in manifest.images]
-    if calibration is not None and calibration.shape is not None:
-        frames = [Frame(frame.size_wh, parse_shape(calibration.shape)[0]) for frame in frames]
-    return blind_area_mm2(frames, percentile, mm_per_px)
-
-
-def blind_area_warning(manifest: Manifest, calibration: Calibration) -> list[str]:
-    """Warn if the score cannot see defects that are large enough to count."""
-    hidden = blind_area(manifest, calibration)
-    if hidden <= calibration.area_mm2_thr:
-        return []
-    return [
-        f"score_percentile: {calibration.score_percentile:g} hides defects of up to {hidden:.3g} mm² from the score, "
-        f"more than area_mm2_thr, {calibration.area_mm2_thr:g} mm²: only their regions reject them"
-    ]
 
 
 def _own_scores(
@@ -359,45 +329,3 @@ def pixel_threshold_of(
     level = choose_threshold(ok_peaks(ok_maps, blur_sigma), [], margin, request.false_alarm_rate).threshold
     # Regions begin at the threshold and are compared in float32: the image that set it must show none.
     return float(np.nextafter(np.float32(level), np.float32(math.inf)))
-
-
-def _warnings(manifest: Manifest, request: CalibrationRequest, calibration: Calibration) -> list[str]:
-    warnings = _scale_warning(manifest, request)
-    warnings += _rate_warnings(manifest, calibration)
-    warnings += blind_area_warning(manifest, calibration)
-    return warnings
-
-
-def _scale_warning(manifest: Manifest, request: CalibrationRequest) -> list[str]:
-    if abs(request.mm_per_px - manifest.mm_per_px) <= 0.01 * manifest.mm_per_px:
-        return []
-    return [f"mm_per_px: {request.mm_per_px:g} here, {manifest.mm_per_px:g} at the fit"]
-
-
-def _swap_warning(ok: Sequence[float], ng: Sequence[float]) -> list[str]:
-    """Warn of NG scores that lie below the OK scores on average."""
-    if not ng or np.mean(ng) >= np.mean(ok):
-        return []
-    return [
-        f"ng_scores: their mean, {np.mean(ng):.3g}, is below that of the OK scores, {np.mean(ok):.3g}: OK and NG are "
-        "probably swapped, and NG images pass at this threshold"
-    ]
-
-
-def _rate_warnings(manifest: Manifest, calibration: Calibration) -> list[str]:
-    asked = calibration.false_alarm_rate
-    if asked is None:
-        return []
-    if calibration.method != "conformal":
-        return [f"false_alarm_rate: {asked:g} was not used: with NG scores, the threshold lies between OK and NG"]
-    if calibration.n_ok_needed:
-        return [
-            f"false_alarm_rate: {asked:g} needs {calibration.n_ok_needed} more OK scores than the {calibration.n_ok} "
-            "there are: the threshold is the largest of these"
-        ]
-    if not calibration.guaranteed:
-        return [
-            f"false_alarm_rate: {asked:g} holds approximately, not as a guarantee: the OK scores are "
-            f"{_SCORES_ARE[manifest.ok_source]}. For a guarantee, send ok_scores of other images"
-        ]
-    return []

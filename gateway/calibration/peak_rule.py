@@ -44,8 +44,8 @@ class PeakChoice:
 def peak_threshold_of(peaks: Sequence[float], false_alarm_rate: float) -> float:
     """Return the threshold of the peak: just above the OK peak of conformal rank ⌈(n+1)(1−α)⌉.
 
-    An exchangeable unseen OK image reaches it with a probability of at most α. With fewer than 1/α − 1 peaks it is just
-    above the largest one: the probability is at most 1/(n+1).
+    An exchangeable unseen OK image reaches it with a probability of at most α. With fewer than 1/α − 1 peaks it is
+    just above the largest one: the probability is at most 1/(n+1).
 
     Args:
         peaks: of at least one OK image, as `postprocess.peak.peak` returns them; `-inf` where no region fits.
@@ -77,15 +77,16 @@ def choose_by_peak(
 
     - Without NG scores, it is that score or p99 of OK plus the margin, whichever is higher.
     - NG scores can only lower it: it is the candidate between p99 of OK and p5 of NG with the fewest errors
-      (`choose_threshold`), within the highest score of the other OK images and the threshold without NG scores.
+      (`choose_threshold`), at most the threshold without NG scores, and just below the NG scores that this would
+      pass, as far as that rejects no further OK image.
 
     Args:
         scores: of the OK images with maps, at least one.
         peaks: of the same images, in the same order.
         margin: distance of the threshold from p99 of OK without NG, in the unit of the score.
         false_alarm_rate: α, between 0 and 1.
-        given_scores: scores of unseen OK images, which count instead of `scores`. Their peaks are unknown: the threshold
-            of the score stays at or above their conformal rank.
+        given_scores: scores of unseen OK images, which count instead of `scores`. Their peaks are unknown: the
+            threshold of the score stays at or above their conformal rank.
         ng_scores: of NG images.
         ng_peaks: of the same images in the same order, or empty if unknown.
 
@@ -104,6 +105,9 @@ def choose_by_peak(
         floor = highest = float(own[~by_peak].max()) if not by_peak.all() else float(own.max())
     without_ng = max(highest, specified.p99_ok + margin)
     threshold = without_ng if not len(ng_scores) else min(max(specified.threshold, floor), without_ng)
+    passing = [score for score in ng_scores if floor < score <= threshold]
+    if passing:
+        threshold = max(floor, float(np.nextafter(min(passing), -math.inf)))
     return PeakChoice(
         threshold=threshold,
         peak_threshold=level,

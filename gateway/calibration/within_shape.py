@@ -20,8 +20,8 @@ from postprocess.regions import smallest_area_px
 from postprocess.roi_mask import Shape, parse_shape
 
 ThresholdSource = Literal["calibration", "shape", "parameters"]
-"""Source of a threshold: the stored calibration, or its rule over the OK maps, within the shape of the request or with its
-blur and smallest area."""
+"""Source of a threshold: the stored calibration, or its rule over the OK maps, within the shape of the request or with
+its blur and smallest area."""
 
 _Pixels = tuple[Shape, tuple[int, int]] | None
 """What two images have in common that are inspected within the same pixels of the part: see `_pixels`."""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.settings import Settings
+from gateway.store.ids import valid_id
 from gateway.store.manifest import WeightsRecipe
-from gateway.store.roi_key import RoiKey, is_valid_id
+from gateway.store.roi_key import RoiKey
 from postprocess.spatial_weights import Box, EmptyBoxError, box_weights, clamp_box, variance_weights
 
 log = logging.getLogger(__name__)
@@ -131,13 +132,19 @@ def read_roi_config(path: Path, size: int) -> dict[str, Box]:
         raise RoiConfigError(f"{path}: not JSON: {error}") from error
     if not isinstance(given, dict):
         raise RoiConfigError(f'{path}: expected an object such as {{"conn1": [y1, y2, x1, x2]}}')
-    return {name: _box(path, name, value, size) for name, value in given.items()}
+    return unique([(_roi_name(path, name), _box(path, name, value, size)) for name, value in given.items()])
+
+
+def _roi_name(path: Path, name: str) -> str:
+    """Return the name of an entry with its ids in normalisation form C, as those of requests are."""
+    ids = [valid_id(part) for part in name.split("/")]
+    valid = [each for each in ids if each is not None]
+    if len(valid) != len(ids) or len(ids) > 2:
+        raise RoiConfigError(f"{path}: {name!r}: expected a roi_id or role_id/roi_id")
+    return "/".join(valid)
 
 
 def _box(path: Path, name: str, value: Any, size: int) -> Box:
-    ids = name.split("/")
-    if len(ids) > 2 or not all(is_valid_id(part) for part in ids):
-        raise RoiConfigError(f"{path}: {name!r}: expected a roi_id or role_id/roi_id")
     numbers = isinstance(value, list) and all(isinstance(edge, float) and math.isfinite(edge) for edge in value)
     if not numbers or len(value) != 4:
         raise RoiConfigError(f"{path}: {name!r}: {json.dumps(value)[:60]}; expected four numbers [y1, y2, x1, x2]")

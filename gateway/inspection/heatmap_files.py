@@ -51,14 +51,14 @@ class HeatmapFiles:
             StorageFullError: the file cannot be written, or it would lie outside the folder.
         """
         folder = self.require_folder()
-        relative = Path(key.role_id) / key.roi_id / time.strftime("%Y-%m-%d") / f"{uuid.uuid4().hex}.png"
+        relative = key.path / time.strftime("%Y-%m-%d") / f"{uuid.uuid4().hex}.png"
         path = folder / relative
         with storage_errors("the heatmap folder"):
             # Somebody may have replaced the folder of an ROI by a link.
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise StorageFullError(
                     f"the heatmaps of {key} would be written outside GATEWAY_HEATMAP_DIR",
-                    f"Replace the link {key} in the folder for heatmaps by a folder.",
+                    f"Replace the link {key.path.as_posix()} in the folder for heatmaps by a folder.",
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

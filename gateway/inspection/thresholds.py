@@ -27,9 +27,9 @@ class AppliedThresholds:
 def thresholds_of(prepared: PreparedRequest, params: InferParams, settings: Settings) -> AppliedThresholds:
     """Return the thresholds for a request. Blocks.
 
-    A threshold belongs to scores of the same percentile and number of neighbours, within the same pixels; a threshold of
-    the peak also to one blur and one smallest area. Where the request has others, the rule of the calibration is applied
-    to the OK maps within its shape and with its parameters.
+    A threshold belongs to scores of the same percentile and number of neighbours, within the same pixels; a threshold
+    of the peak also to one blur and one smallest area. Where the request has others, the rule of the calibration is
+    applied to the OK maps within its shape and with its parameters.
 
     Args:
         prepared: the request.

@@ -108,12 +108,14 @@ class FitService:
 
         Raises:
             TrainedOfflineError: the ROI has a student, which learns offline.
-            InvalidRequestError: an image shows nothing, or there is no OK image.
+            InvalidRequestError: an image shows nothing, there is no OK image, or a new ROI may not have its name.
             ImageConflictError: an image of the request is stored with the label NG.
             GatewayError: nothing was learned; the ROI answers as before.
         """
         times = StageTimes()
         before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
+        if before is None:  # checked again under the lock
+            await in_thread(self._store.check_name, request.key, limiter=self._decoders)
         model = self._engine.model
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
@@ -162,7 +164,7 @@ class FitService:
         """Learn from what a request brought. Blocks."""
         request, key, model, times = fit.request, fit.request.key, fit.model, fit.times
         warnings = [*request.warnings, *fit.received.warnings]
-        with self._store.lock(key, self._settings.fit_lock_timeout_s):
+        with self._store.lock(key, self._settings.fit_lock_timeout_s, creates=True):
             before, is_whole = self._latest(key, warnings)
             recipe = recipe_for(key, request, before, self._settings, self._weighting)
             if recipe.bit_depth != fit.bit_depth:

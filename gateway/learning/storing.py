@@ -66,7 +66,8 @@ class ImageStorer:
         """Check images and store them, all or none.
 
         Raises:
-            InvalidRequestError: an image shows nothing, or its values exceed the bit depth.
+            InvalidRequestError: an image shows nothing, its values exceed the bit depth, or a new ROI may not have its
+                name.
             UnsupportedImageError: a file is no image that is served.
             ImageConflictError: a picture is stored, or learned, with the other label.
             TooLargeError: the ROI would have too many stored images, or too many bytes of them.
@@ -131,7 +132,7 @@ class ImageStorer:
     def _add(self, request: StoreRequest, records: list[ImageRecord], warnings: list[str]) -> StoreResult:
         """Store what is new. Blocks."""
         key, label = request.key, request.label
-        with self._store.image_lock(key, self._settings.fit_lock_timeout_s):
+        with self._store.image_lock(key, self._settings.fit_lock_timeout_s, creates=True):
             images = self._store.images(key)
             before = images.records()
             known = {record.id: record for record in before.stored}

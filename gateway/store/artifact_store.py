@@ -1,6 +1,6 @@
 """Artifacts on disk: versions, checksums, locks.
 
-``models/<role_id>/<roi_id>/`` holds
+``models/<role_id>/<roi_id>/``, with each id as `ids.folder_name` writes it, holds
 
 - ``ok/``: the learned OK images as sent, and their tokens;
 - ``images/``: images that clients stored with a label, learned or not;
@@ -30,11 +30,12 @@ from gateway.store.audit import AuditTrail
 from gateway.store.calibration_file import mirror_calibration
 from gateway.store.checksummed import DamagedError, sha256_of, unsealed
 from gateway.store.damage import ArtifactFaults
-from gateway.store.lock import held
+from gateway.store.lock import held, is_held
 from gateway.store.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, FileName, Manifest, Pointer, VersionRef
+from gateway.store.new_rois import require_new_name
 from gateway.store.ok_maps import OkMaps
 from gateway.store.reader import ArtifactReader, never_fitted
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import RoiKey, file_of
 from gateway.store.version_folder import read_manifest, version_files
 
 log = logging.getLogger(__name__)
@@ -60,32 +61,82 @@ class ArtifactStore(ArtifactReader):
         self._keep = keep_versions
 
     @contextmanager
-    def lock(self, key: RoiKey, timeout_s: float) -> Iterator[None]:
+    def lock(self, key: RoiKey, timeout_s: float, *, creates: bool = False) -> Iterator[None]:
         """Hold the lock of an ROI, which excludes all other writers of all processes.
 
+        Args:
+            key: the ROI.
+            timeout_s: longest time to wait for the lock.
+            creates: make the folder of the ROI if it does not exist. Its name is checked first.
+
         Raises:
+            InvalidRequestError: see `check_name`.
             OverloadedError: another writer held the lock for `timeout_s`.
             StorageFullError: the models folder cannot be written.
             NewerFormatError: a newer gateway wrote a file of this ROI, so this gateway must not change it.
         """
-        with held(self.root / _LOCKS / key.role_id / f"{key.roi_id}.lock", str(key), timeout_s):
+        if creates:
+            self.check_name(key)  # so that not even the file of the lock gets a wrong name
+        with held(self._lock_file(key), str(key), timeout_s):
             self._refuse_newer(key)
+            if creates:
+                self._claim(key, timeout_s)
             yield
 
     @contextmanager
-    def image_lock(self, key: RoiKey, timeout_s: float) -> Iterator[None]:
+    def image_lock(self, key: RoiKey, timeout_s: float, *, creates: bool = False) -> Iterator[None]:
         """Hold the lock of the stored images of an ROI. It is held for moments, also while a fit holds `lock`.
 
         A caller that needs both locks takes `lock` first.
 
+        Args:
+            key: the ROI.
+            timeout_s: longest time to wait for the lock.
+            creates: make the folder of the ROI if it does not exist. Its name is checked first.
+
         Raises:
+            InvalidRequestError: see `check_name`.
             OverloadedError: another writer held the lock for `timeout_s`.
             StorageFullError: the models folder cannot be written.
         """
-        # No id starts with a dot, so this is the lock of no other ROI.
-        path = self.root / _LOCKS / key.role_id / f".{key.roi_id}.lock"
-        with held(path, f"the stored images of {key}", timeout_s):
+        if creates:
+            self.check_name(key)
+        with held(self._image_lock_file(key), f"the stored images of {key}", timeout_s):
+            if creates:
+                self._claim(key, timeout_s)
             yield
+
+    def check_name(self, key: RoiKey) -> None:
+        """Check that an ROI exists, or that a new ROI may have its name.
+
+        Raises:
+            InvalidRequestError: Windows reserves an id, or an id differs only in case from that of an ROI that exists
+                or is being made.
+        """
+        stored = self.folders()
+        if not (key in stored and self.exists(key)):
+            require_new_name(key, [other for other in stored if other != key], self._is_in_use)
+
+    def _claim(self, key: RoiKey, timeout_s: float) -> None:
+        """Make the folder of an ROI. The caller holds a lock of the ROI.
+
+        Of two new ROIs at the same time whose names differ only in case, the second one sees the folder of the first.
+        """
+        with held(self.root / _LOCKS / ".names.lock", str(key), timeout_s), storage_errors():
+            self.check_name(key)
+            self.folder(key).mkdir(parents=True, exist_ok=True)
+
+    def _is_in_use(self, key: RoiKey) -> bool:
+        """Return whether an ROI exists or a writer is at work on it, so it is not left from an interrupted fit."""
+        return self.exists(key) or is_held(self._lock_file(key)) or is_held(self._image_lock_file(key))
+
+    def _lock_file(self, key: RoiKey) -> Path:
+        return file_of(self.root / _LOCKS, key, "lock")
+
+    def _image_lock_file(self, key: RoiKey) -> Path:
+        # No folder name starts with a dot, so this is the lock of no other ROI.
+        path = self._lock_file(key)
+        return path.with_name(f".{path.name}")
 
     def next_version(self, key: RoiKey) -> int:
         """Return the number of the next version. A number is never used twice."""
@@ -135,8 +186,8 @@ class ArtifactStore(ArtifactReader):
                 aside.rename(final)
                 sync_folder(final.parent)
                 # A new role or ROI adds names to these folders. The folder of the ROI is synced with `current`.
-                for folder in (self.folder(key).parent, self.root):
-                    sync_folder(folder)
+                for folder in key.path.parents:
+                    sync_folder(self.root / folder)
                 ref = self._point_to(key, VersionRef(number, sha256_of(files[MANIFEST])))
             except OSError:
                 shutil.rmtree(aside, ignore_errors=True)

@@ -1,9 +1,9 @@
 """The audit trail: who changed what in an ROI, one append-only file of JSON lines for each ROI.
 
-The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, outside the folder of the ROI, so that it survives a deletion.
-No id starts with a dot, so no ROI can have this folder. A change is recorded before it is made, and its outcome before
-the client is answered. If the first line cannot be written, nothing is changed. A change without an outcome was
-interrupted; the version in use shows whether it was made.
+The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, with each id as `ids.folder_name` writes it. It is outside the
+folder of the ROI, so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is
+recorded before it is made, and its outcome before the client is answered. If the first line cannot be written, nothing
+is changed. A change without an outcome was interrupted; the version in use shows whether it was made.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from structlog.contextvars import get_contextvars
@@ -22,9 +22,9 @@ from structlog.contextvars import get_contextvars
 from gateway.errors import GatewayError
 from gateway.store.atomic import storage_errors, sync_folder
 from gateway.store.damage import ArtifactFaults
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import RoiKey, file_of
 
-AUDIT = ".audit"
+AUDIT = PurePath(".audit")
 
 Action = Literal[
     "fit",
@@ -140,11 +140,11 @@ class AuditTrail:
         finally:
             os.close(descriptor)
         if not size:
-            for folder in (path.parent, path.parent.parent, self._root):
-                sync_folder(folder)
+            for folder in (AUDIT / key.path).parents:
+                sync_folder(self._root / folder)
 
     def _path(self, key: RoiKey) -> Path:
-        return self._root / AUDIT / key.role_id / f"{key.roi_id}.jsonl"
+        return file_of(self._root / AUDIT, key, "jsonl")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

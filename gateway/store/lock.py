@@ -10,6 +10,19 @@ from gateway.errors import OverloadedError
 from gateway.store.atomic import storage_errors
 
 
+def is_held(path: Path) -> bool:
+    """Return whether somebody holds a lock file. It may be free a moment later."""
+    if not path.exists():
+        return False
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
 @contextmanager
 def held(path: Path, what: str, timeout_s: float) -> Iterator[None]:
     """Hold a lock file. The operating system frees it when the process ends, even after a crash.

@@ -19,15 +19,22 @@ from gateway.store.manifest import CURRENT, MANIFEST, FileName, Manifest, Versio
 from gateway.store.ok_images import OkFiles
 from gateway.store.ok_maps import OkMaps
 from gateway.store.pointer import read_pointer
-from gateway.store.roi_key import RoiKey, is_valid_id
-from gateway.store.version_folder import ok_maps_of, read_all_verified, read_file, read_manifest, spatial_weights_of
+from gateway.store.roi_key import RoiKey, stored_keys
+from gateway.store.version_folder import (
+    ok_maps_of,
+    read_all_verified,
+    read_file,
+    read_manifest,
+    read_served_verified,
+    spatial_weights_of,
+)
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedVersion:
-    """A version whose files all match the checksums of its manifest."""
+    """A version: every file that an inspection uses matches its checksum in the manifest."""
 
     ref: VersionRef
     """The version in use. It may be a later version that is damaged."""
@@ -58,15 +65,11 @@ class ArtifactReader:
 
     def folders(self) -> list[RoiKey]:
         """Return all ROIs that have a folder, fitted or not, sorted."""
-        return sorted(
-            RoiKey(folder.parent.name, folder.name)
-            for folder in self.root.glob("*/*")
-            if is_valid_id(folder.parent.name) and is_valid_id(folder.name) and folder.is_dir()
-        )
+        return sorted(stored_keys(self.root))
 
     def folder(self, key: RoiKey) -> Path:
         """Return the folder of an ROI. It holds everything except the audit trail."""
-        return self.root / key.role_id / key.roi_id
+        return self.root / key.path
 
     def is_fitted(self, key: RoiKey) -> bool:
         """Return whether an ROI was fitted. Its files may be damaged."""
@@ -148,7 +151,7 @@ class ArtifactReader:
 
         Args:
             key: the ROI.
-            whole: check all files of the version, as an inspection does when it loads them.
+            whole: check the files of the version that an inspection uses, as it does when it loads them.
 
         Raises:
             UnknownRoiError: the ROI was never fitted.
@@ -160,7 +163,7 @@ class ArtifactReader:
             try:
                 manifest = read_manifest(folder, sha256)
                 if whole:
-                    read_all_verified(folder, manifest)
+                    read_served_verified(folder, manifest)
             except DamagedError as error:
                 damaged.append(f"version {number}: {error}")
             else:
@@ -212,7 +215,7 @@ class ArtifactReader:
         for number, sha256, folder in self._candidates(key, ref):
             try:
                 manifest = read_manifest(folder, sha256)
-                files = read_all_verified(folder, manifest)
+                files = read_served_verified(folder, manifest)
                 weights = spatial_weights_of(files, manifest)
                 return build(VerifiedVersion(ref, manifest, files, weights, tuple(damaged)))
             except DamagedError as error:

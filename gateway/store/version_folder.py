@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gateway.store.arrays import npy_bytes, npz_bytes, read_npz, read_weights
 from gateway.store.checksummed import DamagedError, sha256_of
-from gateway.store.manifest import LEAVE_ONE_OUT, MANIFEST, WEIGHTS, FileName, Manifest
+from gateway.store.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, WEIGHTS, FileName, Manifest
 from gateway.store.ok_maps import OkMaps
 
 
@@ -86,6 +86,17 @@ def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]
         DamagedError: a file is missing or damaged.
     """
     return {name: read_verified(folder, manifest, name) for name in manifest.files}
+
+
+def read_served_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]:
+    """Return the files that an inspection uses: all that a manifest names, without the FAISS index.
+
+    The index is a copy of the bank for other tools, twice as large. Searches are built from the bank.
+
+    Raises:
+        DamagedError: a file is missing or damaged.
+    """
+    return {name: read_verified(folder, manifest, name) for name in manifest.files if name != INDEX}
 
 
 def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> NDArray[np.float32] | None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from gateway.store.roi_key import is_valid_id
+from gateway.store.ids import id_of_folder
 
 OURS = ("models", "heatmaps", "cache", "state")
 """Folders in the tree that belong to the gateway."""
@@ -42,4 +42,4 @@ def strangers(models_dir: Path) -> list[str]:
     """What lies in a models folder in a place that no valid pair of ids leads to."""
     roles = [path for path in models_dir.iterdir() if not path.name.startswith(".")]
     rois = [path for role in roles for path in role.iterdir()]
-    return [str(path) for path in (*roles, *rois) if not is_valid_id(path.name) or path.is_symlink()]
+    return [str(path) for path in (*roles, *rois) if id_of_folder(path.name) is None or path.is_symlink()]

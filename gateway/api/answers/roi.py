@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.api.schemas.rois import CalibrationSummary, ExcludedImageAnswer, RoiSummary
 from gateway.api.security.keys import Caller
-from gateway.calibration.calibrate import blind_area, blind_area_warning
+from gateway.calibration.calibration_warnings import blind_area, blind_area_warning
 from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError
 from gateway.inspection.answer_warnings import WEIGHTS_STALE
 from gateway.learning.suspects import find_suspects, robust_z

@@ -11,7 +11,8 @@ from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.inputs import parsed_shape
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.calibrate import CalibrateAnswer, CalibrateRequest
-from gateway.calibration.calibrate import CalibrationRequest, blind_area, calibrate
+from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibration_warnings import blind_area
 from gateway.errors import (
     ArtifactCorruptError,
     InvalidRequestError,

@@ -17,7 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Ty
 from gateway.errors import ForbiddenError
 from gateway.monitoring.masking import KEY_PREFIX
 from gateway.monitoring.request_context import tell
-from gateway.store.roi_key import RoiKey, is_valid_id
+from gateway.store.ids import valid_id
+from gateway.store.roi_key import RoiKey
 
 Scope = Literal["inspect", "teach"]
 """The scope teach includes inspect."""
@@ -28,10 +29,14 @@ class KeyListError(ValueError):
 
 
 def _roi_pattern(pattern: str) -> str:
-    role_id, slash, roi_id = pattern.partition("/")
-    if pattern == "*" or (slash and is_valid_id(role_id) and (roi_id == "*" or is_valid_id(roi_id))):
+    """Return a pattern with its ids in normalisation form C, as those of requests are."""
+    if pattern == "*":
         return pattern
-    raise ValueError("expected role_id/roi_id, role_id/* or *")
+    role_id, _, roi_id = pattern.partition("/")
+    role, roi = valid_id(role_id), "*" if roi_id == "*" else valid_id(roi_id)
+    if role is None or roi is None:
+        raise ValueError("expected role_id/roi_id, role_id/* or *")
+    return f"{role}/{roi}"
 
 
 RoiPattern = Annotated[str, AfterValidator(_roi_pattern)]

@@ -53,7 +53,9 @@ def fitted(n: int) -> tuple[Manifest, OkMaps]:
 
 def derived(n: int = 10, **fields: Any) -> tuple[Calibration, list[str]]:
     manifest, maps = fitted(n)
-    return derive(manifest, maps, SETTINGS, CalibrationRequest(**{"mm_per_px": 1.0, **fields}))
+    return derive(
+        manifest, maps, SETTINGS, CalibrationRequest(**{"mm_per_px": 1.0, "pixel_threshold": "score", **fields})
+    )
 
 
 def p99(i: int, n: int) -> float:
@@ -96,11 +98,11 @@ def test_a_rate_is_guaranteed_by_enough_given_scores() -> None:
 
 def test_a_rate_beside_ng_scores_is_unused_and_a_warning_says_so() -> None:
     calibration, warnings = derived(ok_scores=[0.1], ng_scores=[0.9], false_alarm_rate=0.1)
-    assert (calibration.method, calibration.threshold, calibration.guaranteed) == ("grid", 0.5, None)
+    assert (calibration.method, calibration.threshold, calibration.guaranteed) == ("grid", 0.1, None)
     assert "was not used" in " ".join(warnings)
 
 
-def test_regions_begin_at_the_threshold_of_the_score_by_default() -> None:
+def test_regions_begin_at_the_threshold_of_the_score_on_request() -> None:
     assert derived(ok_scores=[0.3])[0].pixel_threshold == 0.3
     assert derived(ok_scores=[0.3], pixel_threshold=0.45)[0].pixel_threshold == 0.45
 

@@ -57,14 +57,14 @@ def calibrated(
     fitted: str | None = None, with_maps: bool = True, **fields: object
 ) -> tuple[Calibration, ShapeThresholds]:
     manifest, maps, thresholds = version(fitted, with_maps)
-    request = CalibrationRequest(**{"mm_per_px": 1.0, "false_alarm_rate": 0.2, **fields})
+    request = CalibrationRequest(**{"mm_per_px": 1.0, "false_alarm_rate": 0.2, "pixel_threshold": "score", **fields})
     return derive(manifest, maps, SETTINGS, request)[0], thresholds
 
 
 def of(
     thresholds: ShapeThresholds, calibration: Calibration, shape: Shape | None, size_wh: tuple[int, int] = SIZE
 ) -> Thresholds:
-    found = thresholds.of(calibration, shape, size_wh, 0)
+    found = thresholds.of(calibration, shape, size_wh, 0, 1)
     assert found is not None
     return found
 
@@ -116,7 +116,7 @@ def test_the_rule_without_a_rate_is_p99_plus_the_margin() -> None:
 def test_ng_scores_of_the_calibration_count_within_the_shape_too() -> None:
     calibration, thresholds = calibrated(ng_scores=[5.0])
     found = of(thresholds, calibration, LEFT)
-    assert found.score == pytest.approx((np.percentile(DISTANCES[:, 0], 99) + 5.0) / 2)
+    assert found.score == pytest.approx(0.991 + (5.0 - 0.991) / 20)  # the first candidate above the OK score of 1.0
     assert found.source == "shape"
 
 
@@ -153,8 +153,8 @@ def test_a_calibration_for_a_shape_takes_the_leave_one_out_scores_within_it() ->
 
 def test_without_ok_maps_own_scores_apply_to_their_pixels_only() -> None:
     calibration, thresholds = calibrated(with_maps=False)
-    assert thresholds.of(calibration, None, SIZE, 0) is not None
-    assert thresholds.of(calibration, LEFT, SIZE, 0) is None
+    assert thresholds.of(calibration, None, SIZE, 0, 1) is not None
+    assert thresholds.of(calibration, LEFT, SIZE, 0, 1) is None
 
 
 def test_thresholds_are_computed_once_for_a_shape_and_a_bounded_number_is_kept() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.checking import damages
 from gateway.errors import ArtifactCorruptError
 from gateway.monitoring.metrics import METRICS
 from gateway.store.roi_key import RoiKey
@@ -36,7 +37,7 @@ def faults(kind: str) -> float:
     return METRICS.get_sample_value("gateway_artifact_faults_total", {"kind": kind}) or 0.0
 
 
-@pytest.mark.parametrize("name", ["memory.npz", "index.faiss", "leave_one_out.npz", "manifest.json"])
+@pytest.mark.parametrize("name", ["memory.npz", "leave_one_out.npz", "manifest.json"])
 def test_the_version_before_a_damaged_one_answers_with_its_own_threshold(
     bench: Bench, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -55,6 +56,26 @@ def test_the_version_before_a_damaged_one_answers_with_its_own_threshold(
     bench.fit([EVEN[6]])
     assert not bench.infer(UNSEEN).degraded
     assert bench.store.faults.degraded() == {}
+
+
+def test_damage_of_the_faiss_index_changes_no_answer_and_is_found_by_verify_and_repaired_by_the_next_fit(
+    bench: Bench,
+) -> None:
+    """No inspection reads the index: the search is built from the bank."""
+    whole = bench.infer(UNSEEN)
+    damage(bench, "versions/2/index.faiss")
+    anew = Bench(bench.store.root)
+    answer = anew.infer(UNSEEN)
+    assert (answer.score, answer.version, answer.threshold, answer.degraded, answer.warnings) == (
+        whole.score,
+        2,
+        0.5,
+        False,
+        whole.warnings,
+    )
+    assert list(damages(anew.store, KEY)) == ["version 2: index.faiss fails its checksum"]
+    assert anew.fit(EVEN[:6]).manifest.version == 3  # the same images, but the version is not whole
+    assert anew.store.is_whole(KEY, anew.manifest)
 
 
 @pytest.mark.parametrize("name", ["calib.json", "versions/2/calib.json"])

@@ -89,7 +89,7 @@ def test_a_request_with_other_parameters_than_the_threshold_is_not_judged(
     bench.calibrate(**calibrated)
     answer = bench.infer(image(250), **asked)
     assert (answer.verdict, answer.verdict_reason) == ("uncalibrated", reason)
-    assert (answer.threshold, answer.pixel_threshold, answer.threshold_source, answer.regions) == (None, None, None, [])
+    assert (answer.threshold, answer.peak_threshold, answer.threshold_source, answer.regions) == (None, None, None, [])
     assert any(w.startswith(f"{reason}: ") and w.endswith("the image was not judged") for w in answer.warnings)
     # Without the parameter, that of the calibration is taken.
     plain = bench.infer(image(250))

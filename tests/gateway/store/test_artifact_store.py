@@ -121,7 +121,7 @@ def test_a_number_that_comes_again_after_a_delete_is_another_version(store: Arti
     assert before != after
 
 
-@pytest.mark.parametrize("name", ["memory.npz", "index.faiss", "manifest.json"])
+@pytest.mark.parametrize("name", ["memory.npz", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty"])
 def test_a_damaged_version_is_never_served_and_the_last_whole_one_answers(
     store: ArtifactStore, name: str, damage: str

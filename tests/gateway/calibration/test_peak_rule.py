@@ -1,0 +1,144 @@
+"""Both thresholds of the peak rule, from scores and peaks that a person can check by eye."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.calibration.calibrate import derive, redone
+from gateway.calibration.peak_rule import choose_by_peak, peak_threshold_of
+from gateway.calibration.within_shape import ShapeThresholds
+from gateway.store.checksummed import unsealed
+from gateway.store.manifest import CALIBRATION, Calibration
+from postprocess.roi_mask import Rect
+from tests.gateway.calibration.test_calibrate import SETTINGS, CalibrationRequest, fitted
+
+SCORES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+PEAKS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+
+
+def choose(scores: list[float] = SCORES, peaks: list[float] = PEAKS, **fields: Any) -> Any:
+    return choose_by_peak(scores, peaks, **{"margin": 0.0, "false_alarm_rate": 0.2, **fields})
+
+
+def just_above(level: float) -> float:
+    return float(np.nextafter(np.float32(level), np.float32(math.inf)))
+
+
+def derived(n: int = 10, **fields: Any) -> tuple[Calibration, list[str]]:
+    manifest, maps = fitted(n)
+    return derive(manifest, maps, SETTINGS, CalibrationRequest(**{"mm_per_px": 1.0, **fields}))
+
+
+def test_the_threshold_of_the_peak_is_just_above_the_peak_of_conformal_rank() -> None:
+    chosen = choose()
+    assert chosen.peak_threshold == just_above(8.0)  # rank ⌈10 × 0.8⌉ = 8
+    assert (chosen.n_rejected, chosen.n_ok_needed, chosen.method) == (1, 0, "conformal")
+
+
+def test_with_too_few_ok_images_it_is_just_above_the_largest_peak_and_says_how_many_are_missing() -> None:
+    chosen = choose(false_alarm_rate=0.02)
+    assert chosen.peak_threshold == just_above(9.0)
+    assert chosen.n_ok_needed == 40  # 49 of 9
+
+
+def test_where_no_region_fits_the_threshold_is_a_number_that_no_peak_reaches() -> None:
+    level = peak_threshold_of([-math.inf, -math.inf], 0.5)
+    assert 0 < level < 1e-30
+
+
+def test_the_score_rejects_no_ok_image_beyond_those_of_the_peak() -> None:
+    # The image with the highest peak has a middling score; the highest score has a low peak.
+    chosen = choose([0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6, 0.7, 0.55])
+    assert chosen.threshold >= 0.9
+    assert chosen.n_rejected == 1
+
+
+@pytest.mark.parametrize("ng", [[0.05], [0.45], [0.85], [0.88], [1.5], [0.3, 2.0], [9.0, 9.5, 10.0], [0.9, 0.9, 0.9]])
+def test_ng_scores_never_raise_a_threshold(ng: list[float]) -> None:
+    without, with_ng = choose(), choose(ng_scores=ng)
+    assert with_ng.threshold <= without.threshold
+    assert with_ng.peak_threshold == without.peak_threshold
+    assert with_ng.n_rejected <= 1  # as α allows
+
+
+def test_an_ng_image_between_the_ok_scores_and_the_highest_lowers_the_threshold_below_it() -> None:
+    # The peak rejects the image of score 0.9 already, so the threshold may come down to the next one, 0.8.
+    without, with_ng = choose(), choose(ng_scores=[0.89])
+    assert without.threshold == pytest.approx(np.percentile(SCORES, 99))
+    assert 0.8 <= with_ng.threshold < 0.89
+    assert with_ng.missed_ng == ()
+
+
+def test_an_ng_image_that_passes_is_named() -> None:
+    assert choose(ng_scores=[0.4, 2.0]).missed_ng == (0.4,)
+    # Its peak is known and rejects it.
+    assert choose(ng_scores=[0.4, 2.0], ng_peaks=[9.5, 0.0]).missed_ng == ()
+    assert choose(ng_scores=[0.4, 2.0], ng_peaks=[8.0, 0.0]).missed_ng == (0.4,)
+    calibration, warnings = derived(ng_scores=[0.05])
+    assert calibration.missed_ng == (0.05,)
+    assert any("0.05 pass by their score" in each for each in warnings)
+
+
+def test_given_scores_of_unseen_images_replace_those_of_the_fit_for_the_score_alone() -> None:
+    chosen = choose(given_scores=[0.3] * 4 + [0.5])
+    assert (chosen.threshold, chosen.n_ok) == (0.5, 5)
+    assert chosen.peak_threshold == just_above(8.0)
+
+
+def test_the_default_calibration_states_the_rate_of_the_verdict() -> None:
+    # Image i of 60 has a pixel of i / 30, of 1 mm².
+    calibration, warnings = derived(60)
+    assert (calibration.pixel_threshold_source, calibration.false_alarm_rate) == ("peak", 0.02)
+    assert calibration.pixel_threshold == just_above(2.0)  # rank ⌈61 × 0.98⌉ = 60
+    assert calibration.verdict_false_alarm_rate == pytest.approx(1 / 61)
+    assert calibration.verdict_false_alarm_interval is not None
+    assert calibration.verdict_false_alarm_interval[0] == 0
+    assert warnings == []
+    calibration, _ = derived(60, false_alarm_rate=0.1)
+    assert calibration.pixel_threshold == just_above(2 * 55 / 60)
+    assert calibration.verdict_false_alarm_rate == pytest.approx(6 / 61)
+
+
+def test_the_smallest_area_decides_which_level_is_the_peak() -> None:
+    # A region of two pixels reaches down to the three equal ones: i / 60.
+    calibration, _ = derived(60, area_mm2_thr=2.0)
+    assert calibration.pixel_threshold == just_above(1.0)
+
+
+def test_a_redone_calibration_keeps_its_rate_and_rule() -> None:
+    before, _ = derived(60, false_alarm_rate=0.1)
+    manifest, maps = fitted(30)
+    after = redone(manifest, maps, SETTINGS, before)
+    assert after is not None
+    assert (after.pixel_threshold_source, after.false_alarm_rate) == ("peak", 0.1)
+    assert after.pixel_threshold == just_above(2 * 28 / 30)  # rank ⌈31 × 0.9⌉ = 28
+
+
+def test_a_calibration_by_the_peak_is_not_read_by_a_gateway_that_cannot_judge_by_it() -> None:
+    by_peak, _ = derived()
+    assert by_peak.to_bytes() != derived(pixel_threshold="score")[0].to_bytes()
+    assert Calibration.from_bytes(by_peak.to_bytes(), CALIBRATION).format == 4
+    with pytest.raises(Exception, match="format 4"):
+        unsealed(by_peak.to_bytes(), CALIBRATION, 3)
+    assert Calibration.from_bytes(derived(pixel_threshold="score")[0].to_bytes(), CALIBRATION).format == 2
+
+
+def test_a_request_with_another_blur_or_smallest_area_is_judged_by_the_ok_maps_with_these() -> None:
+    _, maps = fitted(60)
+    calibration, _ = derived(60)
+    thresholds = ShapeThresholds(maps, maps.frames)
+    stored = thresholds.of(calibration, None, (2, 2), 0, 1)
+    assert stored is not None
+    assert (stored.pixels, stored.source) == (just_above(2.0), "calibration")
+    larger = thresholds.of(calibration, None, (2, 2), 0, 2)
+    assert larger is not None
+    assert (larger.pixels, larger.source) == (just_above(1.0), "parameters")
+    blurred = thresholds.of(calibration, None, (2, 2), 1.0, 1)
+    assert blurred is not None
+    assert blurred.pixels < stored.pixels
+    assert thresholds.of(calibration, None, (4, 4), 0, 1) != stored  # the maps at the size of the image
+    within = thresholds.of(calibration, Rect(0.5, None, 1, 2), (2, 2), 0, 1)
+    assert within is not None
+    assert (within.pixels, within.source) == (just_above(1.0), "shape")
