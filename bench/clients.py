@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     images = [roi_png(tokens, -1 - i) for i in range(8)]
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state"
-        with gateway(tokens.repository, Path(folder) / "models", state_dir=state) as (port, _):
+        with gateway(tokens.repository, Path(folder) / "models", state_dir=state, max_queue_s=600) as (port, _):
             url = f"http://127.0.0.1:{port}"
             with PatchcoreClient(url) as client:
                 client.fit_ok(*_ROI, [roi_png(tokens, i) for i in range(12)], mm_per_px=0.2)
