@@ -19,8 +19,8 @@ _STRONGEST = 0.6
 def draw(image: Image, inspection: Inspection) -> "Picture":
     """Return an image with the heatmap and the outlines of the regions.
 
-    The heat is transparent at distance 0 and strongest at twice the threshold of regions, or at the upper end of the
-    heatmap before calibration. Each region has its area in mm² beside it.
+    The heat is transparent up to half the threshold of regions and strongest at twice it; before calibration, from
+    distance 0 to the upper end of the heatmap. Each region has its area in mm² beside it.
 
     Args:
         image: the image that was inspected.
@@ -36,8 +36,9 @@ def draw(image: Image, inspection: Inspection) -> "Picture":
     picture = opened(image, inspection)
     heat = inspection.heatmap
     if heat is not None:
-        top = 2 * inspection.peak_threshold if inspection.peak_threshold else inspection.heatmap_max
-        alpha = (np.clip(heat / top, 0, 1) * (_STRONGEST * 255)).astype(np.uint8)
+        threshold = inspection.peak_threshold
+        low, high = (threshold / 2, threshold * 2) if threshold else (0, inspection.heatmap_max)
+        alpha = (np.clip((heat - low) / (high - low), 0, 1) * (_STRONGEST * 255)).astype(np.uint8)
         picture.paste(pillow.new("RGB", picture.size, _HEAT), mask=pillow.fromarray(alpha))
     pen = drawing.Draw(picture)
     for region in inspection.regions:

@@ -23,6 +23,7 @@ def as_3_0(document: Node) -> Node:
     | a union of answers | one class with the properties of all, none of them required |
     | a union in a request | text, which the gateway reads as well |
     | an answer as JSON or as a page | JSON |
+    | a pattern with classes of Unicode | no pattern: generated clients check it with engines that lack them |
     | a required enum that may be null | not required: the type that C# generators make otherwise cannot be null |
 
     Args:
@@ -96,6 +97,8 @@ class _Converter:
         for limit, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             if limit in schema:
                 schema |= {inclusive: schema[limit], limit: True}
+        if "\\p{" in schema.get("pattern", ""):
+            del schema["pattern"]
         if "prefixItems" in schema:
             schema["items"] = schema.pop("prefixItems")[0]
         if isinstance(schema.get("items"), dict):

@@ -1,5 +1,7 @@
 """The API document: valid in both versions, and in forms that client generators turn into plain classes."""
 
+import re
+
 import pytest
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
@@ -65,7 +67,17 @@ def schemas(document):
 
 
 def test_the_document_is_valid(document):
-    validate(document)
+    validate(without_unicode_classes(document))
+
+
+def without_unicode_classes(node):
+    """Leave out patterns with `\\p{…}`: they are those of ECMA-262, and the validator checks them by Python's re."""
+    if isinstance(node, list):
+        return [without_unicode_classes(each) for each in node]
+    if isinstance(node, dict):
+        kept = {key: value for key, value in node.items() if not (key == "pattern" and "\\p{" in value)}
+        return {key: without_unicode_classes(value) for key, value in kept.items()}
+    return node
 
 
 def test_every_file_is_binary_and_nothing_else_is(document):
@@ -135,6 +147,7 @@ class TestVersion30:
         new = {"prefixItems", "const", "examples", "contentMediaType", "title", "propertyNames"}
         for schema in schemas(plain):
             assert new & schema.keys() == set(), schema
+            re.compile(schema.get("pattern", ""))
             assert schema.get("type") != "null"
             assert not isinstance(schema.get("exclusiveMinimum"), float | int) or schema["exclusiveMinimum"] is True
 
