@@ -38,7 +38,7 @@ MODEL = ModelDescription(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--ms", type=float, default=50, help="time that the stand-in takes for an image")
     parser.add_argument("--images", type=int, default=128, help="in a round, one in each request")
     parser.add_argument("--in-flight", type=int, default=32, help="requests at once")

@@ -117,7 +117,7 @@ class TestRetries:
             (httpx.WriteTimeout(""), {Repeat.ALWAYS}),
             (httpx.UnsupportedProtocol(""), set()),
         ],
-        ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+        ids=lambda value: str(len(value)) if isinstance(value, set) else str(value) or type(value).__name__,
     )
     def test_a_request_is_repeated_only_where_that_is_safe(self, failure, repeated):
         assert {each for each in Repeat if may_repeat(each, failure)} == repeated

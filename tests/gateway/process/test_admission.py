@@ -164,7 +164,7 @@ def counts(kind: str) -> tuple[float, float]:
 
 
 def test_a_request_is_counted_once_as_admitted_or_refused() -> None:
-    """Whoever refuses it: no place, no room for its images, or what it waits for."""
+    """A refusal frees what was held: no place, no room for its images, or a failed wait."""
     admission = Admission("count", 2)
     with admission.reserve(), pytest.raises(OverloadedError), admission.reserve() as place, place.work(3):
         pytest.fail("more than there are places")
