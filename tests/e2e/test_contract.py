@@ -113,6 +113,8 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
     more = {
         "peak_threshold",
         "missed_ng",
+        "stored_images",
+        "n_ok_unseen",
         "pixel_threshold",
         "pixel_threshold_source",
         "blind_area_mm2",

@@ -324,7 +324,7 @@ def test_what_a_training_cannot_publish_is_told_before_it_begins(trained, tmp_pa
     for wrong, said in (
         (["--publish", "steel/conn1"], "--publish and --mm-per-px belong together"),
         (["--mm-per-px", "0.2"], "--publish and --mm-per-px belong together"),
-        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not a valid id"),
+        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: 'steel' is not an ROI. Use ROLE/ROI"),
         (["--publish", "steel/conn1", "--mm-per-px", "-3"], "--mm-per-px -3.0: expected a number above 0"),
     ):
         assert train([*arguments, *wrong]) == 1
