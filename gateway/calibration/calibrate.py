@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,6 +52,25 @@ class CalibrationRequest:
     shape: Shape | None = None
     """The shape that the scores count for; None for that of the OK images."""
     shape_json: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """What both rules compute scores and regions with: the request's, else the settings'."""
+
+    percentile: float
+    area_mm2_thr: float
+    margin: float
+    blur_sigma: float
+
+    @classmethod
+    def of(cls, request: CalibrationRequest, settings: Settings) -> "_Parameters":
+        return cls(
+            settings.p_score if request.score_percentile is None else request.score_percentile,
+            settings.area_mm2_thr if request.area_mm2_thr is None else request.area_mm2_thr,
+            settings.threshold_margin if request.margin is None else request.margin,
+            settings.blur_sigma if request.blur_sigma is None else request.blur_sigma,
+        )
 
 
 def calibrate(
@@ -132,17 +151,16 @@ def derive(
     Raises:
         InvalidRequestError: as in `calibrate`.
     """
-    percentile = settings.p_score if request.score_percentile is None else request.score_percentile
-    area_mm2_thr = settings.area_mm2_thr if request.area_mm2_thr is None else request.area_mm2_thr
-    margin = settings.threshold_margin if request.margin is None else request.margin
-    blur_sigma = settings.blur_sigma if request.blur_sigma is None else request.blur_sigma
+    parameters = _Parameters.of(request, settings)
     if request.shape is not None:
         for size_wh in {image.frame.size_wh for image in manifest.images}:
             mask_of(request.shape, size_wh)  # refused where it covers no pixel
         ok_maps = None if ok_maps is None else with_shape(ok_maps, request.shape)
+    resting: dict[str, Any] = {}
     if evidence is not None:
         evidence = evidence if request.shape is None else evidence.within(request.shape)
-        stored = evidence.scores(percentile, blur_sigma, smallest_area_px(area_mm2_thr, request.mm_per_px))
+        min_area_px = smallest_area_px(parameters.area_mm2_thr, request.mm_per_px)
+        stored = evidence.scores(parameters.percentile, parameters.blur_sigma, min_area_px)
         ng = [each for each in stored if each.label == "ng"]
         request = replace(
             request,
@@ -152,35 +170,28 @@ def derive(
         if ok_maps is not None and evidence.ok_ids:
             ok_maps = joined(ok_maps, evidence.ok)
         resting = {"stored_images": True, "n_ok_unseen": len(evidence.ok_ids), "stored_scores": stored}
-        calibration, warnings = _derived(
-            manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma
-        )
-        return calibration.model_copy(update=resting), [*evidence.warnings, *warnings]
-    return _derived(manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma)
-
-
-def _derived(
-    manifest: Manifest,
-    ok_maps: OkMaps | None,
-    settings: Settings,
-    request: CalibrationRequest,
-    percentile: float,
-    area_mm2_thr: float,
-    margin: float,
-    blur_sigma: float,
-) -> tuple[Calibration, list[str]]:
-    """Choose the thresholds by the rule that the request asks for."""
     if request.pixel_threshold == "peak" and ok_maps is not None and manifest.ok_scores:
-        return _by_peak(manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma)
-    scores = request.ok_scores or _own_scores(manifest, ok_maps, percentile, request)
-    chosen = choose_threshold(scores, request.ng_scores, margin, request.false_alarm_rate)
+        rate = settings.false_alarm_rate if request.false_alarm_rate is None else request.false_alarm_rate
+        calibration, warnings = _by_peak(manifest, ok_maps, request, parameters, rate)
+    else:
+        calibration, warnings = _by_score(manifest, ok_maps, request, parameters)
+    told = () if evidence is None else evidence.warnings
+    return calibration.model_copy(update=resting), [*told, *warnings]
+
+
+def _by_score(
+    manifest: Manifest, ok_maps: OkMaps | None, request: CalibrationRequest, parameters: _Parameters
+) -> tuple[Calibration, list[str]]:
+    """Choose the threshold of the score, and that of the regions beside it."""
+    scores = request.ok_scores or _own_scores(manifest, ok_maps, parameters.percentile, request)
+    chosen = choose_threshold(scores, request.ng_scores, parameters.margin, request.false_alarm_rate)
     if request.pixel_threshold == "ok_pixels" and ok_maps is None:
         raise InvalidRequestError(
             f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
             f"{manifest.key} has none",
             "Fit two or more OK images, or send a number.",
         )
-    pixel_threshold = pixel_threshold_of(ok_maps, request, margin, blur_sigma, chosen.threshold)
+    pixel_threshold = pixel_threshold_of(ok_maps, request, parameters.margin, parameters.blur_sigma, chosen.threshold)
     errs_high = manifest.ok_source == "leave-one-out"
     expected = false_alarms(chosen.ok_above, chosen.n_ok, err_high=errs_high and not request.ok_scores)
     verdict, n_above = None, 0
@@ -189,33 +200,25 @@ def _derived(
             ok_maps,
             threshold=chosen.threshold,
             pixel_threshold=pixel_threshold,
-            percentile=percentile,
-            blur_sigma=blur_sigma,
+            percentile=parameters.percentile,
+            blur_sigma=parameters.blur_sigma,
             mm_per_px=request.mm_per_px,
-            area_mm2_thr=area_mm2_thr,
+            area_mm2_thr=parameters.area_mm2_thr,
         )
         verdict = false_alarms(n_above, len(ok_maps.frames), err_high=errs_high)
-    calibration = Calibration(
+    calibration = _calibration(
+        manifest,
+        request,
+        parameters,
         **asdict(chosen),
         pixel_threshold=pixel_threshold,
         pixel_threshold_source=_source_of(request.pixel_threshold),
-        mm_per_px=request.mm_per_px,
-        area_mm2_thr=area_mm2_thr,
-        score_percentile=percentile,
-        k=manifest.k,
-        shape=request.shape_json,
-        blur_sigma=blur_sigma,
         false_alarm_rate=request.false_alarm_rate,
         guaranteed=None if chosen.n_ok_needed is None else chosen.n_ok_needed == 0 and bool(request.ok_scores),
         expected_false_alarm_rate=expected.rate,
         expected_false_alarm_interval=(expected.low, expected.high),
         verdict_false_alarm_rate=None if verdict is None else verdict.rate,
         verdict_false_alarm_interval=None if verdict is None else (verdict.low, verdict.high),
-        ng_scores=tuple(request.ng_scores),
-        ok_source="given" if request.ok_scores else manifest.ok_source,
-        margin=margin,
-        version=manifest.version,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     warnings = [*warnings_by_score(manifest, request.mm_per_px, calibration), *swap_warning(scores, request.ng_scores)]
     if ok_maps is not None and false_alarms(n_above, len(ok_maps.frames)).low > expected.rate:
@@ -229,20 +232,17 @@ def _derived(
 def _by_peak(
     manifest: Manifest,
     ok_maps: OkMaps,
-    settings: Settings,
     request: CalibrationRequest,
-    percentile: float,
-    area_mm2_thr: float,
-    margin: float,
-    blur_sigma: float,
+    parameters: _Parameters,
+    rate: float,
 ) -> tuple[Calibration, list[str]]:
     """Choose the thresholds by the peaks of the OK maps; see `gateway.calibration.peak_rule`."""
-    rate = settings.false_alarm_rate if request.false_alarm_rate is None else request.false_alarm_rate
-    scores, peaks = ok_statistics(ok_maps, percentile, blur_sigma, smallest_area_px(area_mm2_thr, request.mm_per_px))
+    min_area_px = smallest_area_px(parameters.area_mm2_thr, request.mm_per_px)
+    scores, peaks = ok_statistics(ok_maps, parameters.percentile, parameters.blur_sigma, min_area_px)
     chosen = choose_by_peak(
         scores,
         peaks,
-        margin=margin,
+        margin=parameters.margin,
         false_alarm_rate=rate,
         given_scores=request.ok_scores,
         ng_scores=request.ng_scores,
@@ -250,19 +250,16 @@ def _by_peak(
     )
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
     of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=chosen.n_limits)
-    calibration = Calibration(
+    calibration = _calibration(
+        manifest,
+        request,
+        parameters,
         format=CALIBRATION_FORMAT,
         threshold=chosen.threshold,
         pixel_threshold=chosen.peak_threshold,
         pixel_threshold_source="peak",
         p99_ok=chosen.p99_ok,
         p5_ng=chosen.p5_ng,
-        mm_per_px=request.mm_per_px,
-        area_mm2_thr=area_mm2_thr,
-        score_percentile=percentile,
-        k=manifest.k,
-        shape=request.shape_json,
-        blur_sigma=blur_sigma,
         method=chosen.method,
         false_alarm_rate=rate,
         guaranteed=False,
@@ -271,7 +268,6 @@ def _by_peak(
         expected_false_alarm_interval=(of_score.low, of_score.high),
         verdict_false_alarm_rate=of_verdict.rate,
         verdict_false_alarm_interval=(of_verdict.low, of_verdict.high),
-        ng_scores=tuple(request.ng_scores),
         ok_peaks=tuple(sorted(level for level in peaks if math.isfinite(level))),
         n_ok=chosen.n_ok,
         n_ng=chosen.n_ng,
@@ -280,10 +276,6 @@ def _by_peak(
         missed_ng=chosen.missed_ng,
         learned_peaks=tuple(finite(peak) for peak in peaks[: len(manifest.images)]),
         separable=chosen.separable,
-        ok_source="given" if request.ok_scores else manifest.ok_source,
-        margin=margin,
-        version=manifest.version,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     warnings = [
         *scale_warning(manifest, request.mm_per_px),
@@ -291,6 +283,26 @@ def _by_peak(
         *swap_warning(request.ok_scores or scores, request.ng_scores),
     ]
     return calibration, warnings
+
+
+def _calibration(
+    manifest: Manifest, request: CalibrationRequest, parameters: _Parameters, **chosen: Any
+) -> Calibration:
+    """Return a calibration with what was chosen, and with what both rules take from the request."""
+    return Calibration(
+        **chosen,
+        mm_per_px=request.mm_per_px,
+        area_mm2_thr=parameters.area_mm2_thr,
+        score_percentile=parameters.percentile,
+        k=manifest.k,
+        shape=request.shape_json,
+        blur_sigma=parameters.blur_sigma,
+        ng_scores=tuple(request.ng_scores),
+        ok_source="given" if request.ok_scores else manifest.ok_source,
+        margin=parameters.margin,
+        version=manifest.version,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
 
 
 def _source_of(wish: PixelThreshold) -> PixelThresholdSource:

@@ -72,8 +72,6 @@ class Explainer:
         manifest = loaded.manifest
         if image.nothing_shown is not None:
             return None, ["explain: the image shows nothing, so there is nothing to compare"]
-        if manifest.detector == "student-teacher":
-            return None, ["explain: a student-teacher model keeps no OK patches, so there is none to show"]
         place = patch_at(peak_xy, manifest.token_hw, image.size_wh)
         # A student's output has no token for each patch.
         nearest = loaded.detector.nearest_ok_patch(tokens[place]) if manifest.is_taught else None

@@ -132,7 +132,7 @@ class TestCalls:
     def test_address_and_key_come_from_the_environment_where_none_is_given(self, monkeypatch):
         monkeypatch.delenv("PATCHCORE_URL", raising=False)
         monkeypatch.delenv("PATCHCORE_KEY", raising=False)
-        assert (gateway_url(None), auth_headers(None)) == ("http://127.0.0.1:8000", {})
+        assert (gateway_url(None), auth_headers(None)) == ("http://127.0.0.1:8080", {})
         monkeypatch.setenv("PATCHCORE_URL", "https://vision.example/pc/")
         monkeypatch.setenv("PATCHCORE_KEY", "pcg_x\n")
         assert gateway_url(None) == "https://vision.example/pc"

@@ -4,12 +4,15 @@ import inspect
 import re
 import tomllib
 
+import httpx
 import patchcore_client
 import pytest
 from patchcore_client import AsyncPatchcoreClient, BatchItem, PatchcoreClient
+from patchcore_client.calls import DEFAULT_URL
 from patchcore_client.errors import BY_CODE
 
 from gateway.errors import ERRORS
+from gateway.settings import Settings
 from tests.clients.client_sources import PACKAGE, document, synchronous, written
 
 # Of the client alone.
@@ -95,3 +98,7 @@ def test_the_client_needs_httpx_and_pydantic_alone():
     folders = {path.parent.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")}
     packages = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert {each.replace(".", "/") for each in packages} == folders
+
+
+def test_the_default_url_is_where_a_gateway_listens_by_default():
+    assert httpx.URL(DEFAULT_URL).port == Settings.model_fields["port"].default

@@ -277,7 +277,7 @@ class TestDocumentation:
         text = (PROJECT / "clients" / "python" / "README.md").read_text()
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         assert len(blocks) >= 8
-        (tmp_path / "examples.py").write_text("\n".join(blocks).replace("http://127.0.0.1:8000", url))
+        (tmp_path / "examples.py").write_text("\n".join(blocks).replace("http://127.0.0.1:8080", url))
         environment = {**os.environ, "PATCHCORE_URL": url, "PYTHONPATH": str(PROJECT / "clients" / "python")}
         done = subprocess.run(
             [sys.executable, "-W", "error", "examples.py"],

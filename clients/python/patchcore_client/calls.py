@@ -27,7 +27,7 @@ from patchcore_client.inspection import Inspection
 from patchcore_client.models import HeatmapMode
 from patchcore_client.retries import Repeat, retry_after_s
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_URL = "http://127.0.0.1:8080"
 URL_VARIABLE = "PATCHCORE_URL"
 KEY_VARIABLE = "PATCHCORE_KEY"
 
@@ -87,7 +87,7 @@ class BatchItem:
 
 
 def gateway_url(given: str | None) -> str:
-    """Return the address of the gateway: the given one, `PATCHCORE_URL`, or port 8000 of this host.
+    """Return the address of the gateway: the given one, `PATCHCORE_URL`, or port 8080 of this host.
 
     Raises:
         ValueError: it is no http or https address.

@@ -5,6 +5,7 @@ import re
 import pytest
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
 from gateway.api.openapi.document import operations, parts
 from gateway.api.openapi.version_3_0 import as_3_0
@@ -68,6 +69,8 @@ def schemas(document):
 
 def test_the_document_is_valid(document):
     validate(without_unicode_classes(document))
+    with pytest.raises(OpenAPIValidationError):
+        validate(without_unicode_classes({**document, "info": {}}))
 
 
 def without_unicode_classes(node):

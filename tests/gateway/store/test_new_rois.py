@@ -83,6 +83,8 @@ def test_a_recipe_has_its_own_names_and_a_name_of_its_own(store: ArtifactStore) 
 def test_another_role_may_have_the_same_roi_in_another_case(store: ArtifactStore) -> None:
     fitted(store, RoiKey("one", "Face"))
     create(store, "two", "face")
+    fitted(store, RoiKey("two", "face"))
+    assert store.rois() == [RoiKey("one", "Face"), RoiKey("two", "face")]
 
 
 def test_storing_images_gives_an_roi_no_such_name_either(store: ArtifactStore) -> None:
@@ -98,8 +100,11 @@ def test_a_name_is_free_again_after_deletion_and_after_an_interrupted_first_fit(
     create(store, "Part", "face")  # nothing is published: the folder is left
     create(store, "part", "face")
     fitted(store, RoiKey("role", "Roi"))
+    with pytest.raises(InvalidRequestError):
+        create(store, "role", "roi")
     store.delete(RoiKey("role", "Roi"))
     create(store, "role", "roi")
+    assert store.rois() == []
 
 
 @pytest.mark.parametrize(("one", "other"), [(("Part", "a"), ("part", "b")), (("role", "Face"), ("role", "face"))])

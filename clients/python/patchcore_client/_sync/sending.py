@@ -32,7 +32,7 @@ class Sender:
         """Make a client. It connects with the first request.
 
         Args:
-            url: address of the gateway; else `PATCHCORE_URL`, else http://127.0.0.1:8000.
+            url: address of the gateway; else `PATCHCORE_URL`, else http://127.0.0.1:8080.
             key: API key; else `PATCHCORE_KEY`, else none.
             timeout_s: longest wait for an answer, or for the next piece of it.
             fit_timeout_s: the same for what learns or stores images.
