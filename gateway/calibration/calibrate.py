@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gateway.calibration.calibration_warnings import peak_rule_warnings, scale_warning, swap_warning, warnings_by_score
-from gateway.calibration.false_alarms import false_alarms
+from gateway.calibration.false_alarms import either, false_alarms
 from gateway.calibration.ok_scores import n_rejected, ok_peaks, ok_scores, ok_statistics
 from gateway.calibration.peak_rule import choose_by_peak
 from gateway.calibration.stored_evidence import EvidenceOf, StoredEvidence, finite, joined, with_shape
@@ -230,11 +230,7 @@ def _by_score(
 
 
 def _by_peak(
-    manifest: Manifest,
-    ok_maps: OkMaps,
-    request: CalibrationRequest,
-    parameters: _Parameters,
-    rate: float,
+    manifest: Manifest, ok_maps: OkMaps, request: CalibrationRequest, parameters: _Parameters, rate: float
 ) -> tuple[Calibration, list[str]]:
     """Choose the thresholds by the peaks of the OK maps; see `gateway.calibration.peak_rule`."""
     min_area_px = smallest_area_px(parameters.area_mm2_thr, request.mm_per_px)
@@ -249,7 +245,10 @@ def _by_peak(
         ng_peaks=request.ng_peaks,
     )
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
-    of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=chosen.n_limits)
+    of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=1 if request.ok_scores else chosen.n_limits)
+    if request.ok_scores and chosen.n_limits > 1:
+        # Scores of images that are not learned do not compare with those of the maps: they count by themselves.
+        of_verdict = either(of_verdict, of_score)
     calibration = _calibration(
         manifest,
         request,
@@ -279,7 +278,7 @@ def _by_peak(
     )
     warnings = [
         *scale_warning(manifest, request.mm_per_px),
-        *peak_rule_warnings(calibration, n_images=len(peaks), n_rejected=chosen.n_rejected),
+        *peak_rule_warnings(calibration, n_images=len(peaks)),
         *swap_warning(request.ok_scores or scores, request.ng_scores),
     ]
     return calibration, warnings

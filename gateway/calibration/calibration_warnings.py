@@ -15,25 +15,25 @@ _SCORES_ARE: dict[OwnSource, str] = {
 }
 
 
-def peak_rule_warnings(calibration: Calibration, *, n_images: int, n_rejected: int) -> list[str]:
+def peak_rule_warnings(calibration: Calibration, *, n_images: int) -> list[str]:
     """Return what a person should know before relying on a calibration by the peak.
 
     Args:
         calibration: made by the peak.
         n_images: number of OK images with maps.
-        n_rejected: number of these that its verdict rejects.
     """
     rate, stated = calibration.false_alarm_rate, calibration.verdict_false_alarm_rate
     warnings = []
     if calibration.n_ok_needed:
         warnings.append(
             f"false_alarm_rate: {rate:g} needs {calibration.n_ok_needed} more OK images than the {n_images} there are: "
-            f"peak_threshold is just above the largest OK peak, and {stated:.1%} of good parts may be rejected"
+            f"peak_threshold is just above the largest OK peak, and up to {stated:.1%} of good parts are expected to "
+            "be rejected"
         )
-    elif rate is not None and (n_rejected + 1) / (n_images + 1) > rate + 1e-9:
+    elif calibration.ok_source == "given" and rate is not None and stated is not None and stated > rate:
         warnings.append(
-            f"false_alarm_rate: {rate:g} was asked for, and score and peak together reject {n_rejected} of {n_images} "
-            "OK images: ok_scores lie lower than the leave-one-out scores of the fit. Send more of them, or none"
+            f"false_alarm_rate: {rate:g} was asked for; with {calibration.n_ok} ok_scores, up to {stated:.1%} of good "
+            "parts are expected to be rejected. Send more ok_scores, or none"
         )
     if calibration.ok_source == "validation":
         warnings.append(f"false_alarm_rate: {rate:g} holds approximately: the OK peaks are {_SCORES_ARE['validation']}")

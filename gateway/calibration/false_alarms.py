@@ -19,6 +19,15 @@ class FalseAlarms:
     """Upper end of the 95 % confidence interval."""
 
 
+def either(one: FalseAlarms, other: FalseAlarms) -> FalseAlarms:
+    """Return what two thresholds reject together, if each was counted on images of its own: at most the sum.
+
+    >>> either(FalseAlarms(0.25, 0.125, 0.5), FalseAlarms(0.5, 0.25, 0.75))
+    FalseAlarms(rate=0.75, low=0.25, high=1.0)
+    """
+    return FalseAlarms(min(1.0, one.rate + other.rate), max(one.low, other.low), min(1.0, one.high + other.high))
+
+
 def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False, n_limits: int = 1) -> FalseAlarms:
     """Return what the OK scores above a threshold say about unseen OK images.
 

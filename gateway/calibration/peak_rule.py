@@ -36,7 +36,7 @@ class PeakChoice:
     n_ok_needed: int
     """Number of OK images that are missing for the rate."""
     n_rejected: int
-    """Number of OK images with maps that the verdict rejects."""
+    """Number of OK images with maps that the verdict rejects; with given scores, that the peak rejects."""
     n_limits: int
     """2 if the threshold of the score is below the level of the peak and rejects images of its own; else 1."""
     missed_ng: tuple[float, ...]
@@ -131,7 +131,7 @@ def choose_by_peak(
         ng_below=sum(score <= threshold for score in ng_scores),
         separable=specified.separable,
         n_ok_needed=max(0, ok_scores_needed(false_alarm_rate) - len(peaks)),
-        n_rejected=int((by_peak | (own > threshold)).sum()),
+        n_rejected=int((by_peak | (own > threshold)).sum()) if not len(given_scores) else int(by_peak.sum()),
         n_limits=1 if threshold >= level else 2,
         missed_ng=tuple(
             score

@@ -175,3 +175,19 @@ def test_images_of_sizes_between_those_of_the_ok_images_are_judged_by_the_calibr
         found = thresholds.of(calibration, None, size, 0, 1)
         assert found is not None
         assert found.source == source
+
+
+def test_given_scores_far_below_the_leave_one_out_scores_are_not_counted_on_the_maps() -> None:
+    # Unseen images can score below all leave-one-out scores: on the maps, the score alone would reject 60 of 60.
+    calibration, warnings = derived(60, ok_scores=[0.001] * 12, ng_scores=[1.5])
+    assert calibration.threshold < 0.002
+    assert calibration.verdict_false_alarm_rate == pytest.approx(1 / 61 + 1 / 13)
+    low, high = calibration.verdict_false_alarm_interval or (1, 0)
+    assert low == 0
+    assert 1 / 61 + 1 / 13 < high < 0.35
+    assert any("with 12 ok_scores, up to 9.3% of good parts" in warning for warning in warnings)
+
+
+def test_given_scores_above_the_level_of_the_peak_add_no_false_alarms() -> None:
+    calibration, _ = derived(60, ok_scores=[5.0] * 12)
+    assert calibration.verdict_false_alarm_rate == pytest.approx(1 / 61)
