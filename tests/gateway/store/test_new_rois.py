@@ -83,8 +83,7 @@ def test_a_recipe_has_its_own_names_and_a_name_of_its_own(store: ArtifactStore) 
 def test_another_role_may_have_the_same_roi_in_another_case(store: ArtifactStore) -> None:
     fitted(store, RoiKey("one", "Face"))
     create(store, "two", "face")
-    fitted(store, RoiKey("two", "face"))
-    assert store.rois() == [RoiKey("one", "Face"), RoiKey("two", "face")]
+    assert store.folder(RoiKey("two", "face")).is_dir()
 
 
 def test_storing_images_gives_an_roi_no_such_name_either(store: ArtifactStore) -> None:
