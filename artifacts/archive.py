@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.store.atomic import sync_folder, write_file
 from gateway.store.checksummed import FORMAT, DamagedError, sealed, sha256_of, unsealed
+from gateway.store.roi_key import DEFAULT_RECIPE
 
 CONTENTS = "contents.json"
 AUDIT_COPY = "audit.jsonl"
@@ -43,6 +44,7 @@ class Contents(BaseModel):
     format: int = FORMAT
     role_id: str
     roi_id: str
+    recipe_id: str = DEFAULT_RECIPE
     version: int
     model_fingerprint: str
     exported_at: str

@@ -1,7 +1,7 @@
 """List what a models folder holds, and check it for damage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
@@ -18,6 +18,7 @@ class Listed:
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     """The version in use."""
     kept: tuple[int, ...]
@@ -46,8 +47,7 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
     except ArtifactCorruptError:
         calibration = "damaged"
     return Listed(
-        role_id=key.role_id,
-        roi_id=key.roi_id,
+        **asdict(key),
         version=manifest.version,
         kept=tuple(sorted(store.kept(key, store.current(key)))),
         n_ok=len(manifest.images),

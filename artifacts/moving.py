@@ -4,7 +4,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -69,8 +69,7 @@ def export_roi(store: ArtifactStore, key: RoiKey, target: Path, number: int | No
     ref = store.whole_version(key, store.current(key).number if number is None else number)
     manifest = store.manifest(key, ref)
     contents = Contents(
-        role_id=key.role_id,
-        roi_id=key.roi_id,
+        **asdict(key),
         version=manifest.version,
         model_fingerprint=manifest.model_fingerprint,
         exported_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -123,7 +122,7 @@ def import_roi(
     )
     with opened(source, limits) as archive:
         checked = _Checked.of(archive, settings)
-        key = as_key or RoiKey(checked.manifest.role_id, checked.manifest.roi_id)
+        key = as_key or checked.manifest.key
         with acting(), store.lock(key, settings.fit_lock_timeout_s, creates=True):
             version, warnings = _put(store, key, archive, checked, settings)
     fitted_with = checked.manifest.model_fingerprint
@@ -294,5 +293,5 @@ def _renamed(exported: Manifest, key: RoiKey, number: int, before: Manifest | No
     excluded: list[ExcludedImage] = [
         image.model_copy(update={"added_in": added_in(image), "excluded_in": number}) for image in exported.excluded
     ]
-    names = {"role_id": key.role_id, "roi_id": key.roi_id, "version": number, "files": {}}
+    names = {**asdict(key), "version": number, "files": {}}
     return exported.model_copy(update={**names, "images": tuple(images), "excluded": tuple(excluded)})

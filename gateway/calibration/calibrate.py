@@ -177,7 +177,7 @@ def _derived(
     if request.pixel_threshold == "ok_pixels" and ok_maps is None:
         raise InvalidRequestError(
             f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
-            f"{manifest.role_id}/{manifest.roi_id} has none",
+            f"{manifest.key} has none",
             "Fit two or more OK images, or send a number.",
         )
     pixel_threshold = pixel_threshold_of(ok_maps, request, margin, blur_sigma, chosen.threshold)
@@ -343,7 +343,7 @@ def _own_scores(
     """Return the leave-one-out scores of a version for a percentile and a shape."""
     if not manifest.ok_scores:
         raise InvalidRequestError(
-            f"ok_scores: missing, and {manifest.role_id}/{manifest.roi_id} has no leave-one-out scores: "
+            f"ok_scores: missing, and {manifest.key} has no leave-one-out scores: "
             "its memory bank holds tokens of one OK image only",
             "Fit more OK images, or send the scores that /infer answers for OK images.",
         )

@@ -150,7 +150,7 @@ class Intake:
         """Return the tokens of OK images. Blocks.
 
         Tokens that are not in the token file yet come from the store. Tokens of another model or bit depth, and
-        damaged ones, are computed anew.
+        damaged ones, are computed again.
 
         Args:
             key: the ROI.
@@ -166,7 +166,7 @@ class Intake:
             place = places.get(image.sha256)
             if place is None:
                 known = self._store.ok(key).tokens(image.sha256, token_key(model, image, bit_depth))
-                place = append(tokens, self._computed_anew(key, model, image, bit_depth) if known is None else known)
+                place = append(tokens, self._computed_again(key, model, image, bit_depth) if known is None else known)
             found.append(place)
             progress.add(1)
         return tokens.images(found)
@@ -280,7 +280,7 @@ class Intake:
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(images, model=model, priority=Priority.FIT)
 
-    def _computed_anew(
+    def _computed_again(
         self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None
     ) -> NDArray[np.float16]:
         data = self._store.ok(key).image(image)

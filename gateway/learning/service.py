@@ -246,7 +246,7 @@ class FitService:
             if not images:
                 raise InvalidRequestError(
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
-                    f"Fit other images first, or delete the ROI with all its data: DELETE /rois/{key}.",
+                    f"Fit other images first, or delete the ROI with all its data: DELETE {key.url()}.",
                 )
             result = self._build(
                 key,

@@ -292,7 +292,7 @@ def change_of(
 def _no_images(key: RoiKey) -> UnknownRoiError:
     return UnknownRoiError(
         f"{key} was never fitted and has no stored images",
-        f"POST images to /rois/{key}/images, or OK images to /fit_ok. GET /rois lists the ROIs.",
+        f"POST images to {key.url('/images')}, or OK images to /fit_ok. GET /rois lists the ROIs.",
     )
 
 

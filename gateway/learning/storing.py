@@ -181,7 +181,7 @@ class ImageStorer:
                 continue
             raise ImageConflictError(
                 f"images: {record.file_name} {said}; no image of this request was stored",
-                f"If it is {request.label.upper()}, PATCH /rois/{request.key}/images/{record.id} with "
+                f"If it is {request.label.upper()}, PATCH {request.key.url(f'/images/{record.id}')} with "
                 f'{{"label": "{request.label}"}}; else leave it out.',
             )
 

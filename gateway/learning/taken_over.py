@@ -77,7 +77,7 @@ class StoredLabels:
                 raise ImageConflictError(
                     f"images: {n.file.name} is stored with the label ng, as {record.file_name}; no image of this "
                     "request was learned",
-                    f'If it is OK, PATCH /rois/{self._key}/images/{record.id} with {{"label": "ok"}}; else leave it '
+                    f'If it is OK, PATCH {self._key.url(f"/images/{record.id}")} with {{"label": "ok"}}; else leave it '
                     "out.",
                 )
         self._sent_again = {record.id for _, record in found if record is not None and not record.is_there}
@@ -131,7 +131,7 @@ def require_any(key: RoiKey, images: Collection[object]) -> None:
 
 
 def _send_images(key: RoiKey) -> str:
-    return f"Send OK images as parts named 'images', or store them with POST /rois/{key}/images first."
+    return f"Send OK images as parts named 'images', or store them with POST {key.url('/images')} first."
 
 
 def store_added(ok: OkFiles, fit: PreparedFit, added: Sequence[NewImage]) -> set[str]:

@@ -1,6 +1,6 @@
 """Artifacts on disk: versions, checksums, locks.
 
-``models/<role_id>/<roi_id>/``, with each id as `ids.folder_name` writes it, holds
+``models/<role_id>/<roi_id>/``, or for other recipes ``models/.recipes/<recipe_id>/<role_id>/<roi_id>/``, holds
 
 - ``ok/``: the learned OK images as sent, and their tokens;
 - ``images/``: images that clients stored with a label, learned or not;

@@ -122,7 +122,7 @@ class LabelledImages(TokenCache):
         except DamagedError as error:
             raise ArtifactCorruptError(
                 f"{self._key}: {error}",
-                f"Send the image again, or DELETE /rois/{self._key}/images/{image_id}.",
+                f"Send the image again, or DELETE {self._key.url(f'/images/{image_id}')}.",
             ) from error
 
     def content(self, record: ImageRecord) -> bytes:
@@ -148,7 +148,7 @@ class LabelledImages(TokenCache):
         self._faults.met(self._key, "stored_image", f"stored image {record.id} {what}")
         raise ArtifactCorruptError(
             f"{self._key}: stored image {record.id} ({record.file_name}) {what}",
-            f"Send it again, or DELETE /rois/{self._key}/images/{record.id}.",
+            f"Send it again, or DELETE {self._key.url(f'/images/{record.id}')}.",
         )
 
     def is_whole(self, record: ImageRecord) -> bool:

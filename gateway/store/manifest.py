@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.store.checksummed import FORMAT, DamagedError, sealed
 from gateway.store.ok_maps import Frame
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 from gateway.store.sealed_model import SealedModel
 from postprocess.anomaly_map import ScoreRule
 from postprocess.roi_mask import Shape, parse_shape
@@ -48,7 +49,7 @@ _OWN_SCORES: dict[DetectorKind, OwnSource] = {"memory-bank": "leave-one-out", "s
 class WeightsRecipe(BaseModel):
     """How the spatial weights of a version were made."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     kind: Literal["none", "variance", "manual", "file"] = "none"
     """``file``: the weights came with a published model."""
@@ -145,6 +146,7 @@ class Manifest(SealedModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str = DEFAULT_RECIPE
     version: int
     created_at: str
     detector: DetectorKind = "memory-bank"
@@ -183,6 +185,11 @@ class Manifest(SealedModel):
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can serve the version."""
         return sealed(self.model_copy(update={"format": _FORMAT_OF[self.detector]}).model_dump_json(indent=1))
+
+    @property
+    def key(self) -> RoiKey:
+        """The ROI."""
+        return RoiKey(self.role_id, self.roi_id, self.recipe_id)
 
     @property
     def checksum(self) -> str:

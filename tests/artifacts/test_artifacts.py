@@ -278,7 +278,7 @@ def test_a_link_in_a_folder_is_refused(site, tmp_path):
 
 
 def _rewritten(site: Site, target: Path, change: Callable[[dict[str, Any]], None], name: str = "contents.json") -> None:
-    """The folder with one sealed JSON file changed and everything that vouches for it written anew."""
+    """The folder with one sealed JSON file changed and everything that vouches for it written again."""
     from gateway.store.checksummed import sealed, sha256_of
 
     shutil.copytree(site.folder, target)

@@ -141,16 +141,17 @@ def test_an_ok_image_can_be_removed_but_not_the_last(gateway):
 
 def test_an_image_unlike_the_others_is_suspect_and_excluded_on_request(gateway):
     roi = "suspects"
-    first = gateway.fit(roi, [*OK, ("stray.png", RIGHT)])
+    stray = png(with_blob(steel(91, SIZE), (100, 80), 70)[0])
+    first = gateway.fit(roi, [*OK, ("stray.png", stray)])
     assert first["suspect_images"][0]["file_name"] == "stray.png"
     assert first["suspect_images"][0]["excluded"] is False
     second = gateway.fit(roi, [OK[0]], exclude_suspects="true")
     taken = [suspect["sha256"] for suspect in second["suspect_images"] if suspect["excluded"]]
-    assert sha256(RIGHT) in taken
+    assert sha256(stray) in taken
     assert second["n_ok_total"] + second["n_ok_excluded"] == 11
     detail = summary(gateway, roi)
     assert sorted(image["sha256"] for image in detail["excluded_images"]) == sorted(taken)
-    assert gateway.infer(roi, RIGHT)["score"] > gateway.infer(roi, UNSEEN)["score"]
+    assert gateway.infer(roi, stray)["score"] > gateway.infer(roi, UNSEEN)["score"]
 
 
 def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch, small_model_repository, tmp_path):

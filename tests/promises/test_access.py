@@ -32,6 +32,7 @@ ENDPOINTS = {
     ("GET", "/health"): (None, False, {}),
     ("GET", "/ready"): (None, False, {}),
     ("GET", "/openapi.json"): (None, False, {}),
+    ("GET", "/openapi-3.0.json"): (None, False, {}),
     ("GET", "/docs"): (None, False, {}),
     ("GET", "/docs/swagger-ui.css"): (None, False, {}),
     ("GET", "/metrics"): ("loopback", False, {}),
@@ -150,7 +151,8 @@ def test_an_explanation_needs_no_more_than_the_right_to_inspect(closed, keys):
 def test_every_endpoint_is_tested_and_the_document_states_its_scope(closed):
     document = closed.client.get("/openapi.json").json()
     served = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert served == set(ENDPOINTS) - {("GET", "/docs"), ("GET", "/docs/swagger-ui.css"), ("GET", "/openapi.json")}
+    pages = ("/docs", "/docs/swagger-ui.css", "/openapi.json", "/openapi-3.0.json")
+    assert served == set(ENDPOINTS) - {("GET", page) for page in pages}
     for method, path in served:
         operation = document["paths"][path][method.lower()]
         needed = ENDPOINTS[method, path][0]

@@ -46,7 +46,7 @@ class Fitted:
 
 @pytest.fixture(scope="module")
 def fitted(launch, small_model_repository) -> Iterator[Fitted]:
-    """At a gateway that keeps one bank loaded: to ask for another ROI makes it load this one anew."""
+    """At a gateway that keeps one bank loaded: to ask for another ROI makes it load this one again."""
     with launch("damaged", model_repository=small_model_repository, bank_cache_bytes=1) as gateway:
         gateway.fit("other", OK[:2])
         answers = []
@@ -81,7 +81,7 @@ def damaged_copies(path: Path, n_each: int) -> Iterator[tuple[str, bytes]]:
 
 
 def test_nothing_is_served_from_a_damaged_file_and_the_answer_says_so(fitted, full, record_property):
-    """An answer is that of the last whole version, with a warning, or an error: over the socket, loaded anew."""
+    """An answer is that of the last whole version, with a warning, or an error: over the socket, loaded again."""
     gateway = fitted.gateway
     n = 0
     current = fitted.folder / "versions" / str(fitted.whole["version"])

@@ -59,7 +59,7 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
     calibration with them becomes stale at the next fit. One without them is computed again by the next fit, with the
     images that are stored then.
     """
-    key = caller.roi(body.role_id, body.roi_id)
+    key = caller.roi(body.role_id, body.roi_id, body.recipe_id)
     shape = body.shape if body.shape is None or isinstance(body.shape, str) else json.dumps(body.shape)
     parsed, shape_json = parsed_shape(shape)
     request = CalibrationRequest(

@@ -1,11 +1,9 @@
 """Body of the report of an ROI."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 from gateway.api.schemas.drift import DriftAnswer
-from gateway.api.schemas.rois import RoiDetail
+from gateway.api.schemas.rois import AuditEntry, RoiDetail
 
 
 class BankAnswer(BaseModel):
@@ -31,6 +29,7 @@ class ReportAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     made_at: str
     gateway: str = Field(description="version of the gateway")
     roi: RoiDetail
@@ -38,4 +37,4 @@ class ReportAnswer(BaseModel):
     peaks: PeaksAnswer | None = Field(description="null before a calibration, and for one that the peak did not decide")
     drift: DriftAnswer
     drift_needs: int = Field(description="smallest number of inspections that drift needs")
-    audit: list[dict[str, Any]] = Field(description="the newest entries of /audit")
+    audit: list[AuditEntry] = Field(description="the newest entries of /audit")

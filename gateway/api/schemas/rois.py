@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.fields import Seed
 from gateway.api.schemas.requests import RequestBody
 from gateway.monitoring.drift.measure import Signal
 from gateway.store.audit import Action
@@ -42,6 +43,7 @@ class RoiSummary(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     created_at: str
     detector: DetectorKind
@@ -108,7 +110,7 @@ class RoiDetail(RoiSummary):
     """A fitted ROI with its OK images and versions."""
 
     covering_radius: float
-    seed: int
+    seed: Seed
     heatmap_max: float
     versions: list[VersionAnswer] = Field(
         description="kept versions, newest first; without those whose manifest is damaged"
@@ -131,6 +133,7 @@ class AuditEntry(BaseModel):
     time: str = Field(description="when the change started, UTC")
     role_id: str
     roi_id: str
+    recipe_id: str
     action: Action
     actor: str = Field(description="name of the API key")
     client: str = Field(description="address of the client")
@@ -155,6 +158,7 @@ class AuditAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     entries: list[AuditEntry]
 
 
@@ -175,6 +179,7 @@ class RollbackAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "version_before": 5,
                     "version": 3,
                     "n_ok_total": 30,
@@ -188,6 +193,7 @@ class RollbackAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version_before: int
     version: int
     n_ok_total: int
@@ -201,4 +207,5 @@ class Deleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     deleted: Literal[True] = True

@@ -69,6 +69,7 @@ class StoredAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "label": "ok",
                     "n_added": 1,
                     "duplicates": 0,
@@ -83,6 +84,7 @@ class StoredAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: Literal["ok", "ng"]
     n_added: int
     duplicates: int = Field(description="images of this request that were stored already, or sent twice")
@@ -97,6 +99,7 @@ class ImageList(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok: int = Field(description="OK images, also those that only a fit brought")
     n_ng: int
     n_bytes: int = Field(description="size of all these files")
@@ -121,6 +124,7 @@ class ImageDeleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     id: str
     deleted: Literal[True] = True
 
@@ -130,5 +134,6 @@ class ImagesDeleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: Literal["ok", "ng"]
     deleted: int
