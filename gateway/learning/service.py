@@ -44,7 +44,6 @@ from gateway.learning.taken_over import (
     require_any,
     store_added,
     stored_files,
-    stored_ok_images,
     with_new_shape,
 )
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
@@ -88,10 +87,11 @@ class FitService:
 
         Raises:
             TooLargeError: the fit takes more than fits may take.
+            InvalidRequestError: the fit is one of stored images, and the ROI has none.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
         if n_new is None:
-            n_new = len(await in_thread(stored_ok_images, self._store, key, limiter=self._decoders))
+            n_new = len(await in_thread(stored_files, self._store, key, limiter=self._decoders))
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
         n_images = n_new + (0 if before is None else len(before.images))
         memory = memory_of_fit(n_images, rate, self._engine.model)

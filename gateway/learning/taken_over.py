@@ -32,20 +32,22 @@ class PreparedFit:
     times: StageTimes
 
 
-def stored_ok_images(store: ArtifactStore, key: RoiKey) -> list[ImageRecord]:
-    """Return the records of the stored OK images of an ROI. Blocks."""
-    return [record for record in store.images(key).records().whole if record.label == "ok"]
-
-
 def stored_files(store: ArtifactStore, key: RoiKey) -> list[ImageFile]:
-    """Return the stored OK images of an ROI as the files of a fit. Blocks."""
+    """Return the stored OK images of an ROI as the files of a fit. Blocks.
+
+    Raises:
+        InvalidRequestError: no image of the ROI was ever stored, so the client has probably forgotten its files.
+    """
     images = store.images(key)
+    records = images.records().whole
+    if not records:
+        raise InvalidRequestError(f"images: missing; none was sent, and {key} has no stored images", _send_images(key))
 
     def file_of(record: ImageRecord) -> ImageFile:
         shape = None if record.shape is None else parse_shape(record.shape)[0]
         return ImageFile(record.file_name, lambda: images.content(record), shape, record.shape)
 
-    return [file_of(record) for record in stored_ok_images(store, key)]
+    return [file_of(record) for record in records if record.label == "ok"]
 
 
 class StoredLabels:
@@ -124,8 +126,12 @@ def require_any(key: RoiKey, images: Collection[object]) -> None:
     if not images:
         raise InvalidRequestError(
             f"images: {key} has no OK image to learn: none was sent, and none is stored with the label ok",
-            f"Send OK images as parts named 'images', or store them with POST {key.url('/images')} first.",
+            _send_images(key),
         )
+
+
+def _send_images(key: RoiKey) -> str:
+    return f"Send OK images as parts named 'images', or store them with POST {key.url('/images')} first."
 
 
 def store_added(ok: OkFiles, fit: PreparedFit, added: Sequence[NewImage]) -> set[str]:

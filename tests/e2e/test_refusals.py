@@ -177,7 +177,8 @@ def test_a_missing_field_is_named(gateway, route, field, value):
 def test_a_missing_image_is_named(gateway):
     refused(post(gateway, INFER, image=None), 422, "invalid_request", INFER[1], "missing")
     # A fit without files learns the stored images: here there are none.
-    refused(post(gateway, FIT, roi="never", image=None), 422, "invalid_request", "images", "no OK image to learn")
+    for roi in ("small", "never"):
+        refused(post(gateway, FIT, roi=roi, image=None), 422, "invalid_request", "images: missing")
 
 
 @pytest.mark.parametrize("route", [FIT, INFER], ids=["fit", "infer"])
