@@ -125,13 +125,14 @@ def _list(store: ArtifactStore, settings: Settings, args: argparse.Namespace) ->
 
 
 def _table(rois: Sequence[Listed]) -> list[str]:
-    head = ("ROI", "version", "kept", "OK images", "embeddings", "calibration", "MB", "")
+    head = ("ROI", "version", "kept", "OK images", "stored", "embeddings", "calibration", "MB", "")
     rows = [
         (
             str(RoiKey(roi.role_id, roi.roi_id, roi.recipe_id)),
             str(roi.version),
             ",".join(map(str, roi.kept)),
             str(roi.n_ok),
+            str(roi.n_stored),
             str(roi.n_embeddings),
             roi.calibration,
             f"{roi.n_bytes / 1e6:.1f}",
@@ -145,7 +146,7 @@ def _table(rois: Sequence[Listed]) -> list[str]:
 
 def _verify(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
     n_damaged = 0
-    keys = store.rois() if args.roi is None else [args.roi]
+    keys = [key for key in store.folders() if store.exists(key)] if args.roi is None else [args.roi]
     for key in keys:
         for damage in damages(store, key):
             print(f"{key}: {damage}")

@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # started as `uvicorn app:app` inside gateway/, with or without the project installed
     sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
@@ -24,10 +23,10 @@ from gateway.api.middleware.observe import ObserveMiddleware
 from gateway.api.middleware.request_id import RequestIdMiddleware
 from gateway.api.middleware.request_target import HeadMiddleware, RequestTargetMiddleware
 from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
+from gateway.api.openapi.application import DocumentedApp
 from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois, stored_images
 from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
-from gateway.api.security.document import document_access
 from gateway.api.security.keys import read_keys
 from gateway.monitoring import logs, metrics, tracing
 from gateway.process.background import remove_old_heatmaps, report_state, warm
@@ -52,13 +51,6 @@ If the gateway has API keys, every endpoint except `/health`, `/ready` and this 
 Every answer has the header `X-Request-ID`. Answers of `/infer` and `/fit_ok` also have `Server-Timing`, with
 milliseconds by stage.
 """
-
-
-class _Gateway(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            self.openapi_schema = document_access(super().openapi())
-        return self.openapi_schema
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -101,7 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             metrics.forget_worker()
             tracing.stop()
 
-    app = _Gateway(
+    app = DocumentedApp(
         title="PatchCore gateway",
         version=__version__,
         description=_DESCRIPTION,

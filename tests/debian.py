@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -21,36 +22,42 @@ def program(name: str, package: str) -> str:
     installed = shutil.which(name)
     if installed is not None:
         return installed
-    unpacked = _CACHE / package
-    found = unpacked / "usr" / "bin" / name
+    return str(unpacked(package) / "usr" / "bin" / name)
+
+
+def unpacked(*packages: str) -> Path:
+    """Folder with the files of packages, kept under .cache. Skips the test where they cannot be had."""
+    others = f"-{zlib.crc32(' '.join(packages).encode()):08x}" if len(packages) > 1 else ""
+    target = _CACHE / f"{packages[0]}{others}"
     _CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{unpacked}.lock"):
-        if not found.is_file():
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
             try:
-                reason = _unpack(package, unpacked)
+                reason = _unpack(packages, target)
             except subprocess.TimeoutExpired as error:
                 reason = f"{error.cmd[0]} took longer than {error.timeout:g} s"
             if reason is not None:
-                pytest.skip(f"no {name} on this machine, and Debian's package {package} cannot be had: {reason}")
-    return str(found)
+                pytest.skip(f"Debian's package {packages[0]} is not installed and cannot be fetched: {reason}")
+    return target
 
 
-def _unpack(package: str, target: Path) -> str | None:
-    """Returns why not, if not."""
+def _unpack(packages: tuple[str, ...], target: Path) -> str | None:
+    """Return why it failed, or None."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return "this is not Debian"
     with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
-        fetched = _run("apt-get", *_APT, "download", package, cwd=folder)
+        fetched = _run("apt-get", *_APT, "download", *packages, cwd=folder)
         if fetched.returncode != 0 and os.geteuid() == 0:
             _run("apt-get", *_APT, "update", cwd=folder)
-            fetched = _run("apt-get", *_APT, "download", package, cwd=folder)
+            fetched = _run("apt-get", *_APT, "download", *packages, cwd=folder)
         files = list(Path(folder).glob("*.deb"))
-        if not files:
-            return fetched.stderr.strip()[-200:] or "apt-get downloaded nothing"
+        if len(files) < len(packages):
+            return fetched.stderr.strip()[-200:] or f"apt-get downloaded {len(files)} of {len(packages)} packages"
         content = Path(folder) / "content"
-        done = _run("dpkg-deb", "--extract", str(files[0]), str(content), cwd=folder)
-        if done.returncode != 0:
-            return done.stderr.strip()[-200:]
+        for file in files:
+            done = _run("dpkg-deb", "--extract", str(file), str(content), cwd=folder)
+            if done.returncode != 0:
+                return done.stderr.strip()[-200:]
         shutil.rmtree(target, ignore_errors=True)
         content.rename(target)
     return None

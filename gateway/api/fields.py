@@ -73,14 +73,14 @@ def _readable(file_name: str) -> str:
 _DECIMAL = BeforeValidator(_decimal)
 """Last in a type, so that it runs before the limits and the document has them in its own words."""
 _LARGEST_SCORE = 1000
-_PIXEL_THRESHOLDS = ("score", "ok_pixels")
+_PIXEL_THRESHOLDS = ("peak", "score", "ok_pixels")
 
 
 def _pixel_threshold(value: Any) -> Any:
     """Refuse everything but the names and numbers, in one message instead of one per alternative."""
     if value is None or value in _PIXEL_THRESHOLDS:
         return value
-    expected = "expected 'score', 'ok_pixels' or a number from 0 to 1000"
+    expected = "expected 'peak', 'score', 'ok_pixels' or a number from 0 to 1000"
     if isinstance(value, bool | list | dict):
         raise ValueError(expected)
     try:

@@ -113,6 +113,13 @@ ENGINE_READY = Gauge(
     multiprocess_mode="livemin",
     registry=METRICS,
 )
+TRITON_SERVERS = Gauge(
+    "gateway_triton_servers",
+    "Triton servers by state: used; other_model: reachable but serves another model; unreachable",
+    ("state",),
+    multiprocess_mode="livemostrecent",
+    registry=METRICS,
+)
 BATCH_SIZE = Histogram(
     "gateway_engine_batch_images",
     "Images in one call to the engine",

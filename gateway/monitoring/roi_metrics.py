@@ -30,6 +30,7 @@ class _State:
     manifest: Manifest
     calibration: Calibration | None
     drift: Drift
+    n_stored: int
 
 
 class RoiCollector(Collector):
@@ -76,7 +77,7 @@ class RoiCollector(Collector):
                 if labels == OTHER:
                     others.append(drift)
                 else:
-                    states[labels] = _State(known[1], calibration, drift)
+                    states[labels] = _State(known[1], calibration, drift, self._store.images(key).count())
             except GatewayError as error:  # deleted since it was listed, or damaged, which is counted elsewhere
                 log.debug("skipped in this scrape: %s", error.message)
         self._manifests = seen
@@ -120,6 +121,7 @@ def _bank_metrics(states: dict[_Labels, _State]) -> Iterator[GaugeMetricFamily]:
     )
     yield _family("gateway_bank_tokens", "Tokens in the memory bank", {k: m.n_embeddings for k, m in manifests.items()})
     yield _family("gateway_bank_ok_images", "Learned OK images", {k: len(m.images) for k, m in manifests.items()})
+    yield _family("gateway_stored_images", "Stored images, OK and NG", {k: s.n_stored for k, s in states.items()})
 
 
 def _calibration_metrics(states: dict[_Labels, _State]) -> Iterator[GaugeMetricFamily]:

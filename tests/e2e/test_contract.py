@@ -13,6 +13,7 @@ from gateway.errors import ERRORS
 from tests.e2e.synthetic_images import decoded, png, steel, with_blob
 
 SIZE = (300, 240)
+TOKENS = 8
 NG, _ = with_blob(steel(60, SIZE), (200, 80), 20)
 RANDOM_WEIGHTS = "the model has random weights: scores mean nothing"
 NUMBER = (int, float)
@@ -48,6 +49,8 @@ INFER = {
     "recipe_id": str,
     "score": float,
     "threshold": float | None,
+    "peak": float | None,
+    "peak_threshold": float | None,
     "pixel_threshold": float | None,
     "threshold_source": str | None,
     "verdict": str,
@@ -74,7 +77,7 @@ def test_infer_answers_with_these_keys_and_types(infer):
     has(answer, INFER)
     params = {"extractor": str, "coreset_rate": float, "k": int, "p_score": NUMBER, "blur_sigma": NUMBER}
     has(answer["params"], {**params, "area_mm2_thr": NUMBER, "mm_per_px": NUMBER, "bit_depth": int | None})
-    assert answer["token_shape"] == [27, 27]
+    assert answer["token_shape"] == [TOKENS, TOKENS]
     assert answer["image_size"] == list(SIZE)
     assert answer["params"]["extractor"] == "dinov2-vit-s/14"
     has(answer["regions"][0], {"bbox": list, "area_px": int, "area_mm2": float, "contour": list})
@@ -107,7 +110,17 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
     others = {"p5_ng": float | None, "method": str, "ok_source": str, "separable": bool | None, "warnings": list}
     rates = {"false_alarm_rate", "guaranteed", "n_ok_needed", "expected_false_alarm_rate", "verdict_false_alarm_rate"}
     intervals = {"expected_false_alarm_interval", "verdict_false_alarm_interval"}
-    more = {"pixel_threshold", "pixel_threshold_source", "blind_area_mm2", *rates, *intervals}
+    more = {
+        "peak_threshold",
+        "missed_ng",
+        "stored_images",
+        "n_ok_unseen",
+        "pixel_threshold",
+        "pixel_threshold_source",
+        "blind_area_mm2",
+        *rates,
+        *intervals,
+    }
     assert set(answer) == {"role_id", "roi_id", "recipe_id", *floats, *counts, *others, *more}
     has({key: answer[key] for key in floats}, floats)
     has({key: answer[key] for key in counts}, counts)
@@ -127,7 +140,7 @@ def test_ready_says_ready(gateway):
     reply = gateway.client.get("/ready")
     assert reply.status_code == 200
     parts = {"engine": "ready", "storage": "ready", "process": "ready"}
-    assert reply.json() == {"ready": True, **parts, "networks": [], "degraded": []}
+    assert reply.json() == {"ready": True, **parts, "networks": [], "degraded": [], "error": None}
 
 
 def test_numbers_of_a_calibration_may_be_written_as_strings_or_integers(gateway, calibrated):
@@ -314,7 +327,7 @@ def test_a_further_fit_adds_to_what_was_learned_and_makes_the_threshold_stale(ga
 
     second = gateway.fit("further", [png(steel(2))], **roi)
     assert (second["n_ok_total"], second["n_ok_added"], second["version"]) == (3, 1, 2)
-    assert second["n_tokens_total"] == 3 * 27 * 27 > first["n_tokens_total"]
+    assert second["n_tokens_total"] == 3 * TOKENS**2 > first["n_tokens_total"]
     assert second["checksum"] != first["checksum"]
     answer = gateway.infer("further", png(NG), **roi)
     assert answer["version"] == 2
@@ -342,7 +355,11 @@ def test_without_given_scores_the_scores_of_the_fit_are_used(gateway):
     fit = gateway.fit("own", [png(steel(seed)) for seed in range(3)], role="contract")
     chosen = gateway.calibrate("own", role="contract")
     assert (chosen["ok_source"], chosen["n_ok"]) == ("leave-one-out", 3)
-    assert chosen["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
+    assert chosen["p99_ok"] == pytest.approx(fit["ok_scores"]["p99"])
+    assert chosen["threshold"] >= chosen["p99_ok"]
+    assert chosen["n_ok_needed"] == 46, "49 for the default rate of 2 %"
+    by_score = gateway.calibrate("own", role="contract", pixel_threshold="score")
+    assert by_score["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
 
 
 def test_a_deleted_roi_leaves_only_its_audit_trail(launch, small_model_repository, tmp_path):

@@ -72,7 +72,7 @@ def _difference(after: list[float], before: list[float]) -> list[float]:
 
 
 def test_an_inspection_is_counted_with_its_stages_score_and_verdict(served) -> None:
-    labels = {"role_id": "steel", "roi_id": "watched"}
+    labels = {"recipe": "default", "role_id": "steel", "roi_id": "watched"}
     before = samples(served.client)
     score = served.infer("watched", png(steel(10)))["score"]
     after = samples(served.client)

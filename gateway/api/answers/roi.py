@@ -125,7 +125,9 @@ def _summary(
         calibration=None
         if calibration is None
         else CalibrationSummary(
-            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}), stale=stale
+            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale", "peak_threshold"}),
+            peak_threshold=calibration.pixel_threshold,
+            stale=stale,
         ),
         degraded=bool(damaged),
         drift_alarms=list(alarms),

@@ -1,20 +1,39 @@
-"""``GET /docs``: Swagger UI. The page loads its parts from this gateway only."""
+"""``GET /docs``: Swagger UI, which loads its parts from this gateway only; the OpenAPI documents."""
 
 import base64
 import hashlib
 import re
 from importlib.resources import files
 from mimetypes import guess_type
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
+from gateway.api.responses import JsonResponse
+
 router = APIRouter(include_in_schema=False)
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 PartName = Literal["swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"]
+
+
+@router.get("/openapi.json")
+def openapi(request: Request) -> Response:
+    """Return the OpenAPI 3.1 document."""
+    return _served(request, request.app.openapi())
+
+
+@router.get("/openapi-3.0.json")
+def openapi_3_0(request: Request) -> Response:
+    """Return the OpenAPI 3.0.3 document, for client generators."""
+    return _served(request, request.app.openapi_3_0)
+
+
+def _served(request: Request, document: dict[str, Any]) -> Response:
+    """Return a document with the address of this gateway, relative to its host."""
+    return JsonResponse({**document, "servers": [{"url": request.scope.get("root_path") or "/"}]})
 
 
 @router.get("/docs")

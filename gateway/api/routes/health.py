@@ -7,14 +7,16 @@ from fastapi import APIRouter, Response
 
 from gateway import __version__
 from gateway.api.deps import ServicesDep
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.health import HealthAnswer, ReadyAnswer
 from gateway.detectors.memory_bank.search.backend import search_name
-from gateway.errors import GatewayError
+from gateway.errors import EngineUnavailableError, GatewayError, ShuttingDownError
 from gateway.monitoring.storage import write_problem
 from gateway.networks.model_description import EXTRACTOR
 
 router = APIRouter(tags=["status"])
+
+_RETRY_AFTER_S = 5
 
 
 @router.get("/health", response_model=HealthAnswer, summary="Whether the process is alive")
@@ -44,10 +46,10 @@ async def health(services: ServicesDep) -> Response:
     "/ready",
     response_model=ReadyAnswer,
     summary="Whether inspections are possible now",
-    responses={503: {"model": ReadyAnswer, "description": "Not ready, with the reason"}},
+    responses=documented(EngineUnavailableError, ShuttingDownError),
 )
 async def ready(services: ServicesDep) -> Response:
-    """For load balancers: 200 if inspections are possible, else 503 with the reason.
+    """For load balancers: 200 if inspections are possible, else 503 with the same fields and the reason in `error`.
 
     Two problems are listed and do not affect readiness, because inspections go on: a models folder that accepts no
     writes (nothing can be learned), and the network of a single version (other ROIs do not need it).
@@ -55,10 +57,14 @@ async def ready(services: ServicesDep) -> Response:
     engine, networks = await asyncio.gather(services.engine.ready(), services.engines.states())
     storage = await to_thread.run_sync(write_problem, services.store)
     process = services.lifecycle.reason
-    is_ready = engine.ready and process is None
+    error: GatewayError | None = None
+    if process is not None:
+        error = ShuttingDownError(process, retry_after_s=_RETRY_AFTER_S)
+    elif not engine.ready:
+        error = EngineUnavailableError(engine.reason or "not ready", retry_after_s=_RETRY_AFTER_S)
     return JsonResponse(
         {
-            "ready": is_ready,
+            "ready": error is None,
             "engine": "ready" if engine.ready else engine.reason or "not ready",
             "storage": "ready" if storage is None else f"nothing can be learned or calibrated: {storage}",
             "process": process or "ready",
@@ -66,7 +72,8 @@ async def ready(services: ServicesDep) -> Response:
             "degraded": [
                 f"{key}: {'; '.join(found.values())}" for key, found in services.store.faults.degraded().items()
             ],
+            "error": None if error is None else error.envelope()["error"],
         },
-        status_code=200 if is_ready else 503,
-        headers={} if is_ready else {"Retry-After": "5"},
+        status_code=200 if error is None else error.status,
+        headers={} if error is None else {"Retry-After": str(error.retry_after_s)},
     )

@@ -106,9 +106,10 @@ async def infer(
 ) -> Response:
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
-    `verdict` is `ng` if the score is above `threshold`, if a region of the blurred map at or above `pixel_threshold`
-    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which. An image that shows nothing is `ng`
-    with the reason `no_picture`, also before calibration.
+    `verdict` is `ng` if the peak is at or above `peak_threshold`, if the score is above `threshold`, or both. The peak
+    is the highest level at which a region of at least `area_mm2_thr` survives in the blurred map: it reaches its
+    threshold exactly if there is a region. `verdict_reason` says which. An image that shows nothing is `ng` with the
+    reason `no_picture`, also before calibration.
     """
     parsed, _ = parsed_shape(shape)
     key = caller.roi(role_id, roi_id, recipe_id)

@@ -35,7 +35,13 @@ router = APIRouter(tags=["status"], route_class=StrictRoute)
 changes = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.changes))
 
 
-@router.get("/rois", response_model=RoiList, summary="List the fitted ROIs")
+@router.get(
+    "/rois",
+    operation_id="listRois",
+    response_model=RoiList,
+    summary="List the fitted ROIs",
+    responses=documented(InvalidRequestError),
+)
 async def rois(services: ServicesDep, caller: CallerDep) -> Response:
     """List every fitted ROI that the key allows, with its counts, version and calibration.
 
@@ -46,6 +52,7 @@ async def rois(services: ServicesDep, caller: CallerDep) -> Response:
 
 @router.get(
     "/rois/{role_id}/{roi_id}",
+    operation_id="getRoi",
     response_model=RoiDetail,
     summary="One ROI in detail",
     responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),

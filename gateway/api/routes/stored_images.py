@@ -139,6 +139,7 @@ async def list_images(
 
 @router.get(
     f"{_PATH}/{{image_id}}",
+    operation_id="getImage",
     summary="One image as sent",
     responses={
         200: {"content": {"image/png": {}, "image/jpeg": {}, "image/bmp": {}, "image/tiff": {}}},
@@ -153,7 +154,7 @@ async def image(
     key = caller.roi(role_id, roi_id)
     record = await _read(services, lambda: services.images.record(key, image_id.lower()))
     headers = {
-        "ETag": f'"{record.sha256}"',
+        "ETag": f'"{record.file_sha256}"',
         "Cache-Control": "private, no-cache",
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(record.file_name, safe='')}",
     }
@@ -165,6 +166,7 @@ async def image(
 
 @router.get(
     f"{_PATH}/{{image_id}}/thumbnail",
+    operation_id="getThumbnail",
     summary="Thumbnail of an image",
     responses={200: {"content": {"image/jpeg": {}}}, **documented(*_OF_ONE)},
     response_class=Response,
@@ -188,6 +190,7 @@ async def image_thumbnail(
 
 @router.get(
     f"{_PATH}/{{image_id}}/metadata",
+    operation_id="getImageMetadata",
     summary="Metadata of an image",
     responses={200: {"content": {"application/json": {}}}, **documented(*_OF_ONE)},
     response_class=Response,

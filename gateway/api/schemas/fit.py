@@ -1,9 +1,48 @@
 """Bodies of fits."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from gateway.api.fields import Seed
 from gateway.learning.request import CalibrationState
 from gateway.store.manifest import ScoreSummary, WeightsRecipe
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "role_id": "disc-front",
+    "roi_id": "pad-1",
+    "recipe_id": "default",
+    "n_ok_total": 30,
+    "n_ok_added": 30,
+    "duplicates": 0,
+    "n_embeddings": 437,
+    "n_tokens_total": 21870,
+    "coreset_rate": 0.02,
+    "coreset_rate_applied": 0.01998,
+    "covering_radius": 0.81,
+    "seed": 0,
+    "checksum": "5d41…",
+    "version": 1,
+    "token_shape": [27, 27],
+    "ok_scores": {"n": 30, "mean": 0.52, "p50": 0.51, "p95": 0.6, "p99": 0.63, "max": 0.64},
+    "n_ok_excluded": 0,
+    "suspect_images": [
+        {
+            "sha256": "9f86…",
+            "file_name": "pad-1_0017.png",
+            "score": 0.64,
+            "robust_z": 5.4,
+            "excluded": False,
+        }
+    ],
+    "spatial_weights": {
+        "kind": "manual",
+        "box": [16, 112, 16, 112],
+        "box_space": 128,
+        "min_weight": 0.1,
+        "max_weight": 2.0,
+    },
+    "calibration": "none",
+    "warnings": [],
+}
 
 
 class SuspectAnswer(BaseModel):
@@ -21,49 +60,7 @@ class SuspectAnswer(BaseModel):
 class FitAnswer(BaseModel):
     """Result of a fit."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "role_id": "disc-front",
-                    "roi_id": "pad-1",
-                    "recipe_id": "default",
-                    "n_ok_total": 30,
-                    "n_ok_added": 30,
-                    "duplicates": 0,
-                    "n_embeddings": 437,
-                    "n_tokens_total": 21870,
-                    "coreset_rate": 0.02,
-                    "coreset_rate_applied": 0.01998,
-                    "covering_radius": 0.81,
-                    "seed": 0,
-                    "checksum": "5d41…",
-                    "version": 1,
-                    "token_shape": [27, 27],
-                    "ok_scores": {"n": 30, "mean": 0.52, "p50": 0.51, "p95": 0.6, "p99": 0.63, "max": 0.64},
-                    "n_ok_excluded": 0,
-                    "suspect_images": [
-                        {
-                            "sha256": "9f86…",
-                            "file_name": "pad-1_0017.png",
-                            "score": 0.64,
-                            "robust_z": 5.4,
-                            "excluded": False,
-                        }
-                    ],
-                    "spatial_weights": {
-                        "kind": "manual",
-                        "box": [16, 112, 16, 112],
-                        "box_space": 128,
-                        "min_weight": 0.1,
-                        "max_weight": 2.0,
-                    },
-                    "calibration": "none",
-                    "warnings": [],
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     role_id: str
     roi_id: str
@@ -76,7 +73,7 @@ class FitAnswer(BaseModel):
     coreset_rate: float
     coreset_rate_applied: float
     covering_radius: float = Field(description="largest distance of an OK token to the bank, 0 to 2")
-    seed: int
+    seed: Seed
     checksum: str = Field(description="SHA-256 of the bank; the same images, order and seed give the same checksum")
     version: int
     token_shape: tuple[int, int]
@@ -100,5 +97,7 @@ class FitAnswer(BaseModel):
 
 class RemovedAnswer(FitAnswer):
     """Result of a fit without the removed image."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_EXAMPLE, "removed": "2c26…"}]})
 
     removed: str = Field(description="SHA-256 of the removed image")

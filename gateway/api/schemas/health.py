@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.api.schemas.errors import ErrorBody
 from gateway.networks.model_description import WeightsKind
 
 
@@ -38,3 +39,4 @@ class ReadyAnswer(BaseModel):
         description="ROIs with files that this process found damaged; their inspections use the last undamaged "
         "version, or are refused"
     )
+    error: ErrorBody | None = Field(description="why inspections are impossible, in answers with status 503")

@@ -1,11 +1,9 @@
 """Body of the report of an ROI."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 from gateway.api.schemas.drift import DriftAnswer
-from gateway.api.schemas.rois import RoiDetail
+from gateway.api.schemas.rois import AuditEntry, RoiDetail
 
 
 class BankAnswer(BaseModel):
@@ -19,6 +17,13 @@ class BankAnswer(BaseModel):
     n_tokens_total: int
 
 
+class PeaksAnswer(BaseModel):
+    """Histogram of the peaks of the OK images that the calibration was made from."""
+
+    edges: list[float]
+    ok_images: list[int]
+
+
 class ReportAnswer(BaseModel):
     """Answers of the other endpoints about an ROI, taken at the same time."""
 
@@ -29,6 +34,7 @@ class ReportAnswer(BaseModel):
     gateway: str = Field(description="version of the gateway")
     roi: RoiDetail
     bank: BankAnswer
+    peaks: PeaksAnswer | None = Field(description="null before a calibration, and for one that the peak did not decide")
     drift: DriftAnswer
     drift_needs: int = Field(description="smallest number of inspections that drift needs")
-    audit: list[dict[str, Any]] = Field(description="the newest entries of /audit")
+    audit: list[AuditEntry] = Field(description="the newest entries of /audit")

@@ -4,18 +4,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.fields import Seed
 from gateway.api.schemas.requests import RequestBody
 from gateway.monitoring.drift.measure import Signal
 from gateway.store.audit import Action
-from gateway.store.manifest import DetectorKind, Method, OkSource, ScoreSummary, WeightsRecipe
+from gateway.store.manifest import DetectorKind, Method, OkSource, PixelThresholdSource, ScoreSummary, WeightsRecipe
 
 
 class CalibrationSummary(BaseModel):
     """The calibration in use."""
 
     threshold: float
-    pixel_threshold: float
-    pixel_threshold_source: Literal["score", "ok_pixels", "given"]
+    peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
+    pixel_threshold: float = Field(description="another name of peak_threshold")
+    pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None
     area_mm2_thr: float
@@ -24,6 +26,7 @@ class CalibrationSummary(BaseModel):
     ok_source: OkSource
     n_ok: int
     n_ng: int
+    missed_ng: list[float] = Field(description="scores of the NG images that passed by their score")
     false_alarm_rate: float | None
     guaranteed: bool | None
     expected_false_alarm_rate: float | None
@@ -107,7 +110,7 @@ class RoiDetail(RoiSummary):
     """A fitted ROI with its OK images and versions."""
 
     covering_radius: float
-    seed: int
+    seed: Seed
     heatmap_max: float
     versions: list[VersionAnswer] = Field(
         description="kept versions, newest first; without those whose manifest is damaged"

@@ -21,6 +21,7 @@ _IMAGE: dict[str, JsonValue] = {
     "excluded": False,
     "suspect": False,
     "score": 0.52,
+    "peak": 0.61,
 }
 
 
@@ -42,7 +43,12 @@ class ImageAnswer(BaseModel):
     excluded: bool = Field(description="whether an earlier fit excluded it as a suspect")
     suspect: bool = Field(description="whether it is learned and looks unlike the other learned images")
     score: float | None = Field(
-        description="its score in the version in use, if known: of a learned image against the bank without it"
+        description="its score in the version in use, if known: of a learned image against the bank without it; of "
+        "another one since the fit or the calibration that scored it"
+    )
+    peak: float | None = Field(
+        description="its peak, likewise; null as well where no region of the smallest area fits. That of a learned "
+        "image is known once the ROI is calibrated by the peak"
     )
 
 
