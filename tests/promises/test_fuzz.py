@@ -212,8 +212,13 @@ def test_no_id_leads_out_of_the_models_folder(target, full):
 
     ways = ["/fit_ok", "/infer", "/calibrate_ng", "GET", "DELETE", "DELETE ok", "GET drift"]
     bare = st.sampled_from(["", "/", "/.", "/.:~", "%", "/.%"])
+
+    def mostly(good: str | None) -> st.SearchStrategy:
+        return st.sampled_from([True, True, False]).flatmap(lambda is_good: st.just(good) if is_good else hostile.IDS)
+
+    roles, rois, recipes = mostly(ROLE), mostly(ROI), mostly(None)
     examples(
-        st.tuples(hostile.IDS, hostile.IDS, st.none() | hostile.IDS, hostile.IDS, bare, st.sampled_from(ways)),
+        st.tuples(roles, rois, recipes, hostile.IDS, bare, st.sampled_from(ways)),
         4000 if full else 150,
         check,
     )
