@@ -39,7 +39,9 @@ def listing(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def strangers(models_dir: Path) -> list[str]:
-    """What lies in a models folder in a place that no valid pair of ids leads to."""
+    """What lies in a models folder in a place that no valid ids lead to."""
+    recipes = list((models_dir / ".recipes").glob("*"))
     roles = [path for path in models_dir.iterdir() if not path.name.startswith(".")]
+    roles += [path for recipe in recipes for path in recipe.iterdir()]
     rois = [path for role in roles for path in role.iterdir()]
-    return [str(path) for path in (*roles, *rois) if id_of_folder(path.name) is None or path.is_symlink()]
+    return [str(path) for path in (*recipes, *roles, *rois) if id_of_folder(path.name) is None or path.is_symlink()]

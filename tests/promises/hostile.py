@@ -301,6 +301,7 @@ FIELDS = {
     "coreset_rate": [b"0.1", b"0"],
     "seed": [b"1", b"-1", b"4294967296"],
     "exclude_suspects": [b"true", b"maybe"],
+    "recipe_id": [b"", b"default", b"../x", b"\xff"],
 }
 _FILE_NAMES = [b"roi.png", b"../../x.png", b"C:\\x.png", b"\xff.png", b"x" * 3000, b"", b"=?utf-8?B?Li4v?=", b"a\0b"]
 _TYPES = [
@@ -330,6 +331,7 @@ _OPTIONAL = [
     "coreset_rate",
     "seed",
     "exclude_suspects",
+    "recipe_id",
 ]
 
 

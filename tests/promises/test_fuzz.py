@@ -191,24 +191,34 @@ def test_any_shape_and_any_json_is_answered(target, full):
 
 def test_no_id_leads_out_of_the_models_folder(target, full):
     def check(drawn) -> None:
-        role_id, roi_id, sha256, bare, way = drawn
+        role_id, roi_id, recipe_id, sha256, bare, way = drawn
         encode = functools.partial(hostile.percent_encoded, bare=bare)
-        form = {"role_id": role_id, "roi_id": roi_id, "mm_per_px": "0.2", "heatmap": "path"}
+        recipe = {} if recipe_id is None else {"recipe_id": recipe_id}
+        form = {"role_id": role_id, "roi_id": roi_id, "mm_per_px": "0.2", "heatmap": "path", **recipe}
         form = {name: value.encode(errors="surrogatepass") for name, value in form.items()}
         if way in ("/fit_ok", "/infer"):
             field = "images" if way == "/fit_ok" else "image"
             target.send("POST", way, data=form, files=[(field, (role_id[:200], OK[0]))])
         elif way == "/calibrate_ng":
-            body = {"role_id": role_id, "roi_id": roi_id, "mm_per_px": 0.2, "ok_scores": [0.5]}
+            body = {"role_id": role_id, "roi_id": roi_id, "mm_per_px": 0.2, "ok_scores": [0.5], **recipe}
             target.send("POST", way, content=json.dumps(body), headers={"Content-Type": "application/json"})
         else:
             method, *end = way.split(" ")
             path = b"/rois/" + encode(role_id) + b"/" + encode(roi_id)
             path += {"": b"", "ok": b"/ok/" + encode(sha256), "drift": b"/drift"}["".join(end)]
+            if recipe_id is not None:
+                path += b"?recipe_id=" + encode(recipe_id)
             target.send(method, httpx.URL(str(target.gateway.client.base_url)).copy_with(raw_path=path))
 
     ways = ["/fit_ok", "/infer", "/calibrate_ng", "GET", "DELETE", "DELETE ok", "GET drift"]
     bare = st.sampled_from(["", "/", "/.", "/.:~", "%", "/.%"])
+
+    def mostly(good: str | None) -> st.SearchStrategy:
+        return st.sampled_from([True, True, False]).flatmap(lambda is_good: st.just(good) if is_good else hostile.IDS)
+
+    roles, rois, recipes = mostly(ROLE), mostly(ROI), mostly(None)
     examples(
-        st.tuples(hostile.IDS, hostile.IDS, hostile.IDS, bare, st.sampled_from(ways)), 4000 if full else 150, check
+        st.tuples(roles, rois, recipes, hostile.IDS, bare, st.sampled_from(ways)),
+        4000 if full else 150,
+        check,
     )
