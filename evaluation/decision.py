@@ -188,7 +188,8 @@ async def _pasted(
     stage: Callable[[str, int], Callable[[int], None]],
 ) -> None:
     """Paste defects on OK images, and judge each image in the splits that have not learned it."""
-    chosen = np.random.default_rng(plan.seed).permutation(len(pool.ok))[: plan.n_pasted].tolist()
+    unseen = sorted({index for split, _, _ in pasters for index in split.unseen})
+    chosen = np.random.default_rng(plan.seed).permutation(unseen)[: plan.n_pasted].tolist()
     findings.n_pasted_images = len(chosen)
     cases: list[Defect | None] = [None, *plan.defects]
     progress = stage(f"{pool.name}: pasted defects", len(chosen) * len(cases))
@@ -201,7 +202,7 @@ async def _pasted(
             images = [
                 pixels if case is None else pasted(pixels, case, plan.mm_per_px, (plan.seed, index)) for case in part
             ]
-            tokens = await pool.tokens_of(images) if own else ()
+            tokens = await pool.tokens_of(images)
             for _, fitted, calibrations in own:
                 measured: Measured = fitted.measured(fitted.maps(tokens, [frame] * len(part)))
                 for rate, row in zip(plan.rates, fitted.rejected(calibrations, measured), strict=True):

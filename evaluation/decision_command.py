@@ -22,7 +22,7 @@ from gateway.settings import Settings
 
 STATISTICS = ("p99", "top:0.2", "max", "opening:25px", "opening:100px")
 SIZES_MM = (0.5, 0.8, 1.2, 1.6, 2.4, 3.5, 5.0)
-CONTRASTS = (-0.5, -0.3, -0.15)
+CONTRASTS = (-0.8, -0.5, -0.25)
 NAMES = ("learn", "rate", "statistic", "paste_on", "sizes", "contrasts")
 
 

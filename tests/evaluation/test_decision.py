@@ -169,6 +169,13 @@ def test_pasted_defects_are_judged_in_the_splits_that_have_not_learned_their_ima
     assert small <= large == n_unseen
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_defects_are_pasted_on_images_that_a_split_has_not_learned(data, settings, seed):
+    findings = measured(data, plan(n_splits=1, defects=defects([4], [-0.9]), n_pasted=2, seed=seed), settings)
+    assert findings.n_pasted_images == 2
+    assert {n for _, n in findings.pasted.values()} == {2}
+
+
 def options(folder, out, *more):
     return command._parser().parse_args([str(folder), "--out", str(out), "--mm-per-px", "1", *more])
 
