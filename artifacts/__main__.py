@@ -58,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/artifacts",
         description="List and check the folder GATEWAY_MODELS_DIR, and move ROIs to another site. "
-        "Gateways may use the folder at the same time.",
+        "Gateways may use the folder at the same time. An ROI of another recipe than the default one is "
+        "RECIPE/ROLE/ROI.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     lists = commands.add_parser("list", help="list all ROIs with versions, counts, size and calibration")
@@ -101,9 +102,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _key(text: str) -> RoiKey:
-    role_id, _, roi_id = text.partition("/")
     try:
-        return RoiKey(role_id, roi_id)
+        return RoiKey.parse(text)
     except GatewayError as error:
         raise argparse.ArgumentTypeError(f"{error.message}. {error.hint}") from error
 
@@ -125,13 +125,14 @@ def _list(store: ArtifactStore, settings: Settings, args: argparse.Namespace) ->
 
 
 def _table(rois: Sequence[Listed]) -> list[str]:
-    head = ("ROI", "version", "kept", "OK images", "embeddings", "calibration", "MB", "")
+    head = ("ROI", "version", "kept", "OK images", "stored", "embeddings", "calibration", "MB", "")
     rows = [
         (
-            f"{roi.role_id}/{roi.roi_id}",
+            str(RoiKey(roi.role_id, roi.roi_id, roi.recipe_id)),
             str(roi.version),
             ",".join(map(str, roi.kept)),
             str(roi.n_ok),
+            str(roi.n_stored),
             str(roi.n_embeddings),
             roi.calibration,
             f"{roi.n_bytes / 1e6:.1f}",
@@ -145,7 +146,7 @@ def _table(rois: Sequence[Listed]) -> list[str]:
 
 def _verify(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
     n_damaged = 0
-    keys = store.rois() if args.roi is None else [args.roi]
+    keys = [key for key in store.folders() if store.exists(key)] if args.roi is None else [args.roi]
     for key in keys:
         for damage in damages(store, key):
             print(f"{key}: {damage}")

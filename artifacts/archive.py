@@ -20,13 +20,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.store.atomic import sync_folder, write_file
 from gateway.store.checksummed import FORMAT, DamagedError, sealed, sha256_of, unsealed
+from gateway.store.roi_key import DEFAULT_RECIPE
 
 CONTENTS = "contents.json"
 AUDIT_COPY = "audit.jsonl"
 _NAME = re.compile(
     r"contents\.json|manifest\.json|calib\.json|audit\.jsonl|memory\.npz|index\.faiss|leave_one_out\.npz"
-    r"|spatial_mask\.npy|model\.onnx|model\.json|ok/[0-9a-f]{64}\.[a-z]{1,8}"
+    r"|spatial_mask\.npy|model\.onnx|model\.json|(ok|images)/[0-9a-f]{64}\.[a-z]{1,8}"
 )
+_FOLDERS = ("ok", "images")
 _LONGEST_NAME = 120
 
 
@@ -42,6 +44,7 @@ class Contents(BaseModel):
     format: int = FORMAT
     role_id: str
     roi_id: str
+    recipe_id: str = DEFAULT_RECIPE
     version: int
     model_fingerprint: str
     exported_at: str
@@ -73,7 +76,7 @@ class Limits:
 
     files: int
     image_bytes: int
-    """Bytes of an OK image."""
+    """Bytes of an image, or of the record of a stored one."""
     file_bytes: int
     """Bytes of any other file."""
 
@@ -154,7 +157,7 @@ def _opened_folder(folder: Path, limits: Limits) -> Archive:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         status = path.lstat()
-        if stat.S_ISDIR(status.st_mode) and name == "ok":
+        if stat.S_ISDIR(status.st_mode) and name in _FOLDERS:
             continue
         if not stat.S_ISREG(status.st_mode):
             raise ArchiveError(f"{_shown(name)}: not a plain file")
@@ -175,7 +178,7 @@ def _admit(name: str, size: int, before: Mapping[str, object], limits: Limits) -
         raise ArchiveError(f"{name} is in the archive twice")
     if len(before) >= limits.files:
         raise ArchiveError(f"more than {limits.files} files")
-    is_image = name.startswith("ok/") and not name.endswith(".npz")
+    is_image = "/" in name and not name.endswith(".npz")
     at_most = limits.image_bytes if is_image else limits.file_bytes
     if size > at_most:
         raise ArchiveError(f"{name}: {size} bytes; at most {at_most} are accepted")
@@ -239,7 +242,9 @@ def _tar_writer(path: Path) -> Iterator[Callable[[str, bytes], None]]:
 
 @contextmanager
 def _folder_writer(path: Path) -> Iterator[Callable[[str, bytes], None]]:
-    (path / "ok").mkdir(parents=True)
+    for name in _FOLDERS:
+        (path / name).mkdir(parents=True)
     yield lambda name, data: write_file(path / name, data)
-    sync_folder(path / "ok")
+    for name in _FOLDERS:
+        sync_folder(path / name)
     sync_folder(path)

@@ -1,10 +1,10 @@
 """List what a models folder holds, and check it for damage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from gateway.errors import ArtifactCorruptError, GatewayError
+from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.checksummed import DamagedError
 from gateway.store.manifest import CALIBRATION, Calibration, Manifest, OkImage
@@ -18,10 +18,13 @@ class Listed:
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     """The version in use."""
     kept: tuple[int, ...]
     n_ok: int
+    n_stored: int
+    """Stored images, OK and NG."""
     n_embeddings: int
     calibration: Literal["none", "current", "stale", "damaged"]
     n_bytes: int
@@ -44,11 +47,11 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
     except ArtifactCorruptError:
         calibration = "damaged"
     return Listed(
-        role_id=key.role_id,
-        roi_id=key.roi_id,
+        **asdict(key),
         version=manifest.version,
         kept=tuple(sorted(store.kept(key, store.current(key)))),
         n_ok=len(manifest.images),
+        n_stored=len(store.images(key).records().stored),
         n_embeddings=manifest.n_embeddings,
         calibration=calibration,
         n_bytes=sum(path.stat().st_size for path in store.folder(key).rglob("*") if path.is_file()),
@@ -57,16 +60,22 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
 
 
 def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
-    """Compare all files of all kept versions, and all OK images, with their checksums. Yield each damage.
+    """Compare all files of all kept versions, and all images, with their checksums. Yield each damage.
 
     Raises:
-        UnknownRoiError: the ROI was never fitted.
+        UnknownRoiError: the ROI was never fitted and has no stored images.
         NewerFormatError: a newer gateway wrote it.
     """
     try:
         ref = store.current(key)
     except ArtifactCorruptError as error:
         yield _short(key, error)
+        yield from _image_damages(store, key)
+        return
+    except UnknownRoiError:
+        if not store.exists(key):
+            raise
+        yield from _image_damages(store, key)  # stored images of an ROI that was never fitted
         return
     if ref.damaged:
         yield ref.damaged
@@ -94,6 +103,22 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
             yield _short(key, error)
         if fingerprint is not None and not ok.has_tokens(image.sha256, fingerprint):
             yield f"tokens of OK image {image.sha256} are damaged or missing: the next fit computes them again"
+    yield from _image_damages(store, key)
+
+
+def _image_damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
+    """Yield the damage of stored images and their records."""
+    images = store.images(key)
+    found = images.records()
+    for image_id in found.damaged:
+        yield f"the record of stored image {image_id} is damaged"
+    for record in found.stored:
+        try:
+            images.content(record)
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+        except GatewayError as error:
+            yield _short(key, error)
 
 
 def _calibration_damages(store: ArtifactStore, key: RoiKey, manifest: Manifest, *, in_use: bool) -> Iterator[str]:

@@ -4,7 +4,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from structlog.contextvars import bound_contextvars
 
 from artifacts.archive import AUDIT_COPY, Archive, ArchiveError, Contents, Limits, opened, write_archive
+from artifacts.stored_images import checked_images, exported_images, import_images
 from gateway.detectors import Detector, load_detector
 from gateway.errors import GatewayError
 from gateway.images.decoding import Limits as ImageLimits
@@ -24,6 +25,7 @@ from gateway.store.arrays import read_npz
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
 from gateway.store.checksummed import DamagedError, unsealed_npz
+from gateway.store.labelled_images import ImageRecord
 from gateway.store.manifest import CALIBRATION, LEAVE_ONE_OUT, MANIFEST, Calibration, ExcludedImage, Manifest, OkImage
 from gateway.store.ok_maps import OkMaps
 from gateway.store.roi_key import RoiKey
@@ -44,7 +46,9 @@ class Imported:
 
 
 def export_roi(store: ArtifactStore, key: RoiKey, target: Path, number: int | None = None) -> Contents:
-    """Write one version with its OK images, calibration and audit trail. Gateways may run at the same time.
+    """Write one version with its OK images, calibration and audit trail, and the stored images of the ROI.
+
+    Gateways may run at the same time.
 
     Args:
         store: the models folder.
@@ -58,15 +62,14 @@ def export_roi(store: ArtifactStore, key: RoiKey, target: Path, number: int | No
     Raises:
         UnknownRoiError: the ROI was never fitted.
         UnknownVersionError: the version is not kept or is damaged.
-        ArtifactCorruptError: an OK image or the calibration is damaged.
+        ArtifactCorruptError: an OK image, a stored image or the calibration is damaged.
         FileExistsError: the target exists.
         OSError: the target cannot be written.
     """
     ref = store.whole_version(key, store.current(key).number if number is None else number)
     manifest = store.manifest(key, ref)
     contents = Contents(
-        role_id=key.role_id,
-        roi_id=key.roi_id,
+        **asdict(key),
         version=manifest.version,
         model_fingerprint=manifest.model_fingerprint,
         exported_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -90,6 +93,7 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
         # The next fit computes damaged or missing tokens again.
         if ok.has_tokens(image.sha256, manifest.model_fingerprint):
             yield f"ok/{tokens.name}", tokens.read_bytes()
+    yield from exported_images(store, key)
 
 
 def import_roi(
@@ -112,16 +116,15 @@ def import_roi(
         GatewayError: an invalid id, a newer format, or a folder that cannot be written. The ROI is unchanged.
     """
     limits = Limits(
-        files=2 * settings.max_roi_images + _FILES_BESIDE_OK,
+        files=2 * (settings.max_roi_images + settings.max_stored_images) + _FILES_BESIDE_OK,
         image_bytes=settings.max_image_bytes,
         file_bytes=settings.bank_cache_bytes,
     )
     with opened(source, limits) as archive:
         checked = _Checked.of(archive, settings)
-        key = as_key or RoiKey(checked.manifest.role_id, checked.manifest.roi_id)
+        key = as_key or checked.manifest.key
         with acting(), store.lock(key, settings.fit_lock_timeout_s, creates=True):
-            version = _put(store, key, archive, checked, settings)
-    warnings = []
+            version, warnings = _put(store, key, archive, checked, settings)
     fitted_with = checked.manifest.model_fingerprint
     if serves is not None and serves != fitted_with and checked.manifest.is_taught:
         warnings.append(
@@ -147,6 +150,7 @@ class _Checked:
     weights: NDArray[np.float32] | None
     ok_maps: OkMaps | None
     calibration: Calibration | None
+    stored: list[ImageRecord]
 
     @classmethod
     def of(cls, archive: Archive, settings: Settings) -> "_Checked":
@@ -183,7 +187,7 @@ class _Checked:
             _tokens(archive, image, manifest)
         if AUDIT_COPY in names:
             archive.read(AUDIT_COPY)
-        return cls(manifest, detector, weights, ok_maps, calibration)
+        return cls(manifest, detector, weights, ok_maps, calibration, checked_images(archive, settings))
 
 
 def _require_plain(name: str, data: bytes) -> None:
@@ -239,8 +243,14 @@ def _tokens(archive: Archive, image: OkImage, manifest: Manifest) -> tuple[NDArr
     return tokens, made_by
 
 
-def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked, settings: Settings) -> int:
-    """Publish the checked content. The caller holds the lock."""
+def _put(
+    store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked, settings: Settings
+) -> tuple[int, list[str]]:
+    """Publish the checked content. The caller holds the lock.
+
+    Returns:
+        The number of the version, and warnings.
+    """
     exported = checked.manifest
     latest = store.latest_manifest(key)
     before = None if latest is None else latest[0]
@@ -267,8 +277,9 @@ def _put(store: ArtifactStore, key: RoiKey, archive: Archive, checked: _Checked,
             # A calibration for this very bank is bound to the new number. A stale one stays stale.
             version = 0 if calibration.is_stale(exported) else number
             calibration = calibration.model_copy(update={"version": version})
+        warnings = import_images(store, key, archive, checked.stored, settings)
         store.publish(key, manifest, checked.detector.files(), checked.weights, checked.ok_maps, calibration)
-    return number
+    return number, warnings
 
 
 def _renamed(exported: Manifest, key: RoiKey, number: int, before: Manifest | None) -> Manifest:
@@ -282,5 +293,5 @@ def _renamed(exported: Manifest, key: RoiKey, number: int, before: Manifest | No
     excluded: list[ExcludedImage] = [
         image.model_copy(update={"added_in": added_in(image), "excluded_in": number}) for image in exported.excluded
     ]
-    names = {"role_id": key.role_id, "roi_id": key.roi_id, "version": number, "files": {}}
+    names = {**asdict(key), "version": number, "files": {}}
     return exported.model_copy(update={**names, "images": tuple(images), "excluded": tuple(excluded)})

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -112,8 +112,7 @@ def publish_model(
         before = None if latest is None else latest[0]
         number = store.next_version(key)
         manifest = Manifest(
-            role_id=key.role_id,
-            roi_id=key.roi_id,
+            **asdict(key),
             version=number,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             detector=model.kind,

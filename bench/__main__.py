@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, observe, report
+from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, observe, report, servers
 from gateway.process.services import set_threads
 from gateway.settings import Settings
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, ModuleType] = {
     "observe": observe,
     "detectors": detectors,
     "accuracy": accuracy,
+    "servers": servers,
     "clients": clients,
 }
 """Each has `HELP`, `add_arguments(parser)` and `run(args) -> (what was measured with, rows)`."""

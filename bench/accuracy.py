@@ -24,7 +24,7 @@ HELP = "scores and image AUROC of the served way against plain fp32 (ONNX Runtim
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--p-score", type=float, default=99.0)
 
 

@@ -23,7 +23,7 @@ _ROI = ("bench", "clients")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--in-flight", type=int, default=8)
     parser.add_argument("--requests", type=int, default=64, help="for each of the four in each round")
     parser.add_argument("--rounds", type=int, default=9)

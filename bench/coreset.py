@@ -26,7 +26,7 @@ _PEER_PACKAGES = ("torch", "numpy", "scikit-learn", "tqdm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     sizes = ["50:729", "200:1458"]
     parser.add_argument("--sizes", nargs="+", default=sizes, metavar="IMAGES:CENTRES")
     parser.add_argument("--peer", choices=["anomalib"], help="installs it in .venv-bench-anomalib at first")

@@ -25,7 +25,7 @@ _MM_PER_PX = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--bank", type=int, default=10_000, metavar="M")
     parser.add_argument("--layers", default="layer1,layer2,layer3", help="of the student (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=100, help="for each row")

@@ -16,7 +16,7 @@ HELP = "the network: bare, through the engine protocol, and ONNX Runtime fp32 (t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], metavar="B")
     parser.add_argument("--rounds", type=int, default=11)
 

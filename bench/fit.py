@@ -17,7 +17,7 @@ HELP = "a fit of 50 images from upload to answer, by stage, against the bare net
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
 

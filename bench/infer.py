@@ -30,7 +30,7 @@ _STAGES = ("decode", "engine", "knn", "postprocess")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--engines", nargs="+", default=["embedded"], choices=("embedded", "triton", "triton-grpc"))
     parser.add_argument("--banks", type=int, nargs="+", default=[700, 10_000], metavar="M")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])

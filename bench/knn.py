@@ -21,7 +21,7 @@ _REFERENCE = "IndexFlatL2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--banks", type=int, nargs="+", default=[700, 2000, 10_000, 50_000], metavar="M")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--rounds", type=int, default=15)

@@ -14,7 +14,7 @@ HELP = "/infer with metrics, drift and log lines against the same gateway withou
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this sub-command."""
+    """Add the options of this sub-command."""
     parser.add_argument("--requests", type=int, default=200, help="for each of the two")
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
             seconds: dict[str, list[float]] = {name: [] for name in clients}
             for i in range(args.requests + 8):
                 body, kind = bodies[i % len(bodies)]
-                # Whoever goes first finds other caches: they take turns.
+                # The first of the two finds other caches, so they take turns.
                 for name in sorted(clients, reverse=bool(i % 2)):
                     answer = clients[name].post("/infer", body, kind)
                     body_of(answer)

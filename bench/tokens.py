@@ -29,7 +29,7 @@ class Tokens:
         except DescriptionError:
             folder = _seeded_model()
         self.folder = folder
-        """Of the version measured with."""
+        """Folder of the version that is measured."""
         self.repository = folder.parent.parent
         self.settings = settings
         self.model = read_description(folder)

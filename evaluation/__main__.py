@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from evaluation import decision_command
 from evaluation.data import KO_LABELS, DataError, DataSet, read_csv, read_folder
 from evaluation.evaluate import Run, evaluate, worst_false_alarms, worst_misses
 from evaluation.inspection import Inspector, Progress
@@ -32,6 +33,7 @@ from gateway.store.manifest import DetectorKind
 _CACHE = HOME / ".cache" / "evaluate"
 _N_TIMED = 40
 _OF_BANKS = ("coreset_rate", "layers", "input_size", "weights", "exclude_suspects")
+_OF_ONE_SPLIT = ("layers", "input_size", "p_score", "coreset_rate", "seed", "exclude_suspects", "timings", "test_share")
 _OF_STUDENTS = ("teacher", "teacher_layers", "student_size", "epochs")
 
 
@@ -49,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             "--layers and --input-size need the network in this process; a gateway at --url serves what it has"
         )
+    if args.splits is not None and (args.detector != "memory-bank" or args.url is not None):
+        parser.error("--splits is of the memory bank, in this process: not with --detector student-teacher or --url")
+    if args.splits is not None and any(getattr(args, name) for name in _OF_ONE_SPLIT):
+        parser.error(f"{_as_options(_OF_ONE_SPLIT)} are of a single split: not with --splits")
+    if args.splits is None and any(getattr(args, name) is not None for name in decision_command.NAMES):
+        parser.error(f"{_as_options(decision_command.NAMES)} are of repeated splits: name --splits")
     if args.csv is None and (args.connector is not None or args.test_share is not None):
         parser.error("--connector and --test-share are of a CSV")
     if args.detector == "memory-bank" and any(getattr(args, name) is not None for name in _OF_STUDENTS):
@@ -125,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also measure the time of fits and inspections, without remembered tokens (always with a student)",
     )
+    decision_command.add_arguments(parser, _positive, _rate)
     student = parser.add_argument_group("student-teacher", "see python -m export student-teacher --help")
     student.add_argument(
         "--teacher",
@@ -140,6 +149,10 @@ def _parser() -> argparse.ArgumentParser:
 async def _evaluate(args: argparse.Namespace) -> None:
     sets = [read_folder(args.folder)] if args.csv is None else _from_csv(args)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.splits is not None:
+        with _progress() as stage:
+            print(await decision_command.run(args, Settings(), sets, _CACHE / "tokens", stage))
+        return
     runs: list[Run] = []
     plots: dict[str, list[str]] = {}
     maps = ""

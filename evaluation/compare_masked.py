@@ -25,7 +25,7 @@ from gateway.networks import TokenEngine
 from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 from postprocess.anomaly_map import ScoreRule, score_in_words, scored_map
 from postprocess.roi_mask import Shape, ShapeError, parse_shape
 
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (args.csv is None) == (args.ok is None and args.ko is None) or (args.ok is None) != (args.ko is None):
         parser.error("name --ok IMG and --ko IMG, or --csv FILE")
     try:
-        key = RoiKey(args.role, args.roi)
+        key = RoiKey(args.role, args.roi, args.recipe)
         ok, ko = (args.ok, args.ko) if args.csv is None else first_of(args.csv, args.roi, args.ko_labels)
         shape = None if args.shape is None else parse_shape(args.shape)[0]
         comparison = asyncio.run(compare(Settings(), key, ok, ko, p_score=args.p_score, shape=shape))
@@ -272,6 +272,7 @@ def _parser() -> argparse.ArgumentParser:
         "names the memory banks.",
     )
     parser.add_argument("--role", required=True)
+    parser.add_argument("--recipe", default=DEFAULT_RECIPE, help="(default: %(default)s)")
     parser.add_argument("--roi", required=True, help="ROI, and connector in the CSV")
     parser.add_argument("--ok", type=Path, metavar="IMG")
     parser.add_argument("--ko", type=Path, metavar="IMG")

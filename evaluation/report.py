@@ -41,7 +41,7 @@ def as_json(
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": versions(),
         "options": options,
         "machine": {name: value for name, value in machine().items() if name not in ("python", "versions")},
         "maps": maps,
@@ -335,7 +335,8 @@ def _pictures(plots: Sequence[str]) -> list[str]:
     return [line for plot in plots for line in (f"![{plot.removesuffix('.png')}]({plot})", "")]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the project and of the packages that figures depend on."""
     versions = {"patchcore-gateway": importlib.metadata.version("patchcore-gateway")}
     commit = _commit()
     if commit is not None:

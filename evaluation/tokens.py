@@ -23,7 +23,7 @@ class RememberingEngine(EngineWrapper):
         super().__init__(engine)
         self._folder = folder
         self.on_tokens: Callable[[int], None] = lambda n: None
-        """Told how many images have their tokens by now."""
+        """Called with the number of images that have tokens by now."""
         self.remembers = True
         """False asks the engine inside for every image, and keeps nothing: where time is taken."""
 

@@ -48,7 +48,7 @@ def build_backbone(weights: Weights, size: int) -> VisionTransformer:
     Raises:
         ExportError: a tensor of the weights has another name or shape than in the model.
     """
-    model = timm.create_model(TIMM_ID, pretrained=False, img_size=size)
+    model = timm.create_model(TIMM_ID, pretrained=False, img_size=size, weight_init="skip")
     assert isinstance(model, VisionTransformer)
     expected = model.state_dict()
     _check_names(weights.state, expected)
@@ -94,7 +94,8 @@ def _from_seed(seed: int) -> StateDict:
     a LayerScale of 0.3, twelve blocks add about as much as the patch embedding. NumPy's generator gives the same values
     on every machine.
     """
-    shapes = {k: v.shape for k, v in timm.create_model(TIMM_ID, img_size=_ORIGINAL_SIZE).state_dict().items()}
+    model = timm.create_model(TIMM_ID, img_size=_ORIGINAL_SIZE, weight_init="skip")
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     generator = np.random.default_rng(seed)
     state = {}
     for key in sorted(shapes):

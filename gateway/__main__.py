@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--name", required=True, help="name of its user, for the audit trail")
     key.add_argument("--scope", choices=("inspect", "teach"), required=True, help="teach includes inspect")
     key.add_argument(
-        "--allow", action="append", metavar="ROLE/ROI", help="allowed ROI; ROLE/* or * for several (default: *)"
+        "--allow",
+        action="append",
+        metavar="ROLE/ROI",
+        help="allowed ROI; ROLE/*, RECIPE/ROLE/ROI, RECIPE/*/* or * for others (default: *)",
     )
     return parser
 

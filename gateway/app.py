@@ -142,7 +142,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=("GET", "POST", "PATCH", "DELETE"),
-            allow_headers=("Authorization", "X-Request-ID"),
+            allow_headers=("Authorization", "X-Recipe-Id", "X-Request-ID"),
             expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
         )
     app.add_middleware(RequestIdMiddleware)

@@ -52,14 +52,20 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(Path(".cache"), description="folder of compiled networks; may be deleted at any time")
 
     engine: Literal["embedded", "triton"] = Field("embedded", description="engine that computes tokens")
-    triton_url: str = Field("localhost:8001", description="host:port of Triton's gRPC endpoint")
+    triton_url: str = Field(
+        "localhost:8001",
+        description="host:port of Triton's gRPC endpoint; several separated by commas, or `dns:///NAME:PORT` for all "
+        "addresses of a name",
+    )
     triton_timeout_s: float = Field(10.0, gt=0, le=600, description="deadline of a call to Triton for an inspection")
     triton_fit_timeout_s: float = Field(
         120.0, gt=0, le=3600, description="deadline of a call to Triton for one batch of a fit"
     )
     triton_fit_in_flight: int = Field(2, ge=1, le=64, description="number of fit batches that Triton processes at once")
     triton_shared_memory: Literal["auto", "on", "off"] = Field(
-        "auto", description="exchange images and tokens by shared memory; auto: if Triton runs on this host"
+        "auto",
+        validate_default=True,
+        description="exchange images and tokens by shared memory; auto: if the one Triton runs on this host",
     )
     triton_keepalive_s: float = Field(10.0, ge=1, le=3600, description="interval of pings on an idle channel")
     triton_tls: bool = Field(False, description="encrypt the channel to Triton")
@@ -253,11 +259,26 @@ class Settings(BaseSettings):
 
     @field_validator("triton_url")
     @classmethod
-    def _host_and_port(cls, url: str) -> str:
-        found = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]+)", url)
-        if not url.startswith("unix:/") and not (found and 0 < int(found[1]) < 65536):
-            raise ValueError("expected HOST:PORT without http://, such as localhost:8001, or unix:/PATH")
+    def _hosts_and_ports(cls, url: str) -> str:
+        targets = triton_targets(url)
+        for target in targets:
+            found = re.fullmatch(r"(?:dns:///)?(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]+)", target)
+            if not target.startswith("unix:/") and not (found and 0 < int(found[1]) < 65536):
+                raise ValueError(
+                    f"{target!r}: expected HOST:PORT without http://, such as localhost:8001, or unix:/PATH, or "
+                    "dns:///NAME:PORT; several are separated by commas"
+                )
+        if twice := [target for target in targets if targets.count(target) > 1]:
+            raise ValueError(f"{twice[0]!r} is there twice")
         return url
+
+    @field_validator("triton_shared_memory")
+    @classmethod
+    def _with_one_server(cls, mode: str, info: ValidationInfo) -> str:
+        url = info.data.get("triton_url", "")
+        if mode == "on" and (len(triton_targets(url)) > 1 or url.startswith("dns:")):
+            raise ValueError("shared memory needs one server: GATEWAY_TRITON_URL has several, so use auto or off")
+        return mode
 
     @field_validator("triton_token")
     @classmethod
@@ -295,6 +316,11 @@ class Settings(BaseSettings):
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
     @property
+    def triton_targets(self) -> tuple[str, ...]:
+        """Addresses of Triton servers, in the order of the setting."""
+        return triton_targets(self.triton_url)
+
+    @property
     def model_folder(self) -> Path:
         """Folder of the served model, with numbered versions and ``config.pbtxt``."""
         return self.model_repository / self.model_name
@@ -315,3 +341,8 @@ class Settings(BaseSettings):
         """Return the environment variables that hold a secret."""
         fields = cls.model_fields.items()
         return {f"GATEWAY_{name.upper()}" for name, field in fields if field.annotation == SecretStr | None}
+
+
+def triton_targets(url: str) -> tuple[str, ...]:
+    """Return the parts of ``GATEWAY_TRITON_URL``."""
+    return tuple(part.strip() for part in url.split(","))

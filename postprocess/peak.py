@@ -62,6 +62,34 @@ def peak(blurred: NDArray[np.float32], mask: NDArray[np.bool_] | None, min_area_
     return -math.inf if found is None else found
 
 
+def peak_xy(
+    blurred: NDArray[np.float32], mask: NDArray[np.bool_] | None, min_area_px: int, level: float
+) -> tuple[int, int]:
+    """Return the highest pixel `(x, y)` of the components that the peak is the level of.
+
+    Args:
+        blurred: float32 `[H, W]`, the map that the peak was computed from.
+        mask: bool `[H, W]`, as for `peak`.
+        min_area_px: as for `peak`.
+        level: the peak. With `-inf`, where no component is large enough, the highest pixel inside the mask is returned.
+
+    Example:
+        >>> spots = np.array([[9, 0, 5, 6], [0, 0, 4, 7]], np.float32)
+        >>> peak_xy(spots, None, 1, 9), peak_xy(spots, None, 2, 6)
+        ((0, 0), (3, 1))
+    """
+    counted = blurred >= np.float32(level)
+    if mask is not None:
+        counted &= mask
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(counted.view(np.uint8), connectivity=NEIGHBOURS)
+    large = stats[:, cv2.CC_STAT_AREA] >= min_area_px
+    large[0] = False
+    if large.any():
+        counted &= large[labels]
+    y, x = divmod(int(np.where(counted, blurred, np.float32(-np.inf)).argmax()), blurred.shape[1])
+    return x, y
+
+
 def reaches(level: float, threshold: float) -> bool:
     """Return whether a peak is at or above a threshold, compared in float32 as `find_regions` compares.
 

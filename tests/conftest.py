@@ -45,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether `--all` asks for the full numbers."""
+    return bool(pytestconfig.getoption("--all"))
+
+
+@pytest.fixture(scope="session")
 def model_repository() -> Path:
     """A model repository with `dinov2_vits14/1`, exported from seed:0 at full size; kept for the next run."""
     return exported("seed:0")

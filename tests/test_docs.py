@@ -20,7 +20,7 @@ from gateway.app import create_app
 from gateway.errors import ERRORS
 from gateway.monitoring import metrics
 from gateway.process.services import create_services
-from gateway.settings import HOME, Settings
+from gateway.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -216,14 +216,5 @@ def test_the_hooks_before_a_commit_are_the_checks_before_the_tests() -> None:
     assert repository["repo"] == "local", "a hook of another repository is downloaded"
     hooks = [hook["entry"] for hook in repository["hooks"]]
     script = (PROJECT / "scripts" / "test").read_text()
-    checks = re.findall(r'^"\$venv(/bin/(?!python)[\w-]+"?.*)$', script, re.MULTILINE)
-    assert hooks == [f".venv{check}".replace('"', "") for check in checks]
-
-
-def test_home_is_the_checkout() -> None:
-    assert PROJECT == HOME
-
-
-if __name__ == "__main__":  # python -m tests.test_docs writes the tables
-    for each in TABLES:
-        TABLES[each][0].write_text(with_table(each))
+    checks = re.findall(r'^(env [^"]*)?"\$venv(/bin/(?!python)[\w-]+"?.*)$', script, re.MULTILINE)
+    assert hooks == [f"{prefix}.venv{check}".replace('"', "") for prefix, check in checks]

@@ -121,7 +121,7 @@ def _check_publication(parsed: argparse.Namespace) -> None:
     if parsed.publish is None:
         return
     try:
-        RoiKey(*parsed.publish.partition("/")[::2])
+        RoiKey.parse(parsed.publish)
     except GatewayError as error:
         raise ExportError(f"--publish {parsed.publish}: {error.message}. {error.hint}") from error
     if not 0 < parsed.mm_per_px <= LARGEST_MM_PER_PX:

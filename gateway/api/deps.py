@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from gateway.api.security.keys import Caller
+from gateway.api.fields import HeaderRecipe, QueryRecipe
+from gateway.api.recipe import RoiCaller, header_recipe
 from gateway.process.services import Services
 
 
@@ -13,12 +14,12 @@ def _services(request: Request) -> Services:
     return services
 
 
-def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
+def _caller(request: Request, recipe_id: QueryRecipe = None, x_recipe_id: HeaderRecipe = None) -> RoiCaller:
+    # The parameter of the header is for the OpenAPI document: its value may need decoding.
+    return RoiCaller(request.state.caller, recipe_id, header_recipe(request.headers.getlist("x-recipe-id")))
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
 """The services of the application."""
-CallerDep = Annotated[Caller, Depends(_caller)]
-"""The caller. `Caller.roi` is the only way from the ids of a request to an `RoiKey`."""
+CallerDep = Annotated[RoiCaller, Depends(_caller)]
+"""The caller. `RoiCaller.roi` is the only way from the ids of a request to an `RoiKey`."""

@@ -6,12 +6,13 @@ import re
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import File, Form, UploadFile
+from fastapi import File, Form, Header, Query, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
 from gateway.store.ids import ID_PATTERN, ID_RULE, LONGEST_ID
 from gateway.store.manifest import LARGEST_MM_PER_PX
+from gateway.store.roi_key import DEFAULT_RECIPE
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _MIME_WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
@@ -72,14 +73,14 @@ def _readable(file_name: str) -> str:
 _DECIMAL = BeforeValidator(_decimal)
 """Last in a type, so that it runs before the limits and the document has them in its own words."""
 _LARGEST_SCORE = 1000
-_PIXEL_THRESHOLDS = ("score", "ok_pixels")
+_PIXEL_THRESHOLDS = ("peak", "score", "ok_pixels")
 
 
 def _pixel_threshold(value: Any) -> Any:
     """Refuse everything but the names and numbers, in one message instead of one per alternative."""
     if value is None or value in _PIXEL_THRESHOLDS:
         return value
-    expected = "expected 'score', 'ok_pixels' or a number from 0 to 1000"
+    expected = "expected 'peak', 'score', 'ok_pixels' or a number from 0 to 1000"
     if isinstance(value, bool | list | dict):
         raise ValueError(expected)
     try:
@@ -122,9 +123,26 @@ RoleId = Annotated[
 RoiId = Annotated[
     str, Field(description=f"region of the part: {ID_RULE}", examples=["pad-1"], json_schema_extra=_ID_SCHEMA)
 ]
+RecipeId = Annotated[
+    str,
+    Field(
+        description=f"variant of the product: {ID_RULE}. Recipes share nothing. Without it the header X-Recipe-Id "
+        f"counts, and without that {DEFAULT_RECIPE!r}",
+        json_schema_extra=_ID_SCHEMA,
+    ),
+]
 
 FormRole = Annotated[RoleId, Form()]
 FormRoi = Annotated[RoiId, Form()]
+FormRecipe = Annotated[RecipeId | None, OR_NULL, Form()]
+QueryRecipe = Annotated[RecipeId | None, OR_NULL, Query()]
+HeaderRecipe = Annotated[
+    str | None,
+    Header(
+        alias="X-Recipe-Id",
+        description="recipe of a request without recipe_id. What is not ASCII is percent-encoded UTF-8",
+    ),
+]
 FormMmPerPx = Annotated[MmPerPx, Form(examples=[0.2])]
 FormShape = Annotated[
     str | None,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, get_origin
 
 from fastapi import Request, Response, UploadFile, params
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
@@ -32,7 +33,7 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of FastAPI, with the checks before it."""
         handle = super().get_route_handler()
-        query = {field.alias for field in self.dependant.query_params}
+        query = _query_names(self.dependant)
         forms = {f.alias: f.field_info for f in self.dependant.body_params if isinstance(f.field_info, params.Form)}
         has_json = bool(self.dependant.body_params) and not forms
 
@@ -54,6 +55,12 @@ class StrictRoute(APIRoute):
             return await handle(_Request(request.scope, request.receive))
 
         return check_and_handle
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    """Return the names of the query parameters of a route and of its dependencies."""
+    names = {field.alias for field in dependant.query_params}
+    return names.union(*(_query_names(each) for each in dependant.dependencies))
 
 
 def _has_texts(fields: dict[str, params.Form]) -> bool:

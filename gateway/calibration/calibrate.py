@@ -12,6 +12,7 @@ from gateway.calibration.calibration_warnings import peak_rule_warnings, scale_w
 from gateway.calibration.false_alarms import false_alarms
 from gateway.calibration.ok_scores import n_rejected, ok_peaks, ok_scores, ok_statistics
 from gateway.calibration.peak_rule import choose_by_peak
+from gateway.calibration.stored_evidence import EvidenceOf, StoredEvidence, finite, joined, with_shape
 from gateway.calibration.threshold import choose_threshold
 from gateway.errors import InvalidRequestError
 from gateway.images.masks import mask_of
@@ -19,7 +20,7 @@ from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
 from gateway.store.manifest import CALIBRATION_FORMAT, Calibration, Manifest, PixelThresholdSource
-from gateway.store.ok_maps import Frame, OkMaps
+from gateway.store.ok_maps import OkMaps
 from gateway.store.roi_key import RoiKey
 from postprocess.regions import smallest_area_px
 from postprocess.roi_mask import Shape, parse_shape
@@ -54,9 +55,20 @@ class CalibrationRequest:
 
 
 def calibrate(
-    store: ArtifactStore, settings: Settings, key: RoiKey, request: CalibrationRequest
+    store: ArtifactStore,
+    settings: Settings,
+    key: RoiKey,
+    request: CalibrationRequest,
+    evidence_of: EvidenceOf | None = None,
 ) -> tuple[Manifest, Calibration, list[str]]:
     """Choose the thresholds of an ROI and store them. This blocks: call it from a worker thread.
+
+    Args:
+        store: the models folder.
+        settings: the defaults.
+        key: the ROI.
+        request: the scores and parameters.
+        evidence_of: scores the stored images with a version; None leaves them out.
 
     Returns:
         The version that was calibrated, the stored calibration, and warnings.
@@ -69,7 +81,8 @@ def calibrate(
     store.current(key)
     with store.lock(key, settings.fit_lock_timeout_s):
         manifest, damaged = store.served_manifest(key, whole=True)
-        calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request)
+        evidence = None if evidence_of is None else evidence_of(manifest)
+        calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request, evidence)
         warnings += [f"damaged: {each}; calibrated for version {manifest.version}" for each in damaged]
         calibration = calibration.bound_to(manifest)
         with store.audit.change(key, _change(store, key, manifest, calibration)):
@@ -98,7 +111,11 @@ def state_of(manifest: Manifest, calibration: Calibration | None) -> Literal["no
 
 
 def derive(
-    manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, request: CalibrationRequest
+    manifest: Manifest,
+    ok_maps: OkMaps | None,
+    settings: Settings,
+    request: CalibrationRequest,
+    evidence: StoredEvidence | None = None,
 ) -> tuple[Calibration, list[str]]:
     """Choose the thresholds of a version, without storing them.
 
@@ -107,6 +124,7 @@ def derive(
         ok_maps: leave-one-out maps of the version, or None if it has none.
         settings: the defaults.
         request: the scores and parameters.
+        evidence: the stored images, instead of scores in the request. Their OK images count beside those of the maps.
 
     Returns:
         The calibration, not yet bound to the version, and warnings.
@@ -121,9 +139,37 @@ def derive(
     if request.shape is not None:
         for size_wh in {image.frame.size_wh for image in manifest.images}:
             mask_of(request.shape, size_wh)  # refused where it covers no pixel
-        if ok_maps is not None:
-            frames = tuple(Frame(frame.size_wh, request.shape) for frame in ok_maps.frames)
-            ok_maps = replace(ok_maps, frames=frames)
+        ok_maps = None if ok_maps is None else with_shape(ok_maps, request.shape)
+    if evidence is not None:
+        evidence = evidence if request.shape is None else evidence.within(request.shape)
+        stored = evidence.scores(percentile, blur_sigma, smallest_area_px(area_mm2_thr, request.mm_per_px))
+        ng = [each for each in stored if each.label == "ng"]
+        request = replace(
+            request,
+            ng_scores=[each.score for each in ng],
+            ng_peaks=[-math.inf if each.peak is None else each.peak for each in ng],
+        )
+        if ok_maps is not None and evidence.ok_ids:
+            ok_maps = joined(ok_maps, evidence.ok)
+        resting = {"stored_images": True, "n_ok_unseen": len(evidence.ok_ids), "stored_scores": stored}
+        calibration, warnings = _derived(
+            manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma
+        )
+        return calibration.model_copy(update=resting), [*evidence.warnings, *warnings]
+    return _derived(manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma)
+
+
+def _derived(
+    manifest: Manifest,
+    ok_maps: OkMaps | None,
+    settings: Settings,
+    request: CalibrationRequest,
+    percentile: float,
+    area_mm2_thr: float,
+    margin: float,
+    blur_sigma: float,
+) -> tuple[Calibration, list[str]]:
+    """Choose the thresholds by the rule that the request asks for."""
     if request.pixel_threshold == "peak" and ok_maps is not None and manifest.ok_scores:
         return _by_peak(manifest, ok_maps, settings, request, percentile, area_mm2_thr, margin, blur_sigma)
     scores = request.ok_scores or _own_scores(manifest, ok_maps, percentile, request)
@@ -131,7 +177,7 @@ def derive(
     if request.pixel_threshold == "ok_pixels" and ok_maps is None:
         raise InvalidRequestError(
             f"pixel_threshold: ok_pixels needs leave-one-out maps, and version {manifest.version} of "
-            f"{manifest.role_id}/{manifest.roi_id} has none",
+            f"{manifest.key} has none",
             "Fit two or more OK images, or send a number.",
         )
     pixel_threshold = pixel_threshold_of(ok_maps, request, margin, blur_sigma, chosen.threshold)
@@ -203,7 +249,7 @@ def _by_peak(
         ng_peaks=request.ng_peaks,
     )
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
-    of_verdict = false_alarms(chosen.n_rejected, len(peaks))
+    of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=chosen.n_limits)
     calibration = Calibration(
         format=CALIBRATION_FORMAT,
         threshold=chosen.threshold,
@@ -226,11 +272,13 @@ def _by_peak(
         verdict_false_alarm_rate=of_verdict.rate,
         verdict_false_alarm_interval=(of_verdict.low, of_verdict.high),
         ng_scores=tuple(request.ng_scores),
+        ok_peaks=tuple(sorted(level for level in peaks if math.isfinite(level))),
         n_ok=chosen.n_ok,
         n_ng=chosen.n_ng,
         ok_above=chosen.ok_above,
         ng_below=chosen.ng_below,
         missed_ng=chosen.missed_ng,
+        learned_peaks=tuple(finite(peak) for peak in peaks[: len(manifest.images)]),
         separable=chosen.separable,
         ok_source="given" if request.ok_scores else manifest.ok_source,
         margin=margin,
@@ -252,7 +300,13 @@ def _source_of(wish: PixelThreshold) -> PixelThresholdSource:
     return "score" if wish == "peak" else wish
 
 
-def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, before: Calibration) -> Calibration | None:
+def redone(
+    manifest: Manifest,
+    ok_maps: OkMaps | None,
+    settings: Settings,
+    before: Calibration,
+    evidence: StoredEvidence | None = None,
+) -> Calibration | None:
     """Redo a calibration for another version of its ROI, by the same rule.
 
     Args:
@@ -260,12 +314,13 @@ def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, befor
         ok_maps: leave-one-out maps of that version.
         settings: the defaults.
         before: the calibration so far.
+        evidence: the stored images, scored with that version; used if the calibration so far rests on stored images.
 
     Returns:
         The thresholds for that version, not yet bound to it. None if the calibration rests on something that a client
         measured against the earlier bank: OK scores, NG scores or a given threshold.
     """
-    if not before.rests_on_the_fit_alone or ok_maps is None:
+    if not before.rests_on_the_fit_alone or ok_maps is None or (before.n_ng and evidence is None):
         return None
     source = before.pixel_threshold_source
     request = CalibrationRequest(
@@ -279,7 +334,7 @@ def redone(manifest: Manifest, ok_maps: OkMaps | None, settings: Settings, befor
         shape=None if before.shape is None else parse_shape(before.shape)[0],
         shape_json=before.shape,
     )
-    return derive(manifest, ok_maps, settings, request)[0]
+    return derive(manifest, ok_maps, settings, request, evidence if before.stored_images else None)[0]
 
 
 def _own_scores(
@@ -288,11 +343,12 @@ def _own_scores(
     """Return the leave-one-out scores of a version for a percentile and a shape."""
     if not manifest.ok_scores:
         raise InvalidRequestError(
-            f"ok_scores: missing, and {manifest.role_id}/{manifest.roi_id} has no leave-one-out scores: "
+            f"ok_scores: missing, and {manifest.key} has no leave-one-out scores: "
             "its memory bank holds tokens of one OK image only",
             "Fit more OK images, or send the scores that /infer answers for OK images.",
         )
-    if percentile == manifest.p_score and request.shape is None:
+    n_unseen = 0 if ok_maps is None else len(ok_maps.frames) - len(manifest.images)
+    if percentile == manifest.p_score and request.shape is None and not n_unseen:
         return manifest.ok_scores
     if ok_maps is None:
         field = "shape" if request.shape is not None else "score_percentile"

@@ -11,7 +11,7 @@ from postprocess.roi_mask import parse_shape
 
 _SCORES_ARE: dict[OwnSource, str] = {
     "leave-one-out": "leave-one-out scores of images that the bank learned",
-    "validation": "scores of the validation images, which also ended the training",
+    "validation": "those of the validation images, which also ended the training",
 }
 
 
@@ -35,6 +35,8 @@ def peak_rule_warnings(calibration: Calibration, *, n_images: int, n_rejected: i
             f"false_alarm_rate: {rate:g} was asked for, and score and peak together reject {n_rejected} of {n_images} "
             "OK images: ok_scores lie lower than the leave-one-out scores of the fit. Send more of them, or none"
         )
+    if calibration.ok_source == "validation":
+        warnings.append(f"false_alarm_rate: {rate:g} holds approximately: the OK peaks are {_SCORES_ARE['validation']}")
     if calibration.missed_ng:
         missed = ", ".join(f"{score:.4g}" for score in calibration.missed_ng)
         warnings.append(

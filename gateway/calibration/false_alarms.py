@@ -19,7 +19,7 @@ class FalseAlarms:
     """Upper end of the 95 % confidence interval."""
 
 
-def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAlarms:
+def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False, n_limits: int = 1) -> FalseAlarms:
     """Return what the OK scores above a threshold say about unseen OK images.
 
     The expected rate is (x + 1) / (n + 1) for x of n scores above the threshold, not x / n. If the threshold is one of
@@ -33,9 +33,15 @@ def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False) -> FalseAla
         err_high: whether the scores are leave-one-out scores. These err on the high side: the centres of an image are
             left out and not replaced, as they would be in a coreset built without the image. They bound the rate from
             above only, and the interval is one-sided.
+        n_limits: thresholds that each rest on an OK image of their own. Every further one adds 1/(n+1) to the rate, and
+            counts as one image more for the upper end of the interval.
 
     >>> false_alarms(0, 1).rate
     0.5
     """
-    low, high = (0.0, upper_limit(n_above, n_ok, _CONFIDENCE)) if err_high else limits(n_above, n_ok, _CONFIDENCE)
-    return FalseAlarms((n_above + 1) / (n_ok + 1), low, high)
+    at_most = min(n_above + n_limits - 1, n_ok)
+    if err_high:
+        low, high = 0.0, upper_limit(at_most, n_ok, _CONFIDENCE)
+    else:
+        low, high = limits(n_above, n_ok, _CONFIDENCE)[0], limits(at_most, n_ok, _CONFIDENCE)[1]
+    return FalseAlarms((at_most + 1) / (n_ok + 1), low, high)

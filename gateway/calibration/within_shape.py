@@ -25,6 +25,8 @@ its blur and smallest area."""
 
 _Pixels = tuple[Shape, tuple[int, int]] | None
 """What two images have in common that are inspected within the same pixels of the part: see `_pixels`."""
+_SAME_SIZE = 1.1
+"""Ratio up to which the side of an image counts as within the sides of the OK images."""
 _KEPT = 64
 """Shapes whose thresholds are kept for a version."""
 
@@ -74,7 +76,8 @@ class ShapeThresholds:
 
         The stored thresholds apply where their OK scores were made within the same pixels. Otherwise, the rule of the
         calibration chooses thresholds from the OK maps within the shape, with the NG scores of the calibration.
-        A threshold of the peak also belongs to one blur and one smallest area in pixels.
+        A threshold of the peak also belongs to one blur, one smallest area in pixels, and images about as large as the
+        OK images.
 
         A client does not have to say within which shape it measured the scores that it sends to `/calibrate_ng`. Such
         OK scores are taken as measured the way the client inspects, and a warning says so where the shape is not that
@@ -96,7 +99,7 @@ class ShapeThresholds:
         pixels_apply = same_pixels or calibration.pixel_threshold_source in ("score", "given")
         if calibration.pixel_threshold_source == "peak" and pixels_apply:
             own_area_px = smallest_area_px(calibration.area_mm2_thr, calibration.mm_per_px)
-            same_map = blur_sigma == calibration.blur_sigma and (shape is not None or size_wh in self._sizes)
+            same_map = blur_sigma == calibration.blur_sigma and (shape is not None or self._is_usual(size_wh))
             pixels_apply = same_map and min_area_px == own_area_px
         if score_applies and (pixels_apply or self._ok_maps is None):
             doubt = self._doubt(calibration, wanted)
@@ -121,6 +124,16 @@ class ShapeThresholds:
                     self._found.popitem(last=False)
             self._found.move_to_end(key)
         return found
+
+    def _is_usual(self, size_wh: tuple[int, int]) -> bool:
+        """Return whether an image is about as large as the OK images: its peaks compare with theirs.
+
+        A region is counted in pixels, and the map of an image that is sent larger is smoother.
+        """
+        return all(
+            min(sides) / _SAME_SIZE <= side <= max(sides) * _SAME_SIZE
+            for side, sides in zip(size_wh, zip(*self._sizes, strict=True), strict=True)
+        )
 
     def _frames_of(self, calibration: Calibration) -> set[_Pixels]:
         """Return the pixels that the OK maps were scored within for a calibration."""
@@ -167,7 +180,9 @@ class ShapeThresholds:
                 false_alarm_rate=calibration.false_alarm_rate,
                 ng_scores=ng_scores,
             )
-            return Thresholds(score if keep_score else by_peak.threshold, by_peak.peak_threshold, source, doubt)
+            if not (keep_score and calibration.ok_source == "given"):
+                score = by_peak.threshold
+            return Thresholds(score, by_peak.peak_threshold, source, doubt)
         if not keep_score:
             scores = ok_scores(maps, calibration.score_percentile)
             chosen = choose_threshold(scores, ng_scores, calibration.margin, calibration.false_alarm_rate)

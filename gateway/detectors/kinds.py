@@ -40,11 +40,11 @@ def require_taught(manifest: Manifest, kept: Callable[[], Sequence[Manifest]]) -
     """
     if manifest.is_taught:
         return
-    key = f"{manifest.role_id}/{manifest.roi_id}"
+    key = manifest.key
     taught = next((each.version for each in kept() if each.is_taught), None)
     back = f"roll back to version {taught}, its last memory bank, or " if taught is not None else ""
     raise TrainedOfflineError(
         f"{key} is served by a {manifest.extractor} model, which is trained offline; /fit_ok cannot change it",
         f"Train it again with `python -m export student-teacher … --publish {key} --mm-per-px "
-        f"{manifest.mm_per_px:g}`; {back}DELETE /rois/{key} to fit a memory bank.",
+        f"{manifest.mm_per_px:g}`; {back}DELETE {key.url()} to fit a memory bank.",
     )

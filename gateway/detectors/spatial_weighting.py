@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.errors import InvalidRequestError
 from gateway.settings import Settings
-from gateway.store.ids import valid_id
 from gateway.store.manifest import WeightsRecipe
 from gateway.store.roi_key import RoiKey
 from postprocess.spatial_weights import Box, EmptyBoxError, box_weights, clamp_box, variance_weights
@@ -54,7 +54,8 @@ class SpatialWeighting:
     def recipe(self, key: RoiKey, mode: WeightsMode | None = None) -> WeightsRecipe:
         """Return the recipe for a fit of an ROI: its box, else the requested mode, else the setting.
 
-        An entry `role_id/roi_id` of the ROI file takes precedence over `roi_id`.
+        An entry `role_id/roi_id` of the ROI file, or `recipe_id/role_id/roi_id` for another recipe than the default,
+        takes precedence over `roi_id`, which counts for every role and recipe.
         """
         box = self._boxes.get(str(key), self._boxes.get(key.roi_id))
         if box is not None:
@@ -105,7 +106,7 @@ def read_roi_config(path: Path, size: int) -> dict[str, Box]:
     """Read a file of manual boxes, ``{"conn1": [y1, y2, x1, x2], …}``.
 
     Args:
-        path: the file; its keys are `roi_id` or `role_id/roi_id`.
+        path: the file; its keys are `roi_id`, `role_id/roi_id` or `recipe_id/role_id/roi_id`.
         size: side of the square image space of the boxes, in pixels. Coordinates outside are clamped on use.
 
     Returns:
@@ -137,11 +138,11 @@ def read_roi_config(path: Path, size: int) -> dict[str, Box]:
 
 def _roi_name(path: Path, name: str) -> str:
     """Return the name of an entry with its ids in normalisation form C, as those of requests are."""
-    ids = [valid_id(part) for part in name.split("/")]
-    valid = [each for each in ids if each is not None]
-    if len(valid) != len(ids) or len(ids) > 2:
-        raise RoiConfigError(f"{path}: {name!r}: expected a roi_id or role_id/roi_id")
-    return "/".join(valid)
+    try:
+        return str(RoiKey.parse(name)) if "/" in name else RoiKey(name, name).roi_id
+    except InvalidRequestError:
+        expected = "expected a roi_id, role_id/roi_id or recipe_id/role_id/roi_id"
+        raise RoiConfigError(f"{path}: {name!r}: {expected}") from None
 
 
 def _box(path: Path, name: str, value: Any, size: int) -> Box:

@@ -76,7 +76,7 @@ def read_header(data: bytes, name: str, limits: Limits) -> ImageHeader:
         raise TooLargeError(f"{name}: {len(data)} bytes; at most {limits.max_bytes} are served")
     excess = excess_of(data)
     if excess is not None:
-        raise TooLargeError(f"{name}: {excess}", "Write the image anew with an ordinary encoder.")
+        raise TooLargeError(f"{name}: {excess}", "Save the image again with an ordinary encoder.")
     extension = next((kind for beginning, kind in _BEGINNINGS.items() if data.startswith(beginning)), None)
     if extension is None:
         raise UnsupportedImageError(f"{name}: not a PNG, JPEG, BMP or TIFF file (begins with {data[:8].hex(' ')})")

@@ -19,7 +19,7 @@ from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import blur, scored_map
 from postprocess.heatmap import encode_heatmap
-from postprocess.peak import peak, reaches
+from postprocess.peak import peak, peak_xy, reaches
 from postprocess.regions import Region, bounded, find_regions, smallest_area_px
 from postprocess.verdict import Verdict, VerdictReason, judge
 
@@ -102,7 +102,8 @@ def answer(
         )
         blurred = blur(full, params.blur_sigma)
         thresholds = thresholds_of(prepared, params, settings)
-        level = peak(blurred, mask, smallest_area_px(params.area_mm2_thr, request.mm_per_px))
+        min_area_px = smallest_area_px(params.area_mm2_thr, request.mm_per_px)
+        level = peak(blurred, mask, min_area_px)
         regions: list[Region] = []
         if thresholds.pixels is not None and not shows_nothing and reaches(level, thresholds.pixels):
             regions = find_regions(blurred, thresholds.pixels, request.mm_per_px, params.area_mm2_thr, mask)
@@ -113,7 +114,8 @@ def answer(
     explanation = None
     if request.explain:
         with times.stage("explain"):
-            explanation, said = explainer.explain(prepared, tokens, _peak_xy(blurred, mask))
+            peak_at = peak_xy(blurred, mask, min_area_px, level)
+            explanation, said = explainer.explain(prepared, tokens, peak_at)
             warnings += said
     verdict, reason = judge(
         score, thresholds.score, len(regions), shows_nothing=shows_nothing, uncalibrated=thresholds.why_none
@@ -143,10 +145,3 @@ def answer(
         explanation=explanation,
         warnings=[*warnings, *thresholds.warnings, *left_out],
     )
-
-
-def _peak_xy(blurred: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> tuple[int, int]:
-    """Return the highest pixel of a map inside the mask, `(x, y)`."""
-    highest = blurred if mask is None else np.where(mask, blurred, -np.inf)
-    y, x = divmod(int(highest.argmax()), blurred.shape[1])
-    return x, y

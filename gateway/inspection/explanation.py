@@ -63,7 +63,7 @@ class Explainer:
         Args:
             prepared: the request.
             tokens: float32 [N, D] of the image.
-            peak_xy: the highest pixel of the deciding map, in pixels of the image as sent.
+            peak_xy: the pixel of the peak, in pixels of the image as sent.
 
         Returns:
             The explanation, or None where there is none, and the warnings, which say why.
@@ -72,8 +72,11 @@ class Explainer:
         manifest = loaded.manifest
         if image.nothing_shown is not None:
             return None, ["explain: the image shows nothing, so there is nothing to compare"]
+        if manifest.detector == "student-teacher":
+            return None, ["explain: a student-teacher model keeps no OK patches, so there is none to show"]
         place = patch_at(peak_xy, manifest.token_hw, image.size_wh)
-        nearest = loaded.detector.nearest_ok_patch(tokens[place])
+        # A student's output has no token for each patch.
+        nearest = loaded.detector.nearest_ok_patch(tokens[place]) if manifest.is_taught else None
         if nearest is None:
             return None, [f"explain: a {manifest.detector} model keeps no OK patches, so there is none to show"]
         ok_image = manifest.images[nearest.image]

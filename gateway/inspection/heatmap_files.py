@@ -6,13 +6,13 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from gateway.errors import InvalidRequestError, StorageFullError
 from gateway.store.atomic import storage_errors
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import RoiKey, stored_keys
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[0-9a-f]{32}\.png")
 
 
 class HeatmapFiles:
-    """The folder for heatmaps: ``<role_id>/<roi_id>/<YYYY-MM-DD>/<32 hexadecimal digits>.png``."""
+    """The folder for heatmaps: `RoiKey.path`, then ``<YYYY-MM-DD>/<32 hexadecimal digits>.png``."""
 
     def __init__(self, folder: Path | None) -> None:
         """Use a folder; it is created with the first heatmap.
@@ -86,17 +86,14 @@ class HeatmapFiles:
             return 0
         first_kept = (today - timedelta(days=keep_days)).isoformat()
         n_removed = 0
-        with _opened(self._folder) as root:
-            for role in _folders(root):
-                with _opened(role, root) as role_folder:
-                    for roi in _folders(role_folder):
-                        if stop():
-                            return n_removed
-                        try:
-                            with _opened(roi, role_folder) as roi_folder:
-                                n_removed += _remove_days(roi_folder, first_kept)
-                        except OSError as error:
-                            log.warning("%s/%s: old heatmaps are not removed: %s", role, roi, error)
+        for key in stored_keys(self._folder):
+            if stop():
+                return n_removed
+            try:
+                with _opened_path(self._folder, key.path) as roi_folder:
+                    n_removed += _remove_days(roi_folder, first_kept)
+            except OSError as error:
+                log.warning("%s: old heatmaps are not removed: %s", key, error)
         if n_removed:
             log.info("%d heatmaps of days before %s removed", n_removed, first_kept)
         return n_removed
@@ -129,6 +126,16 @@ def _opened(name: str | Path, inside: int | None = None) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _opened_path(root: Path, path: PurePath) -> Iterator[int]:
+    """Open a folder below a root. No folder on the way may be a link."""
+    with ExitStack() as stack:
+        descriptor = stack.enter_context(_opened(root))
+        for name in path.parts:
+            descriptor = stack.enter_context(_opened(name, descriptor))
+        yield descriptor
 
 
 def _folders(descriptor: int) -> list[str]:

@@ -181,7 +181,7 @@ def require_same_model(loaded: LoadedVersion, model: ModelDescription) -> None:
     manifest = loaded.manifest
     if manifest.model_fingerprint != model.fingerprint:
         raise ModelMismatchError(
-            f"{manifest.role_id}/{manifest.roi_id} was fitted with model {manifest.model_fingerprint[:16]}, "
+            f"{manifest.key} was fitted with model {manifest.model_fingerprint[:16]}, "
             f"the engine serves {model.fingerprint[:16]}",
             loaded.detector.mismatch_hint,
         )

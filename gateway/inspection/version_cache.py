@@ -210,9 +210,8 @@ class VersionCache:
         if self._notes is None:
             return []
         try:
-            pairs = json.loads(self._notes.read_bytes())
-            return [RoiKey(role_id, roi_id) for role_id, roi_id in pairs]
-        except (OSError, ValueError, TypeError, GatewayError):
+            return [RoiKey.parse(text) for text in json.loads(self._notes.read_bytes())]
+        except (OSError, ValueError, TypeError, AttributeError, GatewayError):
             return []  # no notes, or unreadable ones: the cache fills as it is used
 
     def _note(self, keys: list[RoiKey]) -> None:
@@ -220,7 +219,7 @@ class VersionCache:
             return
         try:
             self._notes.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._notes, json.dumps([[key.role_id, key.roi_id] for key in keys]).encode())
+            replace_file(self._notes, json.dumps([str(key) for key in keys]).encode())
         except OSError as error:
             log.warning("the ROIs used last are not noted: %s", error)
 

@@ -1,7 +1,7 @@
 """From the tokens of OK images to a version: memory bank, spatial weights, leave-one-out maps, manifest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -112,8 +112,7 @@ def manifest_of(
         learned: result of the fit.
     """
     return Manifest(
-        role_id=key.role_id,
-        roi_id=key.roi_id,
+        **asdict(key),
         version=version,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model_fingerprint=model.fingerprint,

@@ -143,7 +143,7 @@ def excluded_warnings(again: Sequence[tuple[OkImage, NewImage]], before: Manifes
     """
     return [
         f"{n.image.file_name}: not learned, an earlier fit excluded this image as a suspect; to learn it, "
-        f"DELETE /rois/{before.role_id}/{before.roi_id}/ok/{known.sha256} and send it again"
+        f"DELETE {before.key.url(f'/ok/{known.sha256}')} and send it again"
         for known, n in again
         if isinstance(known, ExcludedImage)
     ]

@@ -26,6 +26,7 @@ from gateway.networks.model_description import ModelDescription
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
+from gateway.store.labelled_images import ImageRecord
 from gateway.store.manifest import OkImage
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
@@ -149,7 +150,7 @@ class Intake:
         """Return the tokens of OK images. Blocks.
 
         Tokens that are not in the token file yet come from the store. Tokens of another model or bit depth, and
-        damaged ones, are computed anew.
+        damaged ones, are computed again.
 
         Args:
             key: the ROI.
@@ -165,7 +166,7 @@ class Intake:
             place = places.get(image.sha256)
             if place is None:
                 known = self._store.ok(key).tokens(image.sha256, token_key(model, image, bit_depth))
-                place = append(tokens, self._computed_anew(key, model, image, bit_depth) if known is None else known)
+                place = append(tokens, self._computed_again(key, model, image, bit_depth) if known is None else known)
             found.append(place)
             progress.add(1)
         return tokens.images(found)
@@ -279,7 +280,7 @@ class Intake:
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(images, model=model, priority=Priority.FIT)
 
-    def _computed_anew(
+    def _computed_again(
         self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None
     ) -> NDArray[np.float16]:
         data = self._store.ok(key).image(image)
@@ -306,7 +307,7 @@ def identity_of(image: OkImage) -> str:
     return image.pixels_sha256 or f"file {image.sha256}"
 
 
-def token_key(model: ModelDescription, image: OkImage, bit_depth: int | None) -> str:
+def token_key(model: ModelDescription, image: OkImage | ImageRecord, bit_depth: int | None) -> str:
     """Return what the stored tokens of an image depend on, besides its file.
 
     It is the fingerprint of the model. The bit depth is added for files that it applies to, and the number of the

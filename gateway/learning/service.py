@@ -8,6 +8,7 @@ from dataclasses import replace
 from anyio import CapacityLimiter
 
 from gateway.calibration.calibrate import redone, state_of
+from gateway.calibration.stored_evidence import StoredEvidence
 from gateway.detectors import require_taught
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
@@ -35,6 +36,7 @@ from gateway.learning.intake import CACHE_FOLDER, Intake
 from gateway.learning.memory_need import memory_of_fit
 from gateway.learning.near_copies import find_near_copies
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
+from gateway.learning.stored_scores import StoredScorer, with_stored_scores
 from gateway.learning.taken_over import (
     PreparedFit,
     StoredLabels,
@@ -73,6 +75,7 @@ class FitService:
         self._settings = settings
         self._threads = CapacityLimiter(settings.max_queued_fits)
         self._decoders = CapacityLimiter(settings.max_queued_fits)
+        self._scorer = StoredScorer(engine, store, settings)
         self._intake = Intake(engine, store, settings, self._decoders)
 
     async def memory_needed(self, key: RoiKey, n_new: int | None, coreset_rate: float | None) -> int:
@@ -140,8 +143,7 @@ class FitService:
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
         """Remove an OK image from an ROI, learned or excluded, and build a new memory bank from the others.
 
-        The file of the image stays while a version that is kept names it. A later fit learns the image only if it is
-        sent again.
+        The file stays while a kept version names it. A later fit learns the image only if it is sent again.
 
         Raises:
             UnknownRoiError: the ROI was never fitted.
@@ -244,7 +246,7 @@ class FitService:
             if not images:
                 raise InvalidRequestError(
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
-                    f"Fit other images first, or delete the ROI with all its data: DELETE /rois/{key}.",
+                    f"Fit other images first, or delete the ROI with all its data: DELETE {key.url()}.",
                 )
             result = self._build(
                 key,
@@ -329,7 +331,10 @@ class FitService:
             warnings.append("spatial_weights: the maps of one OK image have no variance; no weights were applied")
         manifest = manifest_of(key, version, model, recipe, mm_per_px, images, excluded, learned)
         calibration = None if before is None else self._calibration(key, before, warnings)
-        state, manifest = self._publish(key, manifest, learned, action, before, calibration, times)
+        with times.stage("stored"):
+            evidence = self._scorer.of_bank(key, model, manifest, learned.bank, learned.weights)
+        warnings += evidence.warnings
+        state, manifest = self._publish(key, manifest, learned, evidence, action, before, calibration, times)
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
         return FitResult(manifest, 0, 0, suspects, state, warnings, times)
 
@@ -344,6 +349,7 @@ class FitService:
         key: RoiKey,
         manifest: Manifest,
         learned: Learned,
+        evidence: StoredEvidence,
         action: Action,
         before: Manifest | None,
         calibration: Calibration | None,
@@ -351,8 +357,10 @@ class FitService:
     ) -> tuple[CalibrationState, Manifest]:
         """Publish a version with its calibration: the one before or, where it can be redone, a new one."""
         # Computed before the version is published, so that one move of `current` brings bank and threshold.
-        after = None if calibration is None else redone(manifest, learned.ok_maps, self._settings, calibration)
+        settings = self._settings
+        after = None if calibration is None else redone(manifest, learned.ok_maps, settings, calibration, evidence)
         kept = after or calibration
+        manifest = with_stored_scores(manifest, evidence, after, settings)
         change = Change(
             action=action,
             version_before=None if before is None else before.version,

@@ -14,7 +14,7 @@ from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Action, Change
 from gateway.store.labelled_images import ImageRecord, Label, LabelsOfImages, times
-from gateway.store.manifest import Manifest, OkImage
+from gateway.store.manifest import Calibration, Manifest, OkImage
 from gateway.store.roi_key import RoiKey
 
 
@@ -32,6 +32,8 @@ class RoiImage:
     """Whether it is learned and looks unlike the other learned images."""
     score: float | None = None
     """Its score in the version in use, if known."""
+    peak: float | None = None
+    """Its peak, if known and if a region of the smallest area fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class StoredImages:
         manifest = self._manifest(key)
         if manifest is None and not records.whole and not records.damaged:
             raise _no_images(key)
-        marks = {} if manifest is None else _marks(manifest)
+        marks = {} if manifest is None else self._marks(key, manifest)
         labels = LabelsOfImages(records.whole)
         brought = [] if manifest is None else self._only_brought(key, manifest, labels)
         stored = [_marked(record, marks) for record in records.stored]
@@ -181,7 +183,14 @@ class StoredImages:
 
     def _seen(self, key: RoiKey, record: ImageRecord) -> RoiImage:
         manifest = self._manifest(key)
-        return _marked(record, {} if manifest is None else _marks(manifest))
+        return _marked(record, {} if manifest is None else self._marks(key, manifest))
+
+    def _marks(self, key: RoiKey, manifest: Manifest) -> dict[str, dict[str, Any]]:
+        calibration = None
+        with contextlib.suppress(ArtifactCorruptError):
+            calibration = self._store.calibration(key, manifest).calibration
+        is_own = calibration is not None and not calibration.is_stale(manifest)
+        return _marks(manifest, calibration if is_own else None)
 
     def _manifest(self, key: RoiKey) -> Manifest | None:
         try:
@@ -208,7 +217,7 @@ class StoredImages:
     def _record_of(self, key: RoiKey, manifest: Manifest, image: OkImage) -> ImageRecord:
         return ImageRecord(
             id=image.pixels_sha256 or image.sha256,
-            sha256=image.sha256,
+            file_sha256=image.sha256,
             label="ok",
             file_name=image.file_name,
             extension=image.extension,
@@ -223,7 +232,7 @@ class StoredImages:
 
 def _ok_image(record: ImageRecord) -> OkImage:
     return OkImage(
-        sha256=record.sha256,
+        sha256=record.file_sha256,
         file_name=record.file_name,
         extension=record.extension,
         width=record.width,
@@ -232,13 +241,21 @@ def _ok_image(record: ImageRecord) -> OkImage:
     )
 
 
-def _marks(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Return what a version says of its images, by the ids of their pixels and of their files."""
+def _marks(manifest: Manifest, calibration: Calibration | None) -> dict[str, dict[str, Any]]:
+    """Return what a version says of images, by the ids of their pixels and of their files.
+
+    Args:
+        manifest: the version.
+        calibration: a calibration that was made for it, or None.
+    """
     suspects = {suspect.index for suspect in find_suspects(manifest.ok_scores)}
-    scores = manifest.ok_scores or (None,) * len(manifest.images)
-    marks: dict[str, dict[str, Any]] = {}
-    for i, (image, score) in enumerate(zip(manifest.images, scores, strict=True)):
-        told = {"learned": True, "suspect": i in suspects, "score": score}
+    n_images = len(manifest.images)
+    scores = manifest.ok_scores or (None,) * n_images
+    peaks = (() if calibration is None else calibration.learned_peaks) or (None,) * n_images
+    stored = (*manifest.stored_scores, *(() if calibration is None else calibration.stored_scores))
+    marks: dict[str, dict[str, Any]] = {each.id: {"score": each.score, "peak": each.peak} for each in stored}
+    for i, (image, score, peak) in enumerate(zip(manifest.images, scores, peaks, strict=True)):
+        told = {"learned": True, "suspect": i in suspects, "score": score, "peak": peak}
         marks |= {image.sha256: told, image.pixels_sha256 or image.sha256: told}
     for out in manifest.excluded:
         told = {"excluded": True, "score": out.score}
@@ -247,7 +264,7 @@ def _marks(manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 
 def _marked(record: ImageRecord, marks: Mapping[str, dict[str, Any]]) -> RoiImage:
-    return RoiImage(record, **(marks.get(record.id) or marks.get(record.sha256) or {}))
+    return RoiImage(record, **(marks.get(record.id) or marks.get(record.file_sha256) or {}))
 
 
 def change_of(
@@ -275,7 +292,7 @@ def change_of(
 def _no_images(key: RoiKey) -> UnknownRoiError:
     return UnknownRoiError(
         f"{key} was never fitted and has no stored images",
-        f"POST images to /rois/{key}/images, or OK images to /fit_ok. GET /rois lists the ROIs.",
+        f"POST images to {key.url('/images')}, or OK images to /fit_ok. GET /rois lists the ROIs.",
     )
 
 

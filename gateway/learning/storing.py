@@ -110,7 +110,7 @@ class ImageStorer:
         findings.note(file.name, picture)
         return ImageRecord(
             id=pixel_digest(picture.pixels),
-            sha256=sha256_of(data),
+            file_sha256=sha256_of(data),
             label=request.label,
             file_name=file.name[:255],
             extension=header.extension,
@@ -146,7 +146,7 @@ class ImageStorer:
                 elif record.id in known and not images.is_whole(known[record.id]):
                     # Damaged or missing: the file that was sent takes its place.
                     kept = known[record.id]
-                    taken = {name: getattr(record, name) for name in ("sha256", "extension", "n_bytes", "bits")}
+                    taken = {name: getattr(record, name) for name in ("file_sha256", "extension", "n_bytes", "bits")}
                     new[record.id] = kept.model_copy(update=taken), file
                 found.append((new[record.id][0] if record.id in new else known[record.id], is_new))
             added = [record for record, is_new in found if is_new]
@@ -175,13 +175,13 @@ class ImageStorer:
             stored = known.get(record.id)
             if stored is not None and stored.label == other:
                 said = f"is stored with the label {other}, as {stored.file_name}"
-            elif record.id in learned or record.sha256 in learned:
+            elif record.id in learned or record.file_sha256 in learned:
                 said = "is learned as an OK image"
             else:
                 continue
             raise ImageConflictError(
                 f"images: {record.file_name} {said}; no image of this request was stored",
-                f"If it is {request.label.upper()}, PATCH /rois/{request.key}/images/{record.id} with "
+                f"If it is {request.label.upper()}, PATCH {request.key.url(f'/images/{record.id}')} with "
                 f'{{"label": "{request.label}"}}; else leave it out.',
             )
 

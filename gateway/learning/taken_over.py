@@ -75,7 +75,7 @@ class StoredLabels:
                 raise ImageConflictError(
                     f"images: {n.file.name} is stored with the label ng, as {record.file_name}; no image of this "
                     "request was learned",
-                    f'If it is OK, PATCH /rois/{self._key}/images/{record.id} with {{"label": "ok"}}; else leave it '
+                    f'If it is OK, PATCH {self._key.url(f"/images/{record.id}")} with {{"label": "ok"}}; else leave it '
                     "out.",
                 )
         self._sent_again = {record.id for _, record in found if record is not None and not record.is_there}
@@ -124,7 +124,7 @@ def require_any(key: RoiKey, images: Collection[object]) -> None:
     if not images:
         raise InvalidRequestError(
             f"images: {key} has no OK image to learn: none was sent, and none is stored with the label ok",
-            f"Send OK images as parts named 'images', or store them with POST /rois/{key}/images first.",
+            f"Send OK images as parts named 'images', or store them with POST {key.url('/images')} first.",
         )
 
 

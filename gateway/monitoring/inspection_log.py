@@ -1,5 +1,7 @@
 """Record of every inspection: counters, the window for drift, and the request's log line."""
 
+from dataclasses import asdict
+
 from gateway.images.appearance import Look
 from gateway.monitoring import metrics
 from gateway.monitoring.drift.recent import RecentInspections
@@ -42,9 +44,9 @@ class Watch:
             scored_otherwise: whether k, percentile or use of a shape differ from those of the OK images, so that the
                 score is not comparable with theirs.
         """
-        role_id, roi_id = self._labels.of(key)
-        metrics.SCORES.labels(role_id, roi_id).observe(score)
-        metrics.VERDICTS.labels(role_id, roi_id, verdict).inc()
+        labels = self._labels.of(key)
+        metrics.SCORES.labels(*labels).observe(score)
+        metrics.VERDICTS.labels(*labels, verdict).inc()
         for stage, ms in times.ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(ms / 1e3)
         self._recent.add(
@@ -60,8 +62,7 @@ class Watch:
         if told is not None:
             told.setdefault("inspections", []).append(
                 {
-                    "role_id": key.role_id,
-                    "roi_id": key.roi_id,
+                    **asdict(key),
                     "version": manifest.version,
                     "score": round(score, 4),
                     "verdict": verdict,

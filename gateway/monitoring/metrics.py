@@ -113,6 +113,13 @@ ENGINE_READY = Gauge(
     multiprocess_mode="livemin",
     registry=METRICS,
 )
+TRITON_SERVERS = Gauge(
+    "gateway_triton_servers",
+    "Triton servers by state: used; other_model: reachable but serves another model; unreachable",
+    ("state",),
+    multiprocess_mode="livemostrecent",
+    registry=METRICS,
+)
 BATCH_SIZE = Histogram(
     "gateway_engine_batch_images",
     "Images in one call to the engine",
@@ -139,12 +146,11 @@ BUILD = Gauge(
     multiprocess_mode="livemostrecent",
     registry=METRICS,
 )
-SCORES = Histogram(
-    "gateway_score", "Scores of inspections, by ROI", ("role_id", "roi_id"), buckets=_SCORES, registry=METRICS
-)
-VERDICTS = Counter("gateway_verdicts", "Verdicts, by ROI", ("role_id", "roi_id", "verdict"), registry=METRICS)
+ROI_LABELS = ("recipe", "role_id", "roi_id")
+SCORES = Histogram("gateway_score", "Scores of inspections, by ROI", ROI_LABELS, buckets=_SCORES, registry=METRICS)
+VERDICTS = Counter("gateway_verdicts", "Verdicts, by ROI", (*ROI_LABELS, "verdict"), registry=METRICS)
 
-OTHER = ("other", "other")
+OTHER = ("other", "other", "other")
 
 
 class RoiLabels:
@@ -154,11 +160,11 @@ class RoiLabels:
         self._limit = limit
         self._known: set[RoiKey] = set()
 
-    def of(self, key: RoiKey) -> tuple[str, str]:
-        """Return ``role_id`` and ``roi_id``, or `OTHER` for an ROI beyond the limit."""
+    def of(self, key: RoiKey) -> tuple[str, str, str]:
+        """Return the values of `ROI_LABELS`, or `OTHER` for an ROI beyond the limit."""
         if key not in self._known and (len(self._known) >= self._limit or not self._join(key)):
             return OTHER
-        return key.role_id, key.roi_id
+        return key.recipe_id, key.role_id, key.roi_id
 
     def _join(self, key: RoiKey) -> bool:
         if _FOLDER not in os.environ:
@@ -167,9 +173,9 @@ class RoiLabels:
         try:
             with _locked(Path(os.environ[_FOLDER]) / "rois.json") as file:
                 text = file.read_text() if file.exists() else "[]"
-                known = {RoiKey(*pair) for pair in json.loads(text)}
+                known = {RoiKey.parse(each) for each in json.loads(text)}
                 if key not in known and len(known) < self._limit:
-                    replace_file(file, json.dumps(sorted([k.role_id, k.roi_id] for k in {*known, key})).encode())
+                    replace_file(file, json.dumps(sorted(map(str, {*known, key}))).encode())
                     known.add(key)
                 self._known = known
         except (OSError, ValueError):

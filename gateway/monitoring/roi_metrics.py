@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from gateway.errors import GatewayError
 from gateway.monitoring.drift.measure import MIN_SAMPLES, SIGNALS, Drift, Signal
 from gateway.monitoring.drift.watch import DriftWatch
-from gateway.monitoring.metrics import OTHER, RoiLabels
+from gateway.monitoring.metrics import OTHER, ROI_LABELS, RoiLabels
 from gateway.monitoring.storage import write_problem
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import Calibration, Manifest
@@ -21,7 +21,8 @@ from gateway.store.roi_key import RoiKey
 
 log = logging.getLogger(__name__)
 
-_LABELS = ("role_id", "roi_id")
+_Labels = tuple[str, str, str]
+"""Values of `ROI_LABELS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class _State:
     manifest: Manifest
     calibration: Calibration | None
     drift: Drift
+    n_stored: int
 
 
 class RoiCollector(Collector):
@@ -54,11 +56,11 @@ class RoiCollector(Collector):
         """Yield nothing, so that registration reads no file."""
         yield from ()
 
-    def _states(self) -> tuple[dict[tuple[str, str], _State], list[Drift], int]:
+    def _states(self) -> tuple[dict[_Labels, _State], list[Drift], int]:
         """Return the states of the ROIs with labels of their own, the drift of all others, and the number of ROIs."""
         n_fitted = 0
         others: list[Drift] = []
-        states: dict[tuple[str, str], _State] = {}
+        states: dict[_Labels, _State] = {}
         seen: dict[RoiKey, tuple[str, Manifest]] = {}
         for key in self._store.rois():
             try:
@@ -75,7 +77,7 @@ class RoiCollector(Collector):
                 if labels == OTHER:
                     others.append(drift)
                 else:
-                    states[labels] = _State(known[1], calibration, drift)
+                    states[labels] = _State(known[1], calibration, drift, self._store.images(key).count())
             except GatewayError as error:  # deleted since it was listed, or damaged, which is counted elsewhere
                 log.debug("skipped in this scrape: %s", error.message)
         self._manifests = seen
@@ -102,14 +104,14 @@ def _one(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def _family(name: str, text: str, values: dict[tuple[str, ...], float | None], *more: str) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=(*_LABELS, *more))
+    family = GaugeMetricFamily(name, text, labels=(*ROI_LABELS, *more))
     for labels, value in values.items():
         if value is not None:
             family.add_metric(labels, value)
     return family
 
 
-def _bank_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetricFamily]:
+def _bank_metrics(states: dict[_Labels, _State]) -> Iterator[GaugeMetricFamily]:
     manifests: dict[Any, Manifest] = {labels: state.manifest for labels, state in states.items()}
     yield _family("gateway_bank_version", "Version in use", {k: m.version for k, m in manifests.items()})
     yield _family(
@@ -119,9 +121,10 @@ def _bank_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetric
     )
     yield _family("gateway_bank_tokens", "Tokens in the memory bank", {k: m.n_embeddings for k, m in manifests.items()})
     yield _family("gateway_bank_ok_images", "Learned OK images", {k: len(m.images) for k, m in manifests.items()})
+    yield _family("gateway_stored_images", "Stored images, OK and NG", {k: s.n_stored for k, s in states.items()})
 
 
-def _calibration_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetricFamily]:
+def _calibration_metrics(states: dict[_Labels, _State]) -> Iterator[GaugeMetricFamily]:
     yield _family(
         "gateway_calibrated",
         "1 if the ROI has a threshold, else 0",
@@ -140,7 +143,7 @@ def _calibration_metrics(states: dict[tuple[str, str], _State]) -> Iterator[Gaug
     )
 
 
-def _drift_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetricFamily]:
+def _drift_metrics(states: dict[_Labels, _State]) -> Iterator[GaugeMetricFamily]:
     drifts = {labels: state.drift for labels, state in states.items()}
     yield _family(
         "gateway_drift_samples", "Recent inspections in the drift window", {k: d.n for k, d in drifts.items()}
@@ -174,9 +177,9 @@ def _drift_metrics(states: dict[tuple[str, str], _State]) -> Iterator[GaugeMetri
         )
 
 
-def _drift_alarms(states: dict[tuple[str, str], _State], others: list[Drift]) -> GaugeMetricFamily:
+def _drift_alarms(states: dict[_Labels, _State], others: list[Drift]) -> GaugeMetricFamily:
     """Return the alarms. ROIs without labels of their own share one series, which is 1 if any of them has an alarm."""
-    by_labels: dict[tuple[str, str], list[Drift]] = {labels: [state.drift] for labels, state in states.items()}
+    by_labels: dict[_Labels, list[Drift]] = {labels: [state.drift] for labels, state in states.items()}
     alarms: dict[tuple[str, ...], float | None] = {}
     for labels, drifts in (by_labels | {OTHER: others}).items():
         measured = [drift for drift in drifts if drift.n >= MIN_SAMPLES]

@@ -16,6 +16,7 @@ from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.version_cache import VersionCache
 from gateway.learning.service import FitService
 from gateway.learning.stored_images import StoredImages
+from gateway.learning.stored_scores import StoredScorer
 from gateway.learning.storing import ImageStorer
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift.recent import RecentInspections
@@ -58,6 +59,7 @@ class Services:
     writers: CapacityLimiter
     images: StoredImages
     storing: ImageStorer
+    scorer: StoredScorer
     image_readers: CapacityLimiter
     """Threads that read stored images. They are few: a page of thumbnails must not delay inspections."""
     recent_inspections: RecentInspections
@@ -121,6 +123,7 @@ def create_services(settings: Settings) -> Services:
         uploads=uploads,
         writers=CapacityLimiter(_MAX_CHANGES),
         images=StoredImages(store, settings),
+        scorer=StoredScorer(engines.token_engine, store, settings),
         storing=ImageStorer(engines.token_engine, store, settings),
         image_readers=CapacityLimiter(_MAX_IMAGE_READERS),
         recent_inspections=recent,

@@ -1,6 +1,6 @@
 """Artifacts on disk: versions, checksums, locks.
 
-``models/<role_id>/<roi_id>/``, with each id as `ids.folder_name` writes it, holds
+``models/<role_id>/<roi_id>/``, or for other recipes ``models/.recipes/<recipe_id>/<role_id>/<roi_id>/``, holds
 
 - ``ok/``: the learned OK images as sent, and their tokens;
 - ``images/``: images that clients stored with a label, learned or not;
@@ -240,9 +240,12 @@ class ArtifactStore(ArtifactReader):
             return 0  # unreadable manifests may reference them
         named = [image for m in manifests for image in (*m.images, *m.excluded)]
         pixels, files = {image.pixels_sha256 for image in named}, {image.sha256 for image in named}
-        with self.image_lock(key, _IMAGE_LOCK_S):
-            gone = self.images(key).forget_deleted(lambda r: r.id in pixels or r.sha256 in files)
-        return gone + self.ok(key).keep_only(files)
+        gone = self.ok(key).keep_only(files)
+        images = self.images(key)
+        if images.folder.is_dir():
+            with self.image_lock(key, _IMAGE_LOCK_S):
+                gone += images.forget_deleted(lambda record: record.id in pixels or record.file_sha256 in files)
+        return gone
 
     def delete(self, key: RoiKey) -> None:
         """Remove an ROI with everything that it learned, in one step for all readers. The caller holds both locks.

@@ -1,9 +1,9 @@
 """The audit trail: who changed what in an ROI, one append-only file of JSON lines for each ROI.
 
-The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, with each id as `ids.folder_name` writes it. It is outside the
-folder of the ROI, so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is
-recorded before it is made, and its outcome before the client is answered. If the first line cannot be written, nothing
-is changed. A change without an outcome was interrupted; the version in use shows whether it was made.
+The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, at the path of `RoiKey.path`. It is outside the folder of the
+ROI, so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is recorded
+before it is made, and its outcome before the client is answered. If the first line cannot be written, nothing is
+changed. A change without an outcome was interrupted; the version in use shows whether it was made.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from structlog.contextvars import get_contextvars
 from gateway.errors import GatewayError
 from gateway.store.atomic import storage_errors, sync_folder
 from gateway.store.damage import ArtifactFaults
-from gateway.store.roi_key import RoiKey, file_of
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey, file_of
 
 AUDIT = PurePath(".audit")
 
@@ -106,9 +106,9 @@ class AuditTrail:
                 named = entry["id"]
                 if "outcome" in entry:
                     changes[named] |= {"outcome": entry["outcome"], "error": entry.get("error")}
-                elif (entry["role_id"], entry["roi_id"]) == (key.role_id, key.roi_id):
-                    changes[named] = {**entry, "outcome": "unknown", "error": None}
-            except (ValueError, KeyError, TypeError):
+                elif RoiKey(entry["role_id"], entry["roi_id"], entry.get("recipe_id", DEFAULT_RECIPE)) == key:
+                    changes[named] = {**entry, **asdict(key), "outcome": "unknown", "error": None}
+            except (ValueError, KeyError, TypeError, GatewayError):
                 continue  # cut by a kill, or the line of another ROI on a file system that ignores case
         return list(changes.values())[::-1][:limit]
 

@@ -55,9 +55,10 @@ def sweep(store: ArtifactStore, stop: Callable[[], bool] = lambda: False) -> int
 def _sweep_roi(store: ArtifactStore, key: RoiKey) -> int:
     folder = store.folder(key)
     gone = sum(_remove(path) for path in _asides(folder))
-    with store.image_lock(key, _LOCK_WAIT_S):
-        images = store.images(key)
-        gone += sum(_remove(path) for path in (*_asides_in(images.folder), *images.orphans()))
+    images = store.images(key)
+    if images.folder.is_dir():
+        with store.image_lock(key, _LOCK_WAIT_S):
+            gone += sum(_remove(path) for path in (*_asides_in(images.folder), *images.orphans()))
     try:
         ref = store.current(key)
     except ArtifactCorruptError:

@@ -40,7 +40,7 @@ class ImageRecord(SealedModel):
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
     """The identity of the decoded pixels, from `gateway.images.identity`."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    file_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the file as sent."""
     label: Literal["ok", "ng", "deleted"]
     file_name: str
@@ -64,10 +64,6 @@ class ImageRecord(SealedModel):
     def is_there(self) -> bool:
         """Whether the image is stored, and not the trace of a deleted one."""
         return self.label != "deleted"
-
-    def names(self, image: OkImage) -> bool:
-        """Return whether a version's image is this one."""
-        return self.id == image.pixels_sha256 or self.sha256 == image.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +105,12 @@ class LabelledImages(TokenCache):
         whole.sort(key=lambda record: (record.created_at or "", record.id))
         return Records(tuple(whole), tuple(sorted(damaged)))
 
+    def count(self) -> int:
+        """Return the number of stored images, without reading a record."""
+        beside = (".json", ".npz")
+        names = (path.name for path in self.folder.glob("*"))
+        return sum(_FILE.fullmatch(name) is not None and not name.endswith(beside) for name in names)
+
     def record(self, image_id: str) -> ImageRecord | None:
         """Return the record of an image, or None if there is none. The id may be any text.
 
@@ -120,7 +122,7 @@ class LabelledImages(TokenCache):
         except DamagedError as error:
             raise ArtifactCorruptError(
                 f"{self._key}: {error}",
-                f"Send the image again, or DELETE /rois/{self._key}/images/{image_id}.",
+                f"Send the image again, or DELETE {self._key.url(f'/images/{image_id}')}.",
             ) from error
 
     def content(self, record: ImageRecord) -> bytes:
@@ -140,19 +142,19 @@ class LabelledImages(TokenCache):
         except OSError as error:
             what = f"cannot be read: {error.strerror}"
         else:
-            if sha256_of(data) == record.sha256:
+            if sha256_of(data) == record.file_sha256:
                 return data
             what = "is damaged"
         self._faults.met(self._key, "stored_image", f"stored image {record.id} {what}")
         raise ArtifactCorruptError(
             f"{self._key}: stored image {record.id} ({record.file_name}) {what}",
-            f"Send it again, or DELETE /rois/{self._key}/images/{record.id}.",
+            f"Send it again, or DELETE {self._key.url(f'/images/{record.id}')}.",
         )
 
     def is_whole(self, record: ImageRecord) -> bool:
         """Return whether the file of an image is there and undamaged."""
         try:
-            return sha256_of(self._image(record).read_bytes()) == record.sha256
+            return sha256_of(self._image(record).read_bytes()) == record.file_sha256
         except OSError:
             return False
 
@@ -292,7 +294,7 @@ class LabelsOfImages:
 
     def __init__(self, records: Collection[ImageRecord]) -> None:
         self._by_id = {record.id: record for record in records}
-        self._by_file = {record.sha256: record for record in records}
+        self._by_file = {record.file_sha256: record for record in records}
 
     def record_of(self, image: OkImage) -> ImageRecord | None:
         """Return the record of a version's image, or None if it is not stored."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.store.checksummed import FORMAT, DamagedError, sealed
 from gateway.store.ok_maps import Frame
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 from gateway.store.sealed_model import SealedModel
 from postprocess.anomaly_map import ScoreRule
 from postprocess.roi_mask import Shape, parse_shape
@@ -126,6 +127,18 @@ class ScoreSummary(BaseModel):
         return cls(n=len(scores), mean=float(np.mean(scores)), p50=p50, p95=p95, p99=p99, max=max(scores))
 
 
+class StoredScore(BaseModel):
+    """What a version says of a stored image that it has not learned."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    label: Literal["ok", "ng"]
+    score: float
+    peak: float | None
+    """None where no region of the smallest area fits."""
+
+
 class Manifest(SealedModel):
     """The content of a version and how it was made. Fields that only a memory bank has are 0 for a student."""
 
@@ -133,6 +146,7 @@ class Manifest(SealedModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str = DEFAULT_RECIPE
     version: int
     created_at: str
     detector: DetectorKind = "memory-bank"
@@ -162,6 +176,8 @@ class Manifest(SealedModel):
     spatial_weights: WeightsRecipe = WeightsRecipe()
     ok_scores: tuple[float, ...]
     """Leave-one-out scores, or a student's validation scores, in the order of `images`. Empty for a single image."""
+    stored_scores: tuple[StoredScore, ...] = ()
+    """Of stored images that are not learned, when the version was made."""
     heatmap_max: float
     files: dict[FileName, str] = Field({})
     """SHA-256 of each other file of the version. The calibration is left out: it may change and has its own seal."""
@@ -169,6 +185,11 @@ class Manifest(SealedModel):
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can serve the version."""
         return sealed(self.model_copy(update={"format": _FORMAT_OF[self.detector]}).model_dump_json(indent=1))
+
+    @property
+    def key(self) -> RoiKey:
+        """The ROI."""
+        return RoiKey(self.role_id, self.roi_id, self.recipe_id)
 
     @property
     def checksum(self) -> str:
@@ -223,6 +244,8 @@ class Calibration(SealedModel):
     """Rate of score and regions together on the leave-one-out maps; None without maps."""
     verdict_false_alarm_interval: tuple[float, float] | None = None
     ng_scores: tuple[float, ...] = ()
+    ok_peaks: tuple[float, ...] = ()
+    """Peaks of the OK maps, ascending, without maps that have none; empty where the peak did not decide."""
     n_ok: int
     n_ng: int
     ok_above: int
@@ -231,6 +254,14 @@ class Calibration(SealedModel):
     """Scores of the NG images that pass."""
     separable: bool | None
     ok_source: OkSource
+    stored_images: bool = False
+    """Whether it rests on the stored images of the ROI. The next fit redoes it with those that are stored then."""
+    n_ok_unseen: int = 0
+    """Number of stored OK images among the OK images that the version has not learned."""
+    stored_scores: tuple[StoredScore, ...] = ()
+    """Of the stored images that it rests on."""
+    learned_peaks: tuple[float | None, ...] = ()
+    """Peaks of the learned images, in the order of the manifest; empty if it was not made by the peak."""
     margin: float
     version: int
     """The version that the calibration was made for."""
@@ -258,7 +289,8 @@ class Calibration(SealedModel):
     @property
     def rests_on_the_fit_alone(self) -> bool:
         """Return whether a new fit can redo it: no client measured a value in it against an earlier bank."""
-        return self.ok_source != "given" and self.n_ng == 0 and self.pixel_threshold_source != "given"
+        has_no_given_ng = self.n_ng == 0 or self.stored_images
+        return self.ok_source != "given" and has_no_given_ng and self.pixel_threshold_source != "given"
 
     def bound_to(self, manifest: Manifest) -> "Calibration":
         """Return a copy that is marked as made for a published version."""

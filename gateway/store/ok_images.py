@@ -34,7 +34,7 @@ class OkFiles(TokenCache):
         self._faults.met(self._key, "ok_image", f"OK image {image.sha256} {what}")
         raise ArtifactCorruptError(
             f"{self._key}: OK image {image.sha256} ({image.file_name}) {what}",
-            f"Send it to /fit_ok again, or DELETE /rois/{self._key}/ok/{image.sha256}; "
+            f"Send it to /fit_ok again, or DELETE {self._key.url(f'/ok/{image.sha256}')}; "
             "for a student-teacher model, publish it again.",
         )
 

@@ -20,7 +20,7 @@ from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from tests.e2e.conftest import launch, pytest_runtest_makereport
-from tests.e2e.gateway_process import PROJECT, environment
+from tests.e2e.gateway_process import PROJECT, answered, environment
 from tests.e2e.synthetic_images import png, steel, with_blob
 
 __all__ = ["launch", "pytest_runtest_makereport"]
@@ -30,6 +30,7 @@ OK = [png(steel(seed, SIZE)) for seed in range(1, 6)]
 UNSEEN = png(with_blob(steel(900, SIZE), (60, 50), 20)[0])
 SHAPE = json.dumps({"kind": "circle", "r": 45})
 KEY = RoiKey("steel", "kept")
+IMAGES = "/rois/steel/kept/images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Site:
     tar: Path
     folder: Path
     answer: dict[str, Any]
+    images: dict[str, Any]
+    """The list of its stored images."""
     refitted: str
     """Checksum of the bank that one more image made."""
 
@@ -99,13 +102,18 @@ def site(launch, small_model_repository, tmp_path_factory) -> Site:
         gateway.fit("kept", OK[2:4], spatial_weights="variance")
         gateway.calibrate("kept", area_mm2_thr=2.5, pixel_threshold="ok_pixels")
         answer = gateway.infer("kept", UNSEEN)
+        for label, image, meta in (("ok", OK[0], '{"n": 1.50}'), ("ng", UNSEEN, "{}"), ("ok", OK[4], "")):
+            files = [("images", ("x.png", image)), ("metas", (None, meta))]
+            answered(gateway.client.post(IMAGES, data={"label": label}, files=files))
+        gateway.client.delete(f"{IMAGES}/{answered(gateway.client.get(IMAGES))['images'][-1]['id']}")
+        images = answered(gateway.client.get(IMAGES))
         tar, folder = where / "kept.tar", where / "kept"
         done(command(gateway.models_dir, "export", "steel/kept", tar))
         done(command(gateway.models_dir, "export", "steel/kept", folder))
         models_dir = where / "models"
         shutil.copytree(gateway.models_dir, models_dir)
         refitted = gateway.fit("kept", OK[4:], spatial_weights="variance")["checksum"]
-    return Site(models_dir, tar, folder, answer, refitted)
+    return Site(models_dir, tar, folder, answer, images, refitted)
 
 
 @pytest.mark.parametrize("source", ["tar", "folder"])
@@ -115,6 +123,11 @@ def test_an_roi_scores_the_same_at_another_site_to_the_bit(site, launch, small_m
         assert other.post("/infer", "kept", [UNSEEN], "image").status_code == 404
         done(command(other.models_dir, "import", getattr(site, source)))
         assert other.infer("kept", UNSEEN) == site.answer
+        assert answered(other.client.get(IMAGES)) == site.images
+        assert site.images["n_ng"] == 1
+        (told,) = [image["id"] for image in site.images["images"] if image["has_metadata"] and image["label"] == "ok"]
+        assert other.client.get(f"{IMAGES}/{told}/metadata").text == '{"n": 1.50}'
+        assert other.client.get(f"{IMAGES}/{told}").content == OK[0]
         assert other.fit("kept", OK[4:], spatial_weights="variance")["checksum"] == site.refitted
         assert done(command(other.models_dir, "verify")) == ""
 
@@ -265,7 +278,7 @@ def test_a_link_in_a_folder_is_refused(site, tmp_path):
 
 
 def _rewritten(site: Site, target: Path, change: Callable[[dict[str, Any]], None], name: str = "contents.json") -> None:
-    """The folder with one sealed JSON file changed and everything that vouches for it written anew."""
+    """The folder with one sealed JSON file changed and everything that vouches for it written again."""
     from gateway.store.checksummed import sealed, sha256_of
 
     shutil.copytree(site.folder, target)
@@ -301,6 +314,38 @@ def test_an_archive_that_vouches_for_nonsense_is_refused(site, tmp_path, name, c
     assert [path for path in tree(tmp_path / "models") if not path.startswith(".")] == []
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda record: record.update(id="a" * 64), "is the record of another image"),
+        (lambda record: record.update(width=7), "is not what its record says"),
+        (lambda record: record.update(bit_depth="x"), ".json"),
+        (lambda record: record.update(metadata="{"), ".json"),
+        (lambda record: record.update(shape="{}"), ".json"),
+        (lambda record: record.update(extension="../x"), ".json"),
+        (lambda record: record.update(label="deleted"), "has no record"),
+        (lambda record: record.update(file_sha256="a" * 64), "is not the image that its record names"),
+    ],
+)
+def test_a_stored_image_that_vouches_for_nonsense_is_refused(site, tmp_path, change, says):
+    name = min((site.folder / "images").glob("*.png")).with_suffix(".json")
+    _rewritten(site, tmp_path / "folder", change, name.relative_to(site.folder).as_posix())
+    refused(artifacts(tmp_path / "models", "import", tmp_path / "folder"), says)
+    assert [path for path in tree(tmp_path / "models") if not path.startswith(".")] == []
+
+
+def test_the_labels_of_this_site_stay_when_an_archive_has_others(site, tmp_path):
+    models_dir = tmp_path / "models"
+    done(artifacts(models_dir, "import", site.tar))
+    images = ArtifactStore(models_dir, keep_versions=5).images(KEY)
+    first = images.records().stored[0]
+    images.replace_record(first.model_copy(update={"label": "ng"}))
+    run = artifacts(models_dir, "import", site.tar)
+    done(run)
+    assert "1 stored images have another label here, which stays: x.png is the first" in run.stderr
+    assert [record.label for record in images.records().stored] == ["ng", "ng"]
+
+
 # --- cut off ----------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +364,9 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
             loaded = load_version(store, KEY, store.current(KEY))
             assert loaded.damaged == ()
             assert all(store.ok(KEY).image(image) for image in loaded.manifest.images)
+            images = store.images(KEY)
+            assert all(images.content(record) for record in images.records().stored)
+            assert len(loaded.manifest.images) < 4 or [r.label for r in images.records().stored] == ["ok", "ng"]
             outcomes.append(len(loaded.manifest.images))
         else:
             outcomes.append(0)

@@ -117,7 +117,7 @@ class TestRetries:
             (httpx.WriteTimeout(""), {Repeat.ALWAYS}),
             (httpx.UnsupportedProtocol(""), set()),
         ],
-        ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+        ids=lambda value: str(len(value)) if isinstance(value, set) else str(value) or type(value).__name__,
     )
     def test_a_request_is_repeated_only_where_that_is_safe(self, failure, repeated):
         assert {each for each in Repeat if may_repeat(each, failure)} == repeated
@@ -188,7 +188,15 @@ def inspection(**changes):
     region = {"bbox": [1, 1, 2, 2], "area_px": 4, "area_mm2": 0.16, "contour": [[1, 1], [1, 2], [2, 2], [2, 1]]}
     params = dict.fromkeys(("coreset_rate", "p_score", "blur_sigma", "area_mm2_thr", "mm_per_px"), 1.0)
     answer = {
-        **{"role_id": "a", "roi_id": "b", "score": 1.0, "threshold": 0.5, "peak": 1.0, "peak_threshold": 0.5},
+        **{
+            "role_id": "a",
+            "roi_id": "b",
+            "recipe_id": "default",
+            "score": 1.0,
+            "threshold": 0.5,
+            "peak": 1.0,
+            "peak_threshold": 0.5,
+        },
         **{"verdict": "ng", "verdict_reason": "both", "heatmap_max": 1.5, "regions": [region]},
         **{"calibration_stale": False, "weights_stale": False, "degraded": False, "warnings": [], "version": 1},
         **{"token_shape": [27, 27], "image_size": [6, 4], "params": {**params, "extractor": "x", "k": 1}},

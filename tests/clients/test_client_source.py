@@ -31,7 +31,7 @@ def operations():
         given = {parameter["name"] for parameter in operation.get("parameters", ())}
         for content in operation.get("requestBody", {}).get("content", {}).values():
             given |= schemas[content["schema"]["$ref"].rpartition("/")[2]]["properties"].keys()
-        return given
+        return given - {"recipe_id", "X-Recipe-Id"}  # the client works in the default recipe
 
     methods = [operation for each in found["paths"].values() for operation in each.values()]
     return {operation["operationId"]: names(operation) for operation in methods}

@@ -28,7 +28,8 @@ def launch(
 ) -> Callable[..., AbstractContextManager[Gateway]]:
     """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, tls=…, **settings).
 
-    It writes to folders of its own, but for compiled networks, which all share; its deadlines are `PATIENT`.
+    It serves the small model where no other is given. It writes to folders of its own; only compiled networks are
+    shared. Its deadlines are `PATIENT`.
     """
     logs = tmp_path_factory.mktemp("logs")
     compiled = PROJECT / ".cache" / "openvino"
@@ -43,7 +44,7 @@ def launch(
         (folder / "cache" / "openvino").symlink_to(compiled)
         own = {"models_dir": folder / "site" / "models", "state_dir": folder / "state", "cache_dir": folder / "cache"}
         if "model_repository" not in settings:
-            settings["model_repository"] = request.getfixturevalue("model_repository")
+            settings["model_repository"] = request.getfixturevalue("small_model_repository")
         return running(log, {**PATIENT, **own, **settings}, command, cwd, tls)
 
     return start

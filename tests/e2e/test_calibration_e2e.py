@@ -49,6 +49,46 @@ def test_the_ok_images_alone_give_a_threshold_that_follows_every_fit(gateway):
     assert inspected["verdict_reason"] in ("score", "region", "both")
 
 
+def test_a_region_a_peak_at_the_threshold_and_ng_are_the_same_sentence(gateway):
+    roi = "by the peak"
+    gateway.fit(roi, OK)
+    made = gateway.calibrate(roi)
+    assert (made["pixel_threshold_source"], made["false_alarm_rate"], made["n_ok_needed"]) == ("peak", 0.02, 39)
+    assert any("needs 39 more OK images than the 10" in warning for warning in made["warnings"])
+    assert gateway.calibrate(roi, pixel_threshold="peak")["peak_threshold"] == made["peak_threshold"]
+    stored = summary(gateway, roi)["calibration"]
+    assert (stored["peak_threshold"], stored["pixel_threshold"]) == (made["peak_threshold"],) * 2
+    verdicts = []
+    for image in (UNSEEN, LEFT, RIGHT):
+        for asked in ({}, {"area_mm2_thr": 0}, {"area_mm2_thr": 200}, {"blur_sigma": 3}):
+            answer = gateway.infer(roi, image, **asked)
+            assert answer["pixel_threshold"] == answer["peak_threshold"]
+            assert bool(answer["regions"]) == (answer["peak"] >= answer["peak_threshold"])
+            assert answer["verdict"] == ("ng" if answer["regions"] or answer["score"] > answer["threshold"] else "ok")
+            assert answer["threshold_source"] == ("parameters" if asked else "calibration")
+            verdicts.append((asked == {}, answer["verdict"]))
+    assert [verdict for plain, verdict in verdicts if plain] == ["ok", "ng", "ng"]
+
+
+def test_a_smaller_area_than_that_of_the_calibration_raises_the_threshold_of_the_peak(gateway):
+    roi = "by the peak"
+    plain, smaller, larger = (
+        gateway.infer(roi, UNSEEN, area_mm2_thr=area)["peak_threshold"] for area in (1.0, 0.04, 100)
+    )
+    assert smaller > plain > larger
+
+
+def test_an_ng_image_that_would_pass_is_named_and_raises_no_threshold(gateway):
+    roi = "by the peak"
+    without = gateway.calibrate(roi)
+    faint = gateway.calibrate(roi, ng_scores=[0.0])
+    assert faint["missed_ng"] == [0.0]
+    assert any("missed_ng" in warning for warning in faint["warnings"])
+    for made in (faint, gateway.calibrate(roi, ng_scores=[without["threshold"] * 1.5])):
+        assert made["threshold"] <= without["threshold"]
+        assert made["peak_threshold"] == without["peak_threshold"]
+
+
 def test_a_threshold_from_given_scores_is_stale_after_a_fit_and_says_so_everywhere(gateway):
     roi = "given scores"
     gateway.fit(roi, OK[:3])
@@ -101,16 +141,17 @@ def test_an_ok_image_can_be_removed_but_not_the_last(gateway):
 
 def test_an_image_unlike_the_others_is_suspect_and_excluded_on_request(gateway):
     roi = "suspects"
-    first = gateway.fit(roi, [*OK, ("stray.png", RIGHT)])
+    stray = png(with_blob(steel(91, SIZE), (100, 80), 70)[0])
+    first = gateway.fit(roi, [*OK, ("stray.png", stray)])
     assert first["suspect_images"][0]["file_name"] == "stray.png"
     assert first["suspect_images"][0]["excluded"] is False
     second = gateway.fit(roi, [OK[0]], exclude_suspects="true")
     taken = [suspect["sha256"] for suspect in second["suspect_images"] if suspect["excluded"]]
-    assert sha256(RIGHT) in taken
+    assert sha256(stray) in taken
     assert second["n_ok_total"] + second["n_ok_excluded"] == 11
     detail = summary(gateway, roi)
     assert sorted(image["sha256"] for image in detail["excluded_images"]) == sorted(taken)
-    assert gateway.infer(roi, RIGHT)["score"] > gateway.infer(roi, UNSEEN)["score"]
+    assert gateway.infer(roi, stray)["score"] > gateway.infer(roi, UNSEEN)["score"]
 
 
 def test_a_defect_outside_the_manual_box_passes_until_the_box_is_changed(launch, small_model_repository, tmp_path):

@@ -13,6 +13,7 @@ from gateway.errors import ERRORS
 from tests.e2e.synthetic_images import decoded, png, steel, with_blob
 
 SIZE = (300, 240)
+TOKENS = 8
 NG, _ = with_blob(steel(60, SIZE), (200, 80), 20)
 RANDOM_WEIGHTS = "the model has random weights: scores mean nothing"
 NUMBER = (int, float)
@@ -45,8 +46,11 @@ def has(answer, types):
 INFER = {
     "role_id": str,
     "roi_id": str,
+    "recipe_id": str,
     "score": float,
     "threshold": float | None,
+    "peak": float | None,
+    "peak_threshold": float | None,
     "pixel_threshold": float | None,
     "threshold_source": str | None,
     "verdict": str,
@@ -73,7 +77,7 @@ def test_infer_answers_with_these_keys_and_types(infer):
     has(answer, INFER)
     params = {"extractor": str, "coreset_rate": float, "k": int, "p_score": NUMBER, "blur_sigma": NUMBER}
     has(answer["params"], {**params, "area_mm2_thr": NUMBER, "mm_per_px": NUMBER, "bit_depth": int | None})
-    assert answer["token_shape"] == [27, 27]
+    assert answer["token_shape"] == [TOKENS, TOKENS]
     assert answer["image_size"] == list(SIZE)
     assert answer["params"]["extractor"] == "dinov2-vit-s/14"
     has(answer["regions"][0], {"bbox": list, "area_px": int, "area_mm2": float, "contour": list})
@@ -93,7 +97,7 @@ def test_fit_answers_with_these_keys_and_types(gateway):
     rates = dict.fromkeys(("coreset_rate", "coreset_rate_applied", "covering_radius"), float)
     others = {"seed": int, "checksum": str, "version": int, "token_shape": list, "ok_scores": dict, "warnings": list}
     teaching = {"n_ok_excluded": int, "suspect_images": list, "spatial_weights": dict, "calibration": str}
-    has(answer, {"role_id": str, "roi_id": str, **counts, **rates, **others, **teaching})
+    has(answer, {"role_id": str, "roi_id": str, "recipe_id": str, **counts, **rates, **others, **teaching})
     has(answer["ok_scores"], SCORES)
     assert re.fullmatch(r"[0-9a-f]{64}", answer["checksum"])
 
@@ -106,8 +110,18 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
     others = {"p5_ng": float | None, "method": str, "ok_source": str, "separable": bool | None, "warnings": list}
     rates = {"false_alarm_rate", "guaranteed", "n_ok_needed", "expected_false_alarm_rate", "verdict_false_alarm_rate"}
     intervals = {"expected_false_alarm_interval", "verdict_false_alarm_interval"}
-    more = {"pixel_threshold", "pixel_threshold_source", "blind_area_mm2", *rates, *intervals}
-    assert set(answer) == {"role_id", "roi_id", *floats, *counts, *others, *more}
+    more = {
+        "peak_threshold",
+        "missed_ng",
+        "stored_images",
+        "n_ok_unseen",
+        "pixel_threshold",
+        "pixel_threshold_source",
+        "blind_area_mm2",
+        *rates,
+        *intervals,
+    }
+    assert set(answer) == {"role_id", "roi_id", "recipe_id", *floats, *counts, *others, *more}
     has({key: answer[key] for key in floats}, floats)
     has({key: answer[key] for key in counts}, counts)
     assert answer["p5_ng"] is None
@@ -313,7 +327,7 @@ def test_a_further_fit_adds_to_what_was_learned_and_makes_the_threshold_stale(ga
 
     second = gateway.fit("further", [png(steel(2))], **roi)
     assert (second["n_ok_total"], second["n_ok_added"], second["version"]) == (3, 1, 2)
-    assert second["n_tokens_total"] == 3 * 27 * 27 > first["n_tokens_total"]
+    assert second["n_tokens_total"] == 3 * TOKENS**2 > first["n_tokens_total"]
     assert second["checksum"] != first["checksum"]
     answer = gateway.infer("further", png(NG), **roi)
     assert answer["version"] == 2
@@ -341,7 +355,11 @@ def test_without_given_scores_the_scores_of_the_fit_are_used(gateway):
     fit = gateway.fit("own", [png(steel(seed)) for seed in range(3)], role="contract")
     chosen = gateway.calibrate("own", role="contract")
     assert (chosen["ok_source"], chosen["n_ok"]) == ("leave-one-out", 3)
-    assert chosen["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
+    assert chosen["p99_ok"] == pytest.approx(fit["ok_scores"]["p99"])
+    assert chosen["threshold"] >= chosen["p99_ok"]
+    assert chosen["n_ok_needed"] == 46, "49 for the default rate of 2 %"
+    by_score = gateway.calibrate("own", role="contract", pixel_threshold="score")
+    assert by_score["threshold"] == pytest.approx(fit["ok_scores"]["p99"])
 
 
 def test_a_deleted_roi_leaves_only_its_audit_trail(launch, small_model_repository, tmp_path):
@@ -376,7 +394,12 @@ def test_a_fitted_roi_is_listed_and_described_until_it_is_deleted(gateway):
     assert [image["file_name"] for image in detail["images"]] == ["ok 1.png", "ok 2.png"]
     assert [(image["width"], image["height"]) for image in detail["images"]] == [(384, 384)] * 2
 
-    assert gateway.client.delete(path).json() == {"role_id": "contract", "roi_id": name, "deleted": True}
+    assert gateway.client.delete(path).json() == {
+        "role_id": "contract",
+        "roi_id": name,
+        "recipe_id": "default",
+        "deleted": True,
+    }
     gone = [gateway.client.get(path), gateway.client.delete(path)]
     for reply in (*gone, gateway.post("/infer", name, [png(NG)], "image", "contract")):
         assert reply.status_code == 404

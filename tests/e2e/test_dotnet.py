@@ -87,7 +87,7 @@ def test_a_fit_learns_every_file_by_its_own_name(gateway, fitted):
 
 def test_a_fit_takes_a_shape(gateway):
     files = FILES[:2]
-    shaped = send(gateway, "/fit_ok", form("shaped", *files, Part.text("shape", SHAPE)))
+    shaped = send(gateway, "/fit_ok", form("shaped", *files, Part.text("shape", SHAPE.replace("180", "100"))))
     assert shaped["n_ok_total"] == 2
     whole = gateway.fit("whole", [(part.file_name, part.content) for part in files], role="dotnet")
     assert shaped["n_tokens_total"] < whole["n_tokens_total"], "the bank learns nothing outside the shape"
@@ -154,4 +154,4 @@ def test_a_real_csharp_program_inspects(gateway, fitted, tmp_path):
     (tmp_path / "roi.png").write_bytes(png(steel(90)))
     mono.compile(tmp_path / "client.exe", "client.cs")
     said = mono.run(tmp_path / "client.exe", f"http://127.0.0.1:{gateway.port}", "roi.png", SHAPE)
-    assert said.startswith('200 {"role_id":"dotnet","roi_id":"fitted","score":'), said
+    assert said.startswith('200 {"role_id":"dotnet","roi_id":"fitted","recipe_id":"default","score":'), said

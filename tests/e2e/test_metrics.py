@@ -37,6 +37,9 @@ def samples(client: httpx.Client) -> dict[tuple[str, tuple[tuple[str, str], ...]
 
 
 def value(client, name, **labels) -> float:
+    """Of the default recipe, unless `labels` say otherwise."""
+    if "roi_id" in labels:
+        labels = {"recipe": "default", **labels}
     return samples(client).get((name, tuple(sorted(labels.items()))), 0.0)
 
 
@@ -69,7 +72,7 @@ def _difference(after: list[float], before: list[float]) -> list[float]:
 
 
 def test_an_inspection_is_counted_with_its_stages_score_and_verdict(served) -> None:
-    labels = {"role_id": "steel", "roi_id": "watched"}
+    labels = {"recipe": "default", "role_id": "steel", "roi_id": "watched"}
     before = samples(served.client)
     score = served.infer("watched", png(steel(10)))["score"]
     after = samples(served.client)
@@ -105,7 +108,14 @@ def test_rois_beyond_the_bound_share_one_label(launch, small_model_repository, t
             == 1
         )
         assert (
-            value(gateway.client, "gateway_verdicts_total", role_id="other", roi_id="other", verdict="uncalibrated")
+            value(
+                gateway.client,
+                "gateway_verdicts_total",
+                recipe="other",
+                role_id="other",
+                roi_id="other",
+                verdict="uncalibrated",
+            )
             == 2
         )
         assert value(gateway.client, "gateway_rois") == 3
@@ -195,9 +205,13 @@ class TestTwoWorkers:
         for _ in range(10):
             found = self.scrape(workers)
             assert found[answered] == n
-            assert found["gateway_score_count", (("roi_id", "shared"), ("role_id", "steel"))] == n
+            assert (
+                found["gateway_score_count", (("recipe", "default"), ("roi_id", "shared"), ("role_id", "steel"))] == n
+            )
             assert found["gateway_stage_duration_seconds_count", (("stage", "engine"),)] == n
-            assert found["gateway_bank_version", (("roi_id", "shared"), ("role_id", "steel"))] == 1
+            assert (
+                found["gateway_bank_version", (("recipe", "default"), ("roi_id", "shared"), ("role_id", "steel"))] == 1
+            )
             both = found["gateway_bank_cache_misses_total", ()] == 2
             assert both, "one worker did all the work: nothing was added up"
 

@@ -174,9 +174,14 @@ def test_a_missing_field_is_named(gateway, route, field, value):
     refused(post(gateway, route, **{field: value}), 422, "invalid_request", field, "missing")
 
 
+def test_a_missing_image_is_named(gateway):
+    refused(post(gateway, INFER, image=None), 422, "invalid_request", INFER[1], "missing")
+    # A fit without files learns the stored images: here there are none.
+    refused(post(gateway, FIT, roi="never", image=None), 422, "invalid_request", "images", "no OK image to learn")
+
+
 @pytest.mark.parametrize("route", [FIT, INFER], ids=["fit", "infer"])
-def test_a_missing_image_is_named(gateway, route):
-    refused(post(gateway, route, image=None), 422, "invalid_request", route[1], "missing")
+def test_a_request_without_a_body_is_told_what_to_send(gateway, route):
     refused(gateway.client.post(route[0]), 422, "invalid_request", "no Content-Type", "multipart/form-data")
 
 

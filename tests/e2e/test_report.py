@@ -64,12 +64,22 @@ def test_the_page_shows_the_figures_of_the_api(roi, page) -> None:
     detail = roi.client.get("/rois/steel/shown").json()
     text = Parts(page).text
     assert f"{detail['calibration']['threshold']:.4f}" in text
+    assert detail["calibration"]["peak_threshold"] == detail["calibration"]["pixel_threshold"]
+    assert f"threshold {detail['calibration']['peak_threshold']:.4f}" in text
     assert f"{detail['n_embeddings']} of" in text
     assert detail["checksum"] in text
     for image in detail["images"]:
         assert f"{image['score']:.3f}" in text
     assert re.search(r"3 of 200, \d judged OK", text)
     assert "calibrate" in text
+
+
+def test_the_peaks_of_all_ok_images_are_counted_below_the_threshold_of_the_peak(roi, page) -> None:
+    report = roi.client.get("/rois/steel/shown/report?format=json").json()
+    # 15 OK images are too few for 2 %: the threshold is just above the largest peak.
+    assert sum(report["peaks"]["ok_images"]) == 15
+    assert report["peaks"]["edges"][-1] < report["roi"]["calibration"]["peak_threshold"]
+    assert "Histogram of peaks" in page
 
 
 def test_the_page_loads_nothing_and_runs_no_script(roi, page) -> None:

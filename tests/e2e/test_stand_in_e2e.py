@@ -25,8 +25,10 @@ def test_health_tells_stand_in_weights_as_its_schema_promises(gateway):
     answer = gateway.client.get("/health").json()
     assert answer["model_weights"] == "stand-in"
     HealthAnswer.model_validate(answer)
-    schema = gateway.client.get("/openapi.json").json()["components"]["schemas"]["HealthAnswer"]
-    allowed = [value for each in schema["properties"]["model_weights"]["anyOf"] for value in each.get("enum", [])]
+    schemas = gateway.client.get("/openapi.json").json()["components"]["schemas"]
+    ways = schemas["HealthAnswer"]["properties"]["model_weights"]["anyOf"]
+    named = [schemas[each["$ref"].rpartition("/")[2]] for each in ways if "$ref" in each]
+    allowed = [value for each in (*ways, *named) for value in each.get("enum", [])]
     assert answer["model_weights"] in allowed
 
 

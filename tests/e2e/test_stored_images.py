@@ -34,7 +34,7 @@ def test_images_are_listed_page_by_page_and_by_label(gateway, kept):
     first = kept["images"][0]
     assert first.keys() == {
         *("id", "label", "file_name", "content_type", "created_at", "n_bytes", "width", "height"),
-        *("has_metadata", "learned", "excluded", "suspect", "score"),
+        *("has_metadata", "learned", "excluded", "suspect", "score", "peak"),
     }
     assert [image["file_name"] for image in kept["images"][:3]] == [f"teil ü {i}.png" for i in range(3)]
     assert not any(image["learned"] or image["suspect"] for image in kept["images"])
@@ -73,7 +73,12 @@ def test_the_life_of_stored_images_from_upload_to_bank(gateway, kept):
     assert (fit["n_ok_total"], fit["n_ok_added"], fit["duplicates"]) == (3, 3, 0)
     listed = answered(gateway.client.get(ROI))["images"]
     assert [image["learned"] for image in listed] == [image["label"] == "ok" for image in listed]
-    assert all((image["score"] is not None) == image["learned"] for image in listed)
+    assert all(image["score"] is not None for image in listed)
+    calibration = gateway.calibrate("kept", ok_scores=None, ng_scores=None, area_mm2_thr=0.5)
+    assert (calibration["n_ok"], calibration["n_ng"], calibration["stored_images"]) == (3, 1, True)
+    ng = next(image["score"] for image in listed if image["label"] == "ng")
+    assert gateway.infer("kept", NG)["score"] == pytest.approx(ng, abs=1e-4)  # stored tokens are float16
+    assert all(image["peak"] is not None for image in answered(gateway.client.get(ROI))["images"])
     first = listed[0]["id"]
     changed = answered(gateway.client.patch(f"{ROI}/{first}", json={"label": "ng", "metadata": {"why": "scratch"}}))
     assert (changed["label"], changed["has_metadata"], changed["learned"]) == ("ng", True, True)
@@ -81,13 +86,14 @@ def test_the_life_of_stored_images_from_upload_to_bank(gateway, kept):
     assert (more["n_added"], more["duplicates"], more["n_ok"], more["n_ng"]) == (1, 1, 3, 2)
     assert [image["duplicate"] for image in more["images"]] == [False, True]
     fit = answered(gateway.client.post("/fit_ok", files={name: (None, value) for name, value in fields.items()}))
-    assert (fit["n_ok_total"], fit["n_ok_added"]) == (3, 1)
+    assert (fit["n_ok_total"], fit["n_ok_added"], fit["calibration"]) == (3, 1, "redone")
+    assert answered(gateway.client.get("/rois/steel/kept"))["calibration"]["n_ng"] == 2
     assert answered(gateway.client.delete(f"{ROI}/{first}"))["deleted"] is True
     assert answered(gateway.client.delete(ROI, params={"label": "ng"}))["deleted"] == 1
     assert gateway.client.delete(f"{ROI}/{first}").status_code == 404
     actions = [entry["action"] for entry in answered(gateway.client.get("/rois/steel/kept/audit"))["entries"]]
-    expected = ["store_images", "store_images", "fit", "label_image", "store_images", "fit", *["delete_images"] * 2]
-    assert actions[::-1][-8:] == expected
+    expected = ["store_images", "store_images", "fit", "calibrate", "label_image", "store_images", "fit"]
+    assert actions[::-1][-9:] == [*expected, "delete_images", "delete_images"]
 
 
 @pytest.mark.parametrize(

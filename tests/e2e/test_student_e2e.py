@@ -129,7 +129,8 @@ def test_the_ok_scores_are_those_that_infer_gives_its_validation_images(trained,
 def test_a_calibration_that_rests_on_the_fit_alone_is_redone_from_the_validation(gateway, published):
     detail = gateway.client.get("/rois/steel/conn1").json()
     assert not detail["calibration"]["stale"]
-    assert detail["calibration"]["threshold"] == pytest.approx(detail["ok_scores"]["p99"])
+    assert detail["calibration"]["p99_ok"] == pytest.approx(detail["ok_scores"]["p99"])
+    assert detail["calibration"]["pixel_threshold_source"] == "peak"
     assert detail["blind_area_mm2"] == 0
     again = gateway.calibrate("conn1", ng_scores=[infer(gateway, BLACK)["score"]])
     assert (again["n_ok"], again["n_ng"], again["version"]) == (detail["n_ok_total"], 1, 2)
@@ -210,7 +211,8 @@ def test_report_drift_metrics_and_audit_know_it(trained, gateway, published):
     assert '<div class="gone">' not in page, "the OK images are there to be shown"
     drift = gateway.client.get("/rois/steel/conn1/drift").json()
     assert drift["n"] >= 50
-    assert drift["ks"] == pytest.approx(1 - 1 / drift["n_reference"])
+    # The best of the OK images over and over, and a few inspections of other tests that were judged OK.
+    assert drift["ks"] == pytest.approx(1 - 1 / drift["n_reference"], abs=0.05)
     metrics = gateway.client.get("/metrics").text.splitlines()
     counted = [line for line in metrics if line.startswith("gateway_verdicts_total{") and '"conn1"' in line]
     assert any('verdict="ok"' in line and float(line.split()[-1]) >= 50 for line in counted)
@@ -322,7 +324,7 @@ def test_what_a_training_cannot_publish_is_told_before_it_begins(trained, tmp_pa
     for wrong, said in (
         (["--publish", "steel/conn1"], "--publish and --mm-per-px belong together"),
         (["--mm-per-px", "0.2"], "--publish and --mm-per-px belong together"),
-        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: roi_id: '' is not a valid id"),
+        (["--publish", "steel", "--mm-per-px", "0.2"], "--publish steel: 'steel' is not an ROI. Use ROLE/ROI"),
         (["--publish", "steel/conn1", "--mm-per-px", "-3"], "--mm-per-px -3.0: expected a number above 0"),
     ):
         assert train([*arguments, *wrong]) == 1
@@ -405,7 +407,7 @@ def test_scores_of_the_validation_are_called_so_and_bound_the_false_alarms_from_
     assert 0 < low < high < 1
     assert "of the validation images" in " ".join(answer["warnings"])
     stored = json.loads((gateway.models_dir / "steel" / "conn1" / "versions" / "2" / "calib.json").read_text())
-    assert stored["format"] == 3, "a gateway that does not know such scores takes it for newer, not for damaged"
+    assert stored["format"] == 4, "a gateway that does not know such scores takes it for newer, not for damaged"
 
 
 def test_only_images_that_the_student_trained_on_are_said_to_be_learned(trained, gateway, published):

@@ -76,7 +76,7 @@ def test_spots_are_found_and_good_images_pass(tiny, settings, tmp_path):
     assert found.pixel.n_regions == 3
     assert found.pixel.left_out == ["pale/0.png"]
     assert found.fit["n_ok"] == N_TRAIN
-    assert found.calibration.method == "p99_ok+margin, leave-one-out"
+    assert found.calibration.method == "conformal, leave-one-out"
     assert worst_misses(found) == []
     assert len(worst_false_alarms(found)) == found.false_alarms.by_verdict.count
 

@@ -1,9 +1,12 @@
 """The services with one models folder and a token engine that can be computed by hand."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from anyio import to_thread
 
 from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.detectors.spatial_weighting import SpatialWeighting
@@ -14,6 +17,7 @@ from gateway.inspection.version_cache import VersionCache
 from gateway.learning.request import FitRequest, FitResult, ImageFile
 from gateway.learning.service import FitService
 from gateway.learning.stored_images import StoredImages
+from gateway.learning.stored_scores import StoredScorer
 from gateway.learning.storing import ImageStorer, StoreRequest, StoreResult
 from gateway.monitoring.artifact_faults import counted_faults
 from gateway.networks.registry import EngineRegistry
@@ -70,6 +74,19 @@ class Bench:
 
     def infer(self, data: bytes, **fields: Any) -> Inspection:
         return asyncio.run(self.pipeline.infer(request_of(data, **fields)))
+
+    def calibrate_stored(self, **fields: Any) -> tuple[Calibration, list[str]]:
+        """Calibrate with the images of the ROI, in a worker thread as the gateway does."""
+        request = CalibrationRequest(**{"mm_per_px": 1.0, **fields})
+        scorer = StoredScorer(self.engine, self.store, self.settings)
+        work = functools.partial(
+            calibrate, self.store, self.settings, KEY, request, functools.partial(scorer.of_version, KEY)
+        )
+
+        async def run() -> tuple[Calibration, list[str]]:
+            return (await to_thread.run_sync(work))[1:]
+
+        return asyncio.run(run())
 
     def calibrate(self, **fields: Any) -> Calibration:
         return calibrate(self.store, self.settings, KEY, CalibrationRequest(**{"mm_per_px": 1.0, **fields}))[1]

@@ -201,16 +201,35 @@ def test_a_setting_of_an_earlier_release_gives_a_warning_and_stops_nothing(
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8001", "triton:1", "10.0.0.1:65535", "[::1]:8001", "triton-1.plant.example:8001", "unix:/run/t.sock"],
-)
+    ["localhost:8001", "triton:1", "10.0.0.1:65535", "[::1]:8001", "triton-1.plant.example:8001", "unix:/run/t.sock",
+     "dns:///triton:8001"],
+)  # fmt: skip
 def test_an_address_of_triton_is_taken_as_it_is(url: str) -> None:
-    assert Settings(_env_file=None, triton_url=url).triton_url == url
+    settings = Settings(_env_file=None, triton_url=url)
+    assert (settings.triton_url, settings.triton_targets) == (url, (url,))
+
+
+def test_several_addresses_of_triton_are_separated_by_commas() -> None:
+    settings = Settings(_env_file=None, triton_url="gpu-a:8001, 10.0.0.2:8001,unix:/run/t.sock")
+    assert settings.triton_targets == ("gpu-a:8001", "10.0.0.2:8001", "unix:/run/t.sock")
+
+
+def test_the_same_address_of_triton_twice_stops_the_start() -> None:
+    with pytest.raises(ValueError, match="'gpu-a:8001' is there twice"):
+        Settings(_env_file=None, triton_url="gpu-a:8001,gpu-b:8001,gpu-a:8001")
+
+
+@pytest.mark.parametrize("url", ["localhost:8001,localhost:8011", "dns:///localhost:8001"])
+def test_shared_memory_with_several_servers_stops_the_start(url: str) -> None:
+    with pytest.raises(ValueError, match="shared memory needs one server"):
+        Settings(_env_file=None, triton_url=url, triton_shared_memory="on")
+    assert Settings(_env_file=None, triton_url=url).triton_shared_memory == "auto"
 
 
 @pytest.mark.parametrize(
     "url",
     ["", "localhost", ":8001", "http://localhost:8001", "localhost:0", "localhost:99999", "local host:8001", "[::1",
-     "localhost:8001/", "localhost:8001 "],
+     "localhost:8001/", "a:1,,b:1", "a:1,b", "dns:triton:8001", "dns://1.1.1.1/triton:8001", "dns:///triton"],
 )  # fmt: skip
 def test_an_address_of_triton_that_grpc_would_misread_stops_the_start(url: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT without http://"):

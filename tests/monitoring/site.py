@@ -69,5 +69,5 @@ def running_site(launch, launch_triton, prometheus: str, models: Path, folder: P
         for roi in ("watched", "lamp"):
             gateway.fit(roi, [png(steel(seed)) for seed in range(24)])
         gateway.calibrate("watched")
-        gateway.calibrate("lamp", ok_scores=[0.9])
+        gateway.calibrate("lamp", ok_scores=[0.9], pixel_threshold=1.9)
         yield Site(gateway, triton, server)

@@ -146,7 +146,7 @@ def test_a_damaged_file_is_an_alert_and_one_that_stays_until_it_is_mended(site, 
     image = png(steel(1))
     site.gateway.fit("watched", [png(steel(30))])
     versions = site.gateway.models_dir / "steel" / "watched" / "versions"
-    assert site.gateway.infer("lamp", image)["degraded"] is False  # the cache has one place: `watched` is read anew
+    assert site.gateway.infer("lamp", image)["degraded"] is False  # the cache has one place: `watched` is read again
     assert not site.prometheus.active("ArtifactFault")
     (damaged,) = (versions / "2").glob("memory*")
     data = bytearray(damaged.read_bytes())

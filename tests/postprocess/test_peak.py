@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from postprocess.anomaly_map import blur, upsample
-from postprocess.peak import peak, reaches
+from postprocess.peak import peak, peak_xy, reaches
 from postprocess.regions import find_regions, smallest_area_px
 
 
@@ -116,3 +116,15 @@ def test_peak_of_a_map_of_many_maxima_equals_that_of_trying_every_level(smallest
 
 def test_an_area_larger_than_every_image_has_no_region():
     assert peak(picture("99"), None, smallest_area_px(1e300, 1e-9)) == -np.inf
+
+
+def test_the_peak_lies_in_its_component_and_not_at_a_higher_spot_that_is_too_small():
+    spots = np.zeros((6, 8), np.float32)
+    spots[0, 0] = 9
+    spots[3:5, 4:6] = [[5, 6], [7, 5]]
+    assert peak_xy(spots, None, 1, peak(spots, None, 1)) == (0, 0)
+    assert peak_xy(spots, None, 4, peak(spots, None, 4)) == (4, 4)
+    inside = np.zeros(spots.shape, np.bool_)
+    inside[3, 4:6] = True
+    assert peak_xy(spots, inside, 2, peak(spots, inside, 2)) == (5, 3)
+    assert peak_xy(spots, inside, 9, peak(spots, inside, 9)) == (5, 3)

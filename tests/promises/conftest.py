@@ -10,12 +10,6 @@ from tests.e2e.conftest import launch, pytest_runtest_makereport
 __all__ = ["launch", "pytest_runtest_makereport"]
 
 
-@pytest.fixture(scope="session")
-def full(pytestconfig: pytest.Config) -> bool:
-    """Whether the full numbers were asked for."""
-    return bool(pytestconfig.getoption("--all"))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests measured, for docs/promises.md and for comparison."""
     # Of the teardown, which comes last: a fixture may have measured too.

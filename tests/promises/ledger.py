@@ -3,17 +3,18 @@
 import hashlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 
 from gateway.errors import GatewayError, UnknownRoiError
+from gateway.images.identity import pixel_digest
 from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
-from tests.e2e.synthetic_images import png, steel
+from tests.e2e.synthetic_images import decoded, png, steel
 
 _ROLE = "steel"
 _SIZE = (64, 48)
@@ -29,6 +30,8 @@ class Seen:
     """An ROI as it is on disk, verified; `Seen()` where there is none."""
 
     images: frozenset[str] = frozenset()
+    labels: frozenset[tuple[str, str]] = frozenset()
+    """The stored images, each with its label."""
     mark: float | None = None
     """`area_mm2_thr` of the calibration: each one that a client asks for has another."""
     version: int = field(default=0, compare=False)
@@ -41,6 +44,7 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
     Raises:
         BrokenPromiseError: anything of it is damaged.
     """
+    labels = _seen_labels(store, key)
     try:
         ref = store.current(key)
         loaded = load_version(store, key, ref)
@@ -50,14 +54,27 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
                 raise BrokenPromiseError(f"{key}: tokens of {image.sha256} are damaged")
         stored = store.calibration(key, loaded.manifest)
     except UnknownRoiError:
-        return Seen()
+        return Seen(labels=labels)
     except GatewayError as error:
         raise BrokenPromiseError(f"{key}: {error.message}") from error
     if loaded.damaged or stored.damaged:
         raise BrokenPromiseError(f"{key}: {loaded.damaged or stored.damaged}")
     images = frozenset(image.sha256 for image in loaded.manifest.images)
     mark = None if stored.calibration is None else stored.calibration.area_mm2_thr
-    return Seen(images, mark, loaded.manifest.version, loaded.manifest.checksum)
+    return Seen(images, labels, mark, loaded.manifest.version, loaded.manifest.checksum)
+
+
+def _seen_labels(store: ArtifactStore, key: RoiKey) -> frozenset[tuple[str, str]]:
+    images = store.images(key)
+    try:
+        found = images.records()
+        for record in found.stored:
+            images.content(record)
+    except (GatewayError, FileNotFoundError) as error:
+        raise BrokenPromiseError(f"{key}: {error}") from error
+    if found.damaged:
+        raise BrokenPromiseError(f"{key}: damaged records of {found.damaged}")
+    return frozenset((record.file_sha256, record.label) for record in found.stored)
 
 
 def _new_images(n: int) -> dict[str, bytes]:
@@ -85,7 +102,7 @@ def _is_done(reply: httpx.Response) -> bool:
 
 
 class OneClient:
-    """An ROI that one client fits, calibrates, rolls back and deletes."""
+    """An ROI that one client fits, calibrates, rolls back and deletes, and whose images it stores and labels."""
 
     def __init__(self, roi_id: str, rng: random.Random) -> None:
         self.key = RoiKey(_ROLE, roi_id)
@@ -95,6 +112,10 @@ class OneClient:
         """What it is instead, if the request whose answer was lost had been done."""
         self._versions: dict[int, Seen] = {}
         """Each version as it was when it was last in use, to roll back to."""
+        self._ids: dict[str, str] = {}
+        """Ids of stored images by their SHA-256."""
+        self._deleted: set[str] = set()
+        """Stored images that were deleted: the next fit does not keep them."""
 
     def change(self, gateway) -> None:
         """Ask for one change, and note what it makes of the ROI.
@@ -104,8 +125,9 @@ class OneClient:
             BrokenPromiseError: an answer is none that may be given.
         """
         ways = [self._fit, self._calibrate, self._roll_back, self._fit, self._calibrate, self._delete]
+        ways += [self._keep, self._relabel, self._drop, self._fit_stored]
         if not self._is.images:
-            self._fit(gateway)
+            self._rng.choice([self._fit, self._fit, self._keep])(gateway)
         else:
             self._rng.choice(ways)(gateway)
 
@@ -116,8 +138,13 @@ class OneClient:
             raise BrokenPromiseError(f"{self.key} is {now}, acknowledged was {self._is}, asked for {self._may_be}")
         if now == self._is and self._is.checksum not in (None, now.checksum):
             raise BrokenPromiseError(f"{self.key}: another memory bank than was acknowledged")
-        self._is, self._may_be = now, None
+        self._becomes(now)
+        self._may_be = None
         self._note()
+
+    def _becomes(self, now: Seen) -> None:
+        self._deleted |= {sha256 for sha256, _ in self._is.labels} - {sha256 for sha256, _ in now.labels}
+        self._is = now
 
     def _note(self) -> None:
         if not self._is.images:
@@ -127,11 +154,48 @@ class OneClient:
 
     def _fit(self, gateway) -> None:
         images = _new_images(2)
-        would_be = Seen(self._is.images | images.keys(), self._is.mark)
-        answer = self._ask(would_be, lambda: _fit(gateway, self.key, images))
+        self._learn(images.keys(), lambda: _fit(gateway, self.key, images))
+
+    def _fit_stored(self, gateway) -> None:
+        ok = {sha256 for sha256, label in self._is.labels if label == "ok"}
+        if ok | self._learned():
+            self._learn(ok, lambda: _fit(gateway, self.key, {}))
+
+    def _learned(self) -> set[str]:
+        """The images that the next fit keeps."""
+        return set(self._is.images) - self._deleted - {sha256 for sha256, label in self._is.labels if label == "ng"}
+
+    def _learn(self, new: Collection[str], send: Callable[[], httpx.Response]) -> None:
+        would_be = replace(self._is, images=frozenset(self._learned() | set(new)))
+        answer = self._ask(would_be, send)
         if answer is not None:
             self._is = replace(self._is, version=answer["version"], checksum=answer["checksum"])
             self._note()
+
+    def _keep(self, gateway) -> None:
+        ((sha256, image),) = _new_images(1).items()
+        label = self._rng.choice(["ok", "ok", "ng"])
+        would_be = replace(self._is, labels=self._is.labels | {(sha256, label)})
+        path = f"/rois/{self.key}/images"
+        self._ids[sha256] = pixel_digest(decoded(image))
+        self._ask(would_be, lambda: gateway.client.post(path, data={"label": label}, files=[("images", image)]))
+
+    def _relabel(self, gateway) -> None:
+        if not self._is.labels:
+            return
+        sha256, label = self._rng.choice(sorted(self._is.labels))
+        other = "ng" if label == "ok" else "ok"
+        would_be = replace(self._is, labels=self._is.labels - {(sha256, label)} | {(sha256, other)})
+        path = f"/rois/{self.key}/images/{self._ids[sha256]}"
+        self._ask(would_be, lambda: gateway.client.patch(path, json={"label": other}))
+
+    def _drop(self, gateway) -> None:
+        if not self._is.labels:
+            return
+        sha256, label = self._rng.choice(sorted(self._is.labels))
+        would_be = replace(self._is, labels=self._is.labels - {(sha256, label)})
+        path = f"/rois/{self.key}/images/{self._ids[sha256]}"
+        self._ask(would_be, lambda: gateway.client.delete(path))
 
     def _calibrate(self, gateway) -> None:
         mark = self._rng.uniform(0.1, 10)
@@ -148,7 +212,8 @@ class OneClient:
             return
         number = self._rng.choice(others)
         path = f"/rois/{self.key}/rollback"
-        self._ask(self._versions[number], lambda: gateway.client.post(path, json={"version": number}))
+        would_be = replace(self._versions[number], labels=self._is.labels)
+        self._ask(would_be, lambda: gateway.client.post(path, json={"version": number}))
 
     def _delete(self, gateway) -> None:
         self._ask(Seen(), lambda: gateway.client.delete(f"/rois/{self.key}"))
@@ -159,21 +224,43 @@ class OneClient:
         self._may_be = would_be
         reply = send()
         if _is_done(reply):
-            self._is = would_be
+            self._becomes(would_be)
         self._may_be = None
         return reply.json() if reply.status_code == 200 else None
 
 
 class ManyClients:
-    """An ROI that several clients fit at once: each request is wholly in, or wholly not where its answer was lost."""
+    """An ROI that several clients fit and store images of at once.
+
+    Each request is wholly in, or wholly not where its answer was lost.
+    """
 
     def __init__(self, roi_id: str) -> None:
         self.key = RoiKey(_ROLE, roi_id)
         self._acknowledged: set[str] = set()
         self._lost: list[frozenset[str]] = []
+        self._kept: set[tuple[str, str]] = set()
+        self._lost_kept: set[tuple[str, str]] = set()
+        self._turns = itertools.count()
 
     def change(self, gateway) -> None:
         """As `OneClient.change`."""
+        if next(self._turns) % 2:
+            self._keep(gateway)
+        else:
+            self._fit(gateway)
+
+    def _keep(self, gateway) -> None:
+        ((sha256, image),) = _new_images(1).items()
+        path = f"/rois/{self.key}/images"
+        try:
+            if _is_done(gateway.client.post(path, data={"label": "ng"}, files=[("images", image)])):
+                self._kept.add((sha256, "ng"))
+        except httpx.TransportError:
+            self._lost_kept.add((sha256, "ng"))
+            raise
+
+    def _fit(self, gateway) -> None:
         images = _new_images(2)
         try:
             if _is_done(_fit(gateway, self.key, images)):
@@ -184,7 +271,11 @@ class ManyClients:
 
     def check(self, store: ArtifactStore) -> None:
         """As `OneClient.check`."""
-        now = seen(store, self.key).images
+        state = seen(store, self.key)
+        if not self._kept <= state.labels <= self._kept | self._lost_kept:
+            raise BrokenPromiseError(f"{self.key}: stored are {state.labels}, acknowledged were {self._kept}")
+        self._kept, self._lost_kept = set(state.labels), set()
+        now = state.images
         if missing := self._acknowledged - now:
             raise BrokenPromiseError(f"{self.key}: acknowledged and lost: {sorted(missing)}")
         for images in self._lost:

@@ -20,8 +20,11 @@ BODY = {**ROI, "mm_per_px": 0.2, "ok_scores": [0.4, 0.5]}
 ITEM = {**ROI, "mm_per_px": 0.2, "heatmap": "none"}
 
 
-def _sha256_of_the_first(client, key):
-    return client.get("/rois/steel/pad-1", headers=bearer(key)).json()["images"][0]["sha256"]
+def _path(client, key, template):
+    """The path of an endpoint for pad-1 and its first image."""
+    sha256 = client.get("/rois/steel/pad-1", headers=bearer(key)).json()["images"][0]["sha256"]
+    image_id = client.get("/rois/steel/pad-1/images", headers=bearer(key)).json()["images"][0]["id"]
+    return template.format(role_id="steel", roi_id="pad-1", sha256=sha256, image_id=image_id)
 
 
 # Each endpoint: the scope it needs, whether it is about an ROI, and a request that is whole.
@@ -44,6 +47,18 @@ ENDPOINTS = {
     ("GET", "/rois/{role_id}/{roi_id}/audit"): ("teach", True, {}),
     ("GET", "/rois/{role_id}/{roi_id}/report"): ("teach", True, {}),
     ("DELETE", "/rois/{role_id}/{roi_id}/ok/{sha256}"): ("teach", True, {}),
+    ("POST", "/rois/{role_id}/{roi_id}/images"): (
+        "teach",
+        True,
+        {"data": {"label": "ok"}, "files": [("images", OK[0])]},
+    ),
+    ("GET", "/rois/{role_id}/{roi_id}/images"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/images/{image_id}"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/images/{image_id}/thumbnail"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/images/{image_id}/metadata"): ("teach", True, {}),
+    ("PATCH", "/rois/{role_id}/{roi_id}/images/{image_id}"): ("teach", True, {"json": {"label": "ng"}}),
+    ("DELETE", "/rois/{role_id}/{roi_id}/images/{image_id}"): ("teach", True, {}),
+    ("DELETE", "/rois/{role_id}/{roi_id}/images"): ("teach", True, {"params": {"label": "ng"}}),
     ("DELETE", "/rois/{role_id}/{roi_id}"): ("teach", True, {}),
 }
 CALLERS = ["no key", "wrong key", "inspect", "teach", "another role"]
@@ -93,8 +108,9 @@ def test_every_endpoint_with_every_kind_of_key(closed, keys, endpoint, caller):
     method, path = endpoint
     needed, about_roi, request = ENDPOINTS[endpoint]
     keys = keys[0]
+    closed.client.delete("/rois/steel/pad-1/images?label=ng", headers=bearer(keys["all"]))  # of another row
     fit(closed.client, keys["all"])  # what another row deleted
-    path = path.format(role_id="steel", roi_id="pad-1", sha256=_sha256_of_the_first(closed.client, keys["all"]))
+    path = _path(closed.client, keys["all"], path)
     before = state(closed, keys["all"])
     reply = closed.client.request(method, path, headers=bearer(keys[caller]), **request)
     if needed in (None, "loopback"):
@@ -155,6 +171,8 @@ def test_a_refusal_does_not_reveal_whether_an_roi_exists(closed, keys):
             closed.client.get(f"/rois/steel/{roi_id}", headers=bearer(key)),
             closed.client.delete(f"/rois/steel/{roi_id}", headers=bearer(key)),
             closed.client.delete(f"/rois/steel/{roi_id}/ok/{'0' * 64}", headers=bearer(key)),
+            closed.client.get(f"/rois/steel/{roi_id}/images", headers=bearer(key)),
+            closed.client.get(f"/rois/steel/{roi_id}/images/{'0' * 64}/thumbnail", headers=bearer(key)),
             closed.client.post("/infer", data=form, files=[("image", OK[0])], headers=bearer(key)),
             closed.client.post("/calibrate_ng", json={**BODY, "roi_id": roi_id}, headers=bearer(key)),
         ]
@@ -163,7 +181,9 @@ def test_a_refusal_does_not_reveal_whether_an_roi_exists(closed, keys):
     assert asked("pad-1") == asked("never")
 
 
-@pytest.mark.parametrize("path", ["/fit_ok", "/infer", "/infer_batch", "/calibrate_ng", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/fit_ok", "/infer", "/infer_batch", "/calibrate_ng", "/rois/steel/pad-1/images", "/nothing"]
+)
 def test_a_request_without_permission_is_refused_before_its_body_is_read(closed, keys, path):
     for key, status in ((None, 401), (keys[0]["wrong key"], 401), (keys[0]["inspect"], 403)):
         if status == 403 and ENDPOINTS.get(("POST", path), ("teach",))[0] != "teach":
@@ -212,7 +232,7 @@ def test_a_browser_may_send_the_key_as_a_password_for_the_report_only(closed, ke
     before = state(closed, by_name["all"])
     for method, path in ENDPOINTS:
         if ENDPOINTS[method, path][0] not in (None, "loopback") and not path.endswith("/report"):
-            path = path.format(role_id="steel", roi_id="pad-1", sha256="0" * 64)
+            path = path.format(role_id="steel", roi_id="pad-1", sha256="0" * 64, image_id="0" * 64)
             assert status(method, path, by_name["all"]) == 401, (method, path)
     assert state(closed, by_name["all"]) == before
 

@@ -16,7 +16,7 @@ from artifacts.checking import damages
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import INDEX
 from gateway.store.roi_key import RoiKey
-from tests.e2e.gateway_process import Gateway
+from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png, steel, with_blob
 
 SIZE = (120, 100)
@@ -46,7 +46,7 @@ class Fitted:
 
 @pytest.fixture(scope="module")
 def fitted(launch, small_model_repository) -> Iterator[Fitted]:
-    """At a gateway that keeps one bank loaded: to ask for another ROI makes it load this one anew."""
+    """At a gateway that keeps one bank loaded: to ask for another ROI makes it load this one again."""
     with launch("damaged", model_repository=small_model_repository, bank_cache_bytes=1) as gateway:
         gateway.fit("other", OK[:2])
         answers = []
@@ -55,6 +55,9 @@ def fitted(launch, small_model_repository) -> Iterator[Fitted]:
             answers.append(gateway.infer("kept", UNSEEN))
             gateway.calibrate("kept", area_mm2_thr=mark, pixel_threshold="ok_pixels")
             answers.append(gateway.infer("kept", UNSEEN))
+        for label, image in (("ok", OK[0]), ("ng", UNSEEN)):
+            path = "/rois/steel/kept/images"
+            answered(gateway.client.post(path, data={"label": label}, files=[("images", image)]))
         folder = gateway.models_dir / "steel" / "kept"
         files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
         assert len({answer["score"] for answer in answers}) == 2, "the two versions score alike: nothing to tell apart"
@@ -78,7 +81,7 @@ def damaged_copies(path: Path, n_each: int) -> Iterator[tuple[str, bytes]]:
 
 
 def test_nothing_is_served_from_a_damaged_file_and_the_answer_says_so(fitted, full, record_property):
-    """An answer is that of the last whole version, with a warning, or an error: over the socket, loaded anew."""
+    """An answer is that of the last whole version, with a warning, or an error: over the socket, loaded again."""
     gateway = fitted.gateway
     n = 0
     current = fitted.folder / "versions" / str(fitted.whole["version"])

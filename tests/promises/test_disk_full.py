@@ -15,6 +15,7 @@ from tests.promises.small_disk import SmallDisk, on_small_disk, skip_where_none_
 SIZE = (120, 100)
 UNSEEN = png(steel(900, SIZE))
 KEY = RoiKey("steel", "kept")
+IMAGES = "/rois/steel/kept/images"
 _NEW = itertools.count(1)
 
 
@@ -31,6 +32,7 @@ def disk(launch, small_model_repository, tmp_path_factory):
         disk.gateway.fit("kept", [png(steel(seed, SIZE)) for seed in (901, 902)])
         disk.gateway.fit("kept", [png(steel(903, SIZE))])
         disk.gateway.calibrate("kept", ok_scores=[0.2, 0.3])
+        answered(store_images(disk))
         yield disk
 
 
@@ -57,6 +59,26 @@ def remove_image(disk: SmallDisk):
     return disk.gateway.client.delete(f"/rois/steel/kept/ok/{sha256}")
 
 
+def store_images(disk: SmallDisk):
+    """Two images that nobody sent before."""
+    files = [("images", png(steel(next(_NEW), SIZE))) for _ in range(2)]
+    return disk.gateway.client.post(IMAGES, data={"label": "ng"}, files=files)
+
+
+def _newest(disk: SmallDisk):
+    return answered(disk.gateway.client.get(IMAGES))["images"][-1]
+
+
+def relabel_image(disk: SmallDisk):
+    image = _newest(disk)
+    label = "ok" if image["label"] == "ng" else "ng"
+    return disk.gateway.client.patch(f"{IMAGES}/{image['id']}", json={"label": label})
+
+
+def delete_image(disk: SmallDisk):
+    return disk.gateway.client.delete(f"{IMAGES}/{_newest(disk)['id']}")
+
+
 def heatmap_by_path(disk: SmallDisk):
     return disk.gateway.post("/infer", "kept", [UNSEEN], "image", fields={"heatmap": "path"})
 
@@ -65,7 +87,7 @@ def delete(disk: SmallDisk):
     return disk.gateway.client.delete("/rois/steel/kept")
 
 
-CHANGES = [fit, calibrate, roll_back, remove_image, heatmap_by_path]
+CHANGES = [fit, calibrate, roll_back, remove_image, store_images, relabel_image, delete_image, heatmap_by_path]
 
 
 def state(disk: SmallDisk):
@@ -74,7 +96,10 @@ def state(disk: SmallDisk):
     store = ArtifactStore(disk.models_dir, keep_versions=5)
     loaded = load_version(store, KEY, store.current(KEY))
     assert loaded.damaged == ()
-    return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY, loaded.manifest)
+    images = answered(disk.gateway.client.get(IMAGES, params={"limit": 1000}))
+    assert images["warnings"] == []
+    assert all(store.images(KEY).is_whole(record) for record in store.images(KEY).records().stored)
+    return detail, disk.gateway.infer("kept", UNSEEN), loaded.manifest, store.calibration(KEY, loaded.manifest), images
 
 
 def with_images_to_spare(disk: SmallDisk):

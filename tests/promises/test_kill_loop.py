@@ -154,7 +154,7 @@ def _until_killed(fleet: Fleet, changing: list[Future[None]]) -> None:
 def test_killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_there_by_half(
     launch, small_model_repository, tmp_path, full, record_property
 ):
-    wanted = 200 if full else 8
+    wanted = 200 if full else 6
     kills = kill_loop(launch, small_model_repository, tmp_path / "models", kills=wanted, seed=6)
     assert kills >= wanted
     record_property("kills", kills)

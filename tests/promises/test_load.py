@@ -142,7 +142,7 @@ def test_at_five_times_its_capacity_admitted_work_is_answered_in_time_and_health
     before = alone()
     capacity = answers(clients(loaded, request, 3, "--clients", 4), 3).per_s
     memory = rss_mb(loaded)
-    seconds = 120 if full else 8
+    seconds = 120 if full else 5
     with Probe(loaded.port) as probe:
         time.sleep(0.5)
         over = answers(clients(loaded, request, seconds, "--rate", TIMES_OVER * capacity), seconds)

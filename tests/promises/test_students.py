@@ -82,9 +82,9 @@ def epochs_done(checkpoint: Path) -> int:
 def test_a_killed_training_goes_on_in_another_process_to_the_result_of_an_uninterrupted_one(tmp_path):
     data = tmp_path / "data"
     write_images(data / "conn1", 10)
-    whole = publish_folder(data / "conn1", options(tmp_path / "whole", epochs=30, patience=30))
+    whole = publish_folder(data / "conn1", options(tmp_path / "whole", epochs=12, patience=12))
     line = [sys.executable, "-m", "export", "student-teacher", "--ok", data / "conn1", *COMMAND]
-    line += ["--epochs", "30", "--patience", "30", "--repository", tmp_path / "killed"]
+    line += ["--epochs", "12", "--patience", "12", "--repository", tmp_path / "killed"]
     checkpoint = tmp_path / "killed" / "st_conn1" / ".training" / FILE
     with subprocess.Popen(line, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 600
@@ -94,13 +94,13 @@ def test_a_killed_training_goes_on_in_another_process_to_the_result_of_an_uninte
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     reached = epochs_done(checkpoint)
-    assert 3 <= reached < 30
+    assert 3 <= reached < 12
     assert not (tmp_path / "killed" / "st_conn1" / "1").exists()
 
     done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert f"conn1: continuing after epoch {reached}" in done.stderr
-    assert "epoch=30/30" in done.stderr
+    assert "epoch=12/12" in done.stderr
     resumed = Path(done.stdout.strip())
     assert resumed == tmp_path / "killed" / "st_conn1" / "1"
     one, other = read_student(whole), read_student(resumed)

@@ -40,6 +40,7 @@ def test_a_rollback_answers_as_the_version_did_and_lists_what_is_kept(gateway):
     assert answer == {
         "role_id": "steel",
         "roi_id": "back",
+        "recipe_id": "default",
         "version_before": 2,
         "version": 1,
         "n_ok_total": 2,

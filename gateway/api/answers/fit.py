@@ -1,5 +1,6 @@
 """Answer body of a fit."""
 
+from dataclasses import asdict
 from typing import Any
 
 from gateway.learning.request import FitResult
@@ -11,8 +12,7 @@ def fit_body(result: FitResult) -> dict[str, Any]:
     manifest = result.manifest
     summary = ScoreSummary.of(list(manifest.ok_scores))
     return {
-        "role_id": manifest.role_id,
-        "roi_id": manifest.roi_id,
+        **asdict(manifest.key),
         "n_ok_total": len(manifest.images),
         "n_ok_added": result.n_added,
         "duplicates": result.duplicates,

@@ -30,8 +30,7 @@ def inspection_body(result: Inspection) -> dict[str, Any]:
     """Return the answer of `POST /infer`, as `InferAnswer` describes it."""
     png = result.heatmap_png
     return {
-        "role_id": result.key.role_id,
-        "roi_id": result.key.roi_id,
+        **asdict(result.key),
         "score": result.score,
         "threshold": result.threshold,
         "peak": result.peak,

@@ -1,9 +1,10 @@
 """Answer bodies about fitted ROIs."""
 
+from dataclasses import asdict
 from typing import Any
 
+from gateway.api.recipe import RoiCaller
 from gateway.api.schemas.rois import CalibrationSummary, ExcludedImageAnswer, RoiSummary
-from gateway.api.security.keys import Caller
 from gateway.calibration.calibration_warnings import blind_area, blind_area_warning
 from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError
 from gateway.inspection.answer_warnings import WEIGHTS_STALE
@@ -15,10 +16,13 @@ from gateway.store.manifest import Calibration, Manifest, ScoreSummary
 from gateway.store.roi_key import RoiKey
 
 
-def roi_list_body(services: Services, caller: Caller) -> dict[str, Any]:
+def roi_list_body(services: Services, caller: RoiCaller) -> dict[str, Any]:
     """Return the answer of `GET /rois`, as `RoiList` describes it: the ROIs that the caller may use. Reads files."""
     summaries, unreadable = [], []
+    only = caller.only()
     for key in filter(caller.sees, services.store.rois()):
+        if only not in (None, key.recipe_id):
+            continue
         try:
             manifest, calibration, damaged = _read(services.store, key)
         except UnknownRoiError:
@@ -102,8 +106,7 @@ def _summary(
     if weights_stale:
         warnings.append(WEIGHTS_STALE)
     return RoiSummary(
-        role_id=manifest.role_id,
-        roi_id=manifest.roi_id,
+        **asdict(manifest.key),
         version=manifest.version,
         created_at=manifest.created_at,
         detector=manifest.detector,
@@ -122,7 +125,9 @@ def _summary(
         calibration=None
         if calibration is None
         else CalibrationSummary(
-            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale"}), stale=stale
+            **calibration.model_dump(include=CalibrationSummary.model_fields.keys() - {"stale", "peak_threshold"}),
+            peak_threshold=calibration.pixel_threshold,
+            stale=stale,
         ),
         degraded=bool(damaged),
         drift_alarms=list(alarms),

@@ -27,6 +27,7 @@ def image_body(image: RoiImage) -> dict[str, Any]:
         "excluded": image.excluded,
         "suspect": image.suspect,
         "score": image.score,
+        "peak": image.peak,
     }
 
 

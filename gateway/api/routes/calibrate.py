@@ -1,5 +1,6 @@
 """``POST /calibrate_ng``."""
 
+import functools
 import json
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +16,10 @@ from gateway.calibration.calibrate import CalibrationRequest, calibrate
 from gateway.calibration.calibration_warnings import blind_area
 from gateway.errors import (
     ArtifactCorruptError,
+    EngineTimeoutError,
+    EngineUnavailableError,
     InvalidRequestError,
+    ModelMismatchError,
     NewerFormatError,
     OverloadedError,
     ShuttingDownError,
@@ -38,6 +42,9 @@ router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: serv
         SlowBodyError,
         OverloadedError,
         ShuttingDownError,
+        EngineUnavailableError,
+        EngineTimeoutError,
+        ModelMismatchError,
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
@@ -46,11 +53,13 @@ router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: serv
 async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep, body: CalibrateRequest) -> Response:
     """Compute and store the thresholds of an ROI from scores of OK images and of at most three NG images.
 
-    Without `ok_scores`, the fit's leave-one-out scores are used. NG scores and a number as `pixel_threshold` belong to
-    the bank that they were measured with: a calibration with them becomes stale at the next fit. A calibration without
-    them is computed again by the next fit.
+    Without any score, the images of the ROI decide: the fit's leave-one-out values of those that it learned, the stored
+    OK images that it did not, and all stored NG images. With `ng_scores` alone, the fit's leave-one-out scores are the
+    OK scores. Given scores and a number as `pixel_threshold` belong to the bank that they were measured with: a
+    calibration with them becomes stale at the next fit. One without them is computed again by the next fit, with the
+    images that are stored then.
     """
-    key = caller.roi(body.role_id, body.roi_id)
+    key = caller.roi(body.role_id, body.roi_id, body.recipe_id)
     shape = body.shape if body.shape is None or isinstance(body.shape, str) else json.dumps(body.shape)
     parsed, shape_json = parsed_shape(shape)
     request = CalibrationRequest(
@@ -65,8 +74,11 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         shape_json=shape_json,
     )
 
+    has_scores = bool(body.ok_scores or body.ng_scores)
+    evidence_of = None if has_scores else functools.partial(services.scorer.of_version, key)
+
     def work() -> dict[str, Any]:
-        manifest, calibration, warnings = calibrate(services.store, services.settings, key, request)
+        manifest, calibration, warnings = calibrate(services.store, services.settings, key, request, evidence_of)
         fields = CalibrateAnswer.model_fields.keys() & type(calibration).model_fields.keys()
         return {
             **asdict(key),

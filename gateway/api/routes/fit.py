@@ -13,6 +13,7 @@ from gateway.api.fields import (
     CoresetRate,
     FormBitDepth,
     FormMmPerPx,
+    FormRecipe,
     FormRoi,
     FormRole,
     FormShape,
@@ -74,6 +75,7 @@ async def fit_ok(
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
     images: OptionalImages,
+    recipe_id: FormRecipe = None,
     shape: FormShape = None,
     coreset_rate: Annotated[
         CoresetRate | None, OR_NULL, Form(description="share of the tokens to keep, usually 0.01 to 0.05")
@@ -103,7 +105,7 @@ async def fit_ok(
     computed again; any other becomes stale.
     """
     parsed, shape_json = parsed_shape(shape)
-    key = caller.roi(role_id, roi_id)
+    key = caller.roi(role_id, roi_id, recipe_id)
     stored = not images
     if images and not any(upload.filename or upload.size for upload in images):
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")

@@ -16,6 +16,7 @@ from gateway.api.fields import (
     BlurSigma,
     FormBitDepth,
     FormMmPerPx,
+    FormRecipe,
     FormRoi,
     FormRole,
     FormShape,
@@ -25,9 +26,9 @@ from gateway.api.fields import (
     Percentile,
 )
 from gateway.api.inputs import parsed_json, parsed_shape, read_image
+from gateway.api.recipe import RoiCaller
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer
-from gateway.api.security.keys import Caller
 from gateway.api.validation_messages import message_of
 from gateway.errors import (
     ArtifactCorruptError,
@@ -85,6 +86,7 @@ async def infer(
     roi_id: FormRoi,
     mm_per_px: FormMmPerPx,
     image: OneImage,
+    recipe_id: FormRecipe = None,
     shape: FormShape = None,
     bit_depth: FormBitDepth = None,
     k: Annotated[Neighbours | None, OR_NULL, Form(description="number of nearest neighbours to average")] = None,
@@ -104,12 +106,13 @@ async def infer(
 ) -> Response:
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
-    `verdict` is `ng` if the score is above `threshold`, if a region of the blurred map at or above `pixel_threshold`
-    has an area of at least `area_mm2_thr`, or both. `verdict_reason` says which. An image that shows nothing is `ng`
-    with the reason `no_picture`, also before calibration.
+    `verdict` is `ng` if the peak is at or above `peak_threshold`, if the score is above `threshold`, or both. The peak
+    is the highest level at which a region of at least `area_mm2_thr` survives in the blurred map: it reaches its
+    threshold exactly if there is a region. `verdict_reason` says which. An image that shows nothing is `ng` with the
+    reason `no_picture`, also before calibration.
     """
     parsed, _ = parsed_shape(shape)
-    key = caller.roi(role_id, roi_id)
+    key = caller.roi(role_id, roi_id, recipe_id)
     with place.work():
         inspection = InferRequest(
             key=key,
@@ -194,14 +197,14 @@ def _items(text: str, n_images: int) -> list[BatchItem]:
 
 
 async def _item_request(
-    item: BatchItem, image: UploadFile, caller: Caller, settings: Settings
+    item: BatchItem, image: UploadFile, caller: RoiCaller, settings: Settings
 ) -> InferRequest | GatewayError:
     """Return the request of one item, or the error in it."""
     shape = item.shape if item.shape is None or isinstance(item.shape, str) else json.dumps(item.shape)
     try:
         parsed, _ = parsed_shape(shape)
         return InferRequest(
-            key=caller.roi(item.role_id, item.roi_id),
+            key=caller.roi(item.role_id, item.roi_id, item.recipe_id),
             image=await read_image(image, settings),
             image_name=image.filename or "image",
             mm_per_px=item.mm_per_px,

@@ -20,6 +20,7 @@ from gateway.api.schemas.report import ReportAnswer
 from gateway.api.strict_route import StrictRoute
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
 from gateway.images.decoding import Limits
+from gateway.monitoring.drift.histogram import peak_histogram
 from gateway.monitoring.drift.measure import MIN_SAMPLES
 from gateway.monitoring.report import page
 from gateway.process.services import Services
@@ -79,11 +80,20 @@ def _figures(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]
         "gateway": __version__,
         "roi": detail,
         "bank": manifest.model_dump(include={"extractor", "token_hw", "dim", "k", "p_score", "n_tokens_total"}),
+        "peaks": _peaks(services, key, manifest),
         "drift": drift_body(services, key),
         "drift_needs": MIN_SAMPLES,
         "audit": services.store.audit.read(key, _AUDIT_ENTRIES),
     }
     return figures, manifest
+
+
+def _peaks(services: Services, key: RoiKey, manifest: Manifest) -> dict[str, Any] | None:
+    calibration = services.store.calibration(key, manifest).calibration
+    if calibration is None or not calibration.ok_peaks:
+        return None
+    counted = peak_histogram(calibration.ok_peaks)
+    return {"edges": counted.edges.tolist(), "ok_images": counted.ok_images.tolist()}
 
 
 def _page(

@@ -154,7 +154,7 @@ async def image(
     key = caller.roi(role_id, roi_id)
     record = await _read(services, lambda: services.images.record(key, image_id.lower()))
     headers = {
-        "ETag": f'"{record.sha256}"',
+        "ETag": f'"{record.file_sha256}"',
         "Cache-Control": "private, no-cache",
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(record.file_name, safe='')}",
     }

@@ -11,6 +11,7 @@ from gateway.api.fields import (
     MmPerPx,
     Percentile,
     PixelThreshold,
+    RecipeId,
     RoiId,
     RoleId,
     Score,
@@ -28,6 +29,7 @@ class CalibrateRequest(RequestBody):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "mm_per_px": 0.2,
                     "ok_scores": [0.51, 0.55, 0.49],
                     "ng_scores": [0.92],
@@ -40,19 +42,23 @@ class CalibrateRequest(RequestBody):
 
     role_id: RoleId
     roi_id: RoiId
+    recipe_id: RecipeId | None = None
     mm_per_px: MmPerPx
     ok_scores: Annotated[
         list[Score] | None,
         Field(
             fail_fast=True,
             max_length=100_000,
-            description="scores of unseen OK images; without any, the fit's leave-one-out scores are used",
+            description="scores of unseen OK images; without any, the fit's leave-one-out scores are used. Without any "
+            "score at all, the stored images count too",
         ),
     ] = None
     ng_scores: Annotated[
         list[Score] | None,
         Field(
-            max_length=3, description="scores of NG images; with any, the threshold lies between p99 of OK and p5 of NG"
+            max_length=3,
+            description="scores of NG images; with any, the threshold lies between p99 of OK and p5 of NG, and "
+            "never above the one without them",
         ),
     ] = None
     area_mm2_thr: AreaMm2 | None = None
@@ -78,7 +84,7 @@ class CalibrateRequest(RequestBody):
 
 
 class CalibrateAnswer(BaseModel):
-    """The stored thresholds. An image is NG if its score is above `threshold` or a region reaches `pixel_threshold`."""
+    """The stored thresholds. An image is NG if its peak reaches `peak_threshold` or its score is above `threshold`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -86,6 +92,7 @@ class CalibrateAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "threshold": 0.64,
                     "peak_threshold": 0.66,
                     "pixel_threshold": 0.66,
@@ -98,6 +105,8 @@ class CalibrateAnswer(BaseModel):
                     "blind_area_mm2": 58.98,
                     "method": "conformal",
                     "ok_source": "given",
+                    "stored_images": False,
+                    "n_ok_unseen": 0,
                     "n_ok": 59,
                     "n_ng": 0,
                     "ok_above": 2,
@@ -123,6 +132,7 @@ class CalibrateAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     threshold: float
     peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
     pixel_threshold: float = Field(description="another name of peak_threshold")
@@ -137,6 +147,11 @@ class CalibrateAnswer(BaseModel):
     )
     method: Method
     ok_source: OkSource
+    stored_images: bool = Field(
+        description="whether it rests on the images of the ROI and on no given score: the next fit computes it again "
+        "with the images that are stored then"
+    )
+    n_ok_unseen: int = Field(description="stored OK images among n_ok that the bank has not learned")
     n_ok: int
     n_ng: int
     ok_above: int = Field(description="number of OK scores above the threshold")
@@ -146,11 +161,14 @@ class CalibrateAnswer(BaseModel):
         "such a part"
     )
     separable: bool | None = Field(description="whether p99 of OK lies below p5 of NG; null without NG scores")
-    false_alarm_rate: float | None = Field(description="as requested")
+    false_alarm_rate: float | None = Field(
+        description="α of the verdict, as requested or set; with pixel_threshold score, ok_pixels or a number, that of "
+        "the score, as requested"
+    )
     guaranteed: bool | None = Field(
         description="whether split conformal prediction guarantees the requested rate: true with enough ok_scores of "
-        "images that the bank has not learned. false for leave-one-out scores, for which it holds approximately, and "
-        "for too few scores; null if no rate was requested or used"
+        "images that the bank has not learned. false for a calibration by the peak and for leave-one-out scores, for "
+        "which it holds approximately, and for too few scores; null if no rate was requested or used"
     )
     n_ok_needed: int | None = Field(
         description="number of OK images still missing for the requested rate; 0 if there are enough"
@@ -161,11 +179,12 @@ class CalibrateAnswer(BaseModel):
     )
     expected_false_alarm_interval: tuple[float, float] = Field(
         description="95 % confidence interval of that share (Clopper and Pearson). It is one-sided from 0 for "
-        "leave-one-out scores, which are too high"
+        "leave-one-out scores, which are too high, unless the peak decides"
     )
     verdict_false_alarm_rate: float | None = Field(
-        description="the same for the verdict, by score or region, counted on the fit's leave-one-out maps at this "
-        "mm_per_px and area_mm2_thr; null if the fit has no such maps"
+        description="the same for the verdict, by score or peak, counted on the fit's leave-one-out maps at this "
+        "mm_per_px and area_mm2_thr: (x+1)/(n+1), or (x+2)/(n+1) where NG scores lowered the threshold; null if the "
+        "fit has no such maps"
     )
     verdict_false_alarm_interval: tuple[float, float] | None
     version: int = Field(description="version of the memory bank that the thresholds are for")

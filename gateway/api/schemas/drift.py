@@ -27,6 +27,7 @@ class DriftAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     window: int = Field(description="largest number of inspections in the window")
     n: int = Field(description="inspections in the window with this version")

@@ -9,6 +9,7 @@ from gateway.store.manifest import ScoreSummary, WeightsRecipe
 _EXAMPLE: dict[str, JsonValue] = {
     "role_id": "disc-front",
     "roi_id": "pad-1",
+    "recipe_id": "default",
     "n_ok_total": 30,
     "n_ok_added": 30,
     "duplicates": 0,
@@ -63,6 +64,7 @@ class FitAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok_total: int = Field(description="OK images that the ROI has learned in total")
     n_ok_added: int
     duplicates: int = Field(description="images of this request that were already learned, or sent twice")

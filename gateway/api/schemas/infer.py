@@ -4,7 +4,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.fields import AreaMm2, BitDepth, BlurSigma, JsonShape, MmPerPx, Neighbours, Percentile, RoiId, RoleId
+from gateway.api.fields import (
+    AreaMm2,
+    BitDepth,
+    BlurSigma,
+    JsonShape,
+    MmPerPx,
+    Neighbours,
+    Percentile,
+    RecipeId,
+    RoiId,
+    RoleId,
+)
 from gateway.api.schemas.errors import ErrorEnvelope
 from gateway.api.schemas.requests import RequestBody
 from gateway.calibration.within_shape import ThresholdSource
@@ -73,6 +84,7 @@ class InferAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "score": 0.87,
                     "threshold": 0.63,
                     "peak": 0.91,
@@ -129,6 +141,7 @@ class InferAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     score: float
     threshold: float | None = Field(description="null where the verdict is uncalibrated; then there are no regions")
     peak: float | None = Field(
@@ -177,6 +190,7 @@ class BatchItem(RequestBody):
 
     role_id: RoleId
     roi_id: RoiId
+    recipe_id: RecipeId | None = None
     mm_per_px: MmPerPx
     shape: JsonShape | None = Field(None, description="as in /infer, or as a JSON object")
     bit_depth: BitDepth | None = None

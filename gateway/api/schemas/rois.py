@@ -15,7 +15,8 @@ class CalibrationSummary(BaseModel):
     """The calibration in use."""
 
     threshold: float
-    pixel_threshold: float
+    peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
+    pixel_threshold: float = Field(description="another name of peak_threshold")
     pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None
@@ -25,6 +26,7 @@ class CalibrationSummary(BaseModel):
     ok_source: OkSource
     n_ok: int
     n_ng: int
+    missed_ng: list[float] = Field(description="scores of the NG images that passed by their score")
     false_alarm_rate: float | None
     guaranteed: bool | None
     expected_false_alarm_rate: float | None
@@ -41,6 +43,7 @@ class RoiSummary(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     created_at: str
     detector: DetectorKind
@@ -130,6 +133,7 @@ class AuditEntry(BaseModel):
     time: str = Field(description="when the change started, UTC")
     role_id: str
     roi_id: str
+    recipe_id: str
     action: Action
     actor: str = Field(description="name of the API key")
     client: str = Field(description="address of the client")
@@ -154,6 +158,7 @@ class AuditAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     entries: list[AuditEntry]
 
 
@@ -174,6 +179,7 @@ class RollbackAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "version_before": 5,
                     "version": 3,
                     "n_ok_total": 30,
@@ -187,6 +193,7 @@ class RollbackAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version_before: int
     version: int
     n_ok_total: int
@@ -200,4 +207,5 @@ class Deleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     deleted: Literal[True] = True

@@ -21,6 +21,7 @@ _IMAGE: dict[str, JsonValue] = {
     "excluded": False,
     "suspect": False,
     "score": 0.52,
+    "peak": 0.61,
 }
 
 
@@ -42,7 +43,12 @@ class ImageAnswer(BaseModel):
     excluded: bool = Field(description="whether an earlier fit excluded it as a suspect")
     suspect: bool = Field(description="whether it is learned and looks unlike the other learned images")
     score: float | None = Field(
-        description="its score in the version in use, if known: of a learned image against the bank without it"
+        description="its score in the version in use, if known: of a learned image against the bank without it; of "
+        "another one since the fit or the calibration that scored it"
+    )
+    peak: float | None = Field(
+        description="its peak, likewise; null as well where no region of the smallest area fits. That of a learned "
+        "image is known once the ROI is calibrated by the peak"
     )
 
 
@@ -63,6 +69,7 @@ class StoredAnswer(BaseModel):
                 {
                     "role_id": "disc-front",
                     "roi_id": "pad-1",
+                    "recipe_id": "default",
                     "label": "ok",
                     "n_added": 1,
                     "duplicates": 0,
@@ -77,6 +84,7 @@ class StoredAnswer(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: Literal["ok", "ng"]
     n_added: int
     duplicates: int = Field(description="images of this request that were stored already, or sent twice")
@@ -91,6 +99,7 @@ class ImageList(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok: int = Field(description="OK images, also those that only a fit brought")
     n_ng: int
     n_bytes: int = Field(description="size of all these files")
@@ -115,6 +124,7 @@ class ImageDeleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     id: str
     deleted: Literal[True] = True
 
@@ -124,5 +134,6 @@ class ImagesDeleted(BaseModel):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: Literal["ok", "ng"]
     deleted: int

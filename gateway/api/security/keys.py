@@ -9,6 +9,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from gateway.errors import ForbiddenError
 from gateway.monitoring.masking import KEY_PREFIX
 from gateway.monitoring.request_context import tell
 from gateway.store.ids import valid_id
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 
 Scope = Literal["inspect", "teach"]
 """The scope teach includes inspect."""
@@ -32,11 +33,15 @@ def _roi_pattern(pattern: str) -> str:
     """Return a pattern with its ids in normalisation form C, as those of requests are."""
     if pattern == "*":
         return pattern
-    role_id, _, roi_id = pattern.partition("/")
-    role, roi = valid_id(role_id), "*" if roi_id == "*" else valid_id(roi_id)
-    if role is None or roi is None:
-        raise ValueError("expected role_id/roi_id, role_id/* or *")
-    return f"{role}/{roi}"
+    ids = ["*" if part == "*" else valid_id(part) for part in pattern.split("/")]
+    valid = [each for each in ids if each is not None]
+    is_known = len(valid) == len(ids) and len(ids) in (2, 3)
+    if not is_known or (valid[-2] == "*" and (len(ids) == 2 or valid[-1] != "*")):
+        raise ValueError(
+            "expected role_id/roi_id, role_id/*, recipe_id/role_id/roi_id, recipe_id/role_id/*, recipe_id/*/* or *; "
+            "recipe_id may be *"
+        )
+    return "/".join(valid)
 
 
 RoiPattern = Annotated[str, AfterValidator(_roi_pattern)]
@@ -50,7 +55,8 @@ class Caller(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     scope: Scope
     allow: tuple[RoiPattern, ...] = Field(min_length=1)
-    """Allowed ROIs: ``role_id/roi_id``, ``role_id/*``, or ``*`` for all."""
+    """Allowed ROIs: ``role_id/roi_id`` and ``role_id/*`` in the default recipe; ``recipe_id/role_id/roi_id``,
+    ``recipe_id/role_id/*`` and ``recipe_id/*/*``, where ``recipe_id`` may be ``*``; ``*`` for all of all recipes."""
 
     def may(self, scope: Scope) -> bool:
         """Return whether the caller may use an endpoint that needs this scope, for some ROI."""
@@ -58,17 +64,21 @@ class Caller(BaseModel):
 
     def sees(self, key: RoiKey) -> bool:
         """Return whether the caller may use an ROI, whether it is fitted or not."""
-        return not {"*", f"{key.role_id}/*", str(key)}.isdisjoint(self.allow)
+        rois = [f"{key.role_id}/{key.roi_id}", f"{key.role_id}/*"]
+        patterns = {"*"} | {f"{recipe}/{roi}" for recipe in (key.recipe_id, "*") for roi in (*rois, "*/*")}
+        if key.recipe_id == DEFAULT_RECIPE:
+            patterns |= set(rois)
+        return not patterns.isdisjoint(self.allow)
 
-    def roi(self, role_id: str, roi_id: str) -> RoiKey:
+    def roi(self, role_id: str, roi_id: str, recipe_id: str = DEFAULT_RECIPE) -> RoiKey:
         """Return the key of the ROI that a request names. Reads no file, so a refusal does not tell what is fitted.
 
         Raises:
             InvalidRequestError: an id is invalid.
             ForbiddenError: the caller may not use the ROI.
         """
-        key = RoiKey(role_id, roi_id)
-        tell(role_id=key.role_id, roi_id=key.roi_id)
+        key = RoiKey(role_id, roi_id, recipe_id)
+        tell(**asdict(key))
         if not self.sees(key):
             raise ForbiddenError(f"the key {self.name!r} does not allow {key}")
         return key

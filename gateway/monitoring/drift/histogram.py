@@ -1,5 +1,6 @@
-"""Histogram of the two score samples that drift compares."""
+"""Histograms: of the two score samples that drift compares, and of the OK peaks that a calibration was made from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,3 +30,23 @@ def histogram(recent: Recent, manifest: Manifest) -> Histogram:
     both = np.concatenate([manifest.ok_scores, scores])
     edges = np.histogram_bin_edges(both, _BINS) if len(both) else np.linspace(0, 1, _BINS + 1)
     return Histogram(edges, np.histogram(manifest.ok_scores, edges)[0], np.histogram(scores, edges)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class PeakHistogram:
+    """Counts of the peaks of OK images."""
+
+    edges: NDArray[np.float64]
+    """Bin edges [n + 1]."""
+    ok_images: NDArray[np.int64]
+    """Counts [n]."""
+
+
+def peak_histogram(peaks: Sequence[float]) -> PeakHistogram:
+    """Count the peaks of the OK maps of a calibration, at least one.
+
+    >>> peak_histogram([0.0, 1.0, 1.0]).ok_images.tolist()[::19]
+    [1, 2]
+    """
+    counts, edges = np.histogram(peaks, _BINS)
+    return PeakHistogram(edges, counts)

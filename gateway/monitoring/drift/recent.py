@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE inspection (
+    recipe_id TEXT NOT NULL,
     role_id TEXT NOT NULL,
     roi_id TEXT NOT NULL,
     n INTEGER NOT NULL,
@@ -47,26 +48,35 @@ CREATE TABLE inspection (
     sharpness REAL NOT NULL,
     verdict TEXT NOT NULL,
     comparable INTEGER NOT NULL,
-    PRIMARY KEY (role_id, roi_id, n)
+    PRIMARY KEY (recipe_id, role_id, roi_id, n)
 ) WITHOUT ROWID;
 """
 _ADD = """
 INSERT INTO inspection
-SELECT :role_id, :roi_id, coalesce(max(n), 0) + 1, :bank, :time, :score, :threshold, :brightness, :sharpness, :verdict,
-    :comparable
-FROM inspection WHERE role_id = :role_id AND roi_id = :roi_id
+SELECT :recipe_id, :role_id, :roi_id, coalesce(max(n), 0) + 1, :bank, :time, :score, :threshold, :brightness,
+    :sharpness, :verdict, :comparable
+FROM inspection WHERE recipe_id = :recipe_id AND role_id = :role_id AND roi_id = :roi_id
 """
 _TRIM = """
-DELETE FROM inspection WHERE role_id = :role_id AND roi_id = :roi_id AND n <= (
-    SELECT max(n) FROM inspection WHERE role_id = :role_id AND roi_id = :roi_id
+DELETE FROM inspection WHERE recipe_id = :recipe_id AND role_id = :role_id AND roi_id = :roi_id AND n <= (
+    SELECT max(n) FROM inspection WHERE recipe_id = :recipe_id AND role_id = :role_id AND roi_id = :roi_id
 ) - :window
 """
 _READ = """
 SELECT time, score, threshold, brightness, sharpness, verdict, comparable FROM inspection
-WHERE role_id = ? AND roi_id = ? AND bank = ? ORDER BY n DESC LIMIT ?
+WHERE recipe_id = :recipe_id AND role_id = :role_id AND roi_id = :roi_id AND bank = :bank
+ORDER BY n DESC LIMIT :window
 """
-_LAST = "SELECT coalesce(max(n), 0) FROM inspection WHERE role_id = ? AND roi_id = ?"
-_FORGET = "DELETE FROM inspection WHERE role_id = ? AND roi_id = ?"
+_OF_ROI = "FROM inspection WHERE recipe_id = :recipe_id AND role_id = :role_id AND roi_id = :roi_id"
+_LAST = f"SELECT coalesce(max(n), 0) {_OF_ROI}"
+_FORGET = f"DELETE {_OF_ROI}"
+_UPGRADE = (
+    "ALTER TABLE inspection RENAME TO earlier;",
+    _SCHEMA,
+    "INSERT INTO inspection SELECT 'default', * FROM earlier;",
+    "DROP TABLE earlier;",
+)
+"""From version 1, which has no recipes."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY_S = 1.0
 """Longest wait for another process that writes."""
@@ -131,8 +141,7 @@ class RecentInspections:
     ) -> None:
         """Add an inspection. A failure is logged and raises nothing, because statistics must not stop a line."""
         values = {
-            "role_id": key.role_id,
-            "roi_id": key.roi_id,
+            **asdict(key),
             "bank": _bank(manifest),
             "time": time.time(),
             "score": score,
@@ -167,7 +176,9 @@ class RecentInspections:
         """Return the recent inspections of an ROI with one version. Empty if there are none or they are unreadable."""
 
         def read(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
-            return connection.execute(_READ, (key.role_id, key.roi_id, _bank(manifest), self._window)).fetchall()
+            return connection.execute(
+                _READ, {**asdict(key), "bank": _bank(manifest), "window": self._window}
+            ).fetchall()
 
         try:
             rows = self._database.read(read)
@@ -190,7 +201,7 @@ class RecentInspections:
         """Return the number of the newest inspection of an ROI. It grows by one per inspection. 0 without any."""
 
         def read(connection: sqlite3.Connection) -> int:
-            (number,) = connection.execute(_LAST, (key.role_id, key.roi_id)).fetchone()
+            (number,) = connection.execute(_LAST, asdict(key)).fetchone()
             return int(number)
 
         try:
@@ -202,7 +213,7 @@ class RecentInspections:
     def forget(self, key: RoiKey) -> None:
         """Delete the inspections of a deleted ROI."""
         try:
-            self._database.write(lambda connection: connection.execute(_FORGET, (key.role_id, key.roi_id)))
+            self._database.write(lambda connection: connection.execute(_FORGET, asdict(key)))
         except (OSError, sqlite3.Error) as error:
             log.warning("%s: its recent inspections cannot be deleted: %s: %s", key, self._database.path, error)
 
@@ -297,9 +308,9 @@ class _Connection:
                 connection.execute("PRAGMA synchronous=OFF")
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
                 if version != _SCHEMA_VERSION:
-                    connection.executescript(
-                        f"DROP TABLE IF EXISTS inspection; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION};"
-                    )
+                    make = _UPGRADE if version == 1 else ("DROP TABLE IF EXISTS inspection;", _SCHEMA)
+                    done = f"PRAGMA user_version={_SCHEMA_VERSION};"
+                    connection.executescript(" ".join(("BEGIN;", *make, done, "COMMIT;")))
             except BaseException:
                 connection.close()
                 raise

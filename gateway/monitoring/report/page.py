@@ -100,23 +100,34 @@ def render(report: dict[str, Any], shown: Pictures) -> str:
     return _templates.get_template("report.html.j2").render(
         report=report,
         pictures=shown,
-        chart=histogram_svg(report),
+        score_chart=score_chart(report),
+        peak_chart=peak_chart(report),
         n_left_out=len(report["roi"]["images"]) + len(report["roi"]["excluded_images"]) - len(shown.thumbnails),
         scores={image["sha256"]: image for image in report["roi"]["images"]},
         when=_when,
     )
 
 
-def histogram_svg(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Return bars, ticks and threshold of the score histogram, in a box of 640 × 220. None without scores."""
-    histogram = report["drift"]["histogram"]
-    edges = np.asarray(histogram["edges"], np.float64)
-    series = [np.asarray(histogram[name], np.float64) for name in ("ok_images", "recent")]
-    if not sum(s.sum() for s in series):
-        return None
-    calibration = report["roi"]["calibration"]
+def score_chart(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Return bars, ticks and threshold of the score histogram. None without scores."""
+    calibration, counted = report["roi"]["calibration"], report["drift"]["histogram"]
     threshold = None if calibration is None else calibration["threshold"]
-    low, high = float(edges[0]), float(edges[-1])
+    return _chart(counted["edges"], {name: counted[name] for name in ("ok_images", "recent")}, threshold)
+
+
+def peak_chart(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Return bars, ticks and threshold of the histogram of the OK peaks. None where the peak does not decide."""
+    counted = report["peaks"]
+    if counted is None:
+        return None
+    return _chart(counted["edges"], {"ok_images": counted["ok_images"]}, report["roi"]["calibration"]["peak_threshold"])
+
+
+def _chart(edges: Sequence[float], counts: dict[str, Sequence[int]], threshold: float | None) -> dict[str, Any] | None:
+    """Return the bars of each series, ticks and threshold, in a box of 640 × 220. None where nothing was counted."""
+    if not any(map(sum, counts.values())):
+        return None
+    low, high = edges[0], edges[-1]
     if threshold is not None:
         low, high = min(low, threshold), max(high, threshold)
     pad = 0.03 * (high - low or 1.0)
@@ -125,19 +136,18 @@ def histogram_svg(report: dict[str, Any]) -> dict[str, Any] | None:
     def x(value: float) -> float:
         return 640 * (value - low) / (high - low)
 
-    shares = [s / max(s.sum(), 1) for s in series]
-    top = max(float(s.max()) for s in shares)
-    bars = [
-        [
+    shares = {name: np.asarray(own, np.float64) / max(sum(own), 1) for name, own in counts.items()}
+    top = max(float(own.max()) for own in shares.values())
+    bars = {
+        name: [
             {"x": x(a), "width": x(b) - x(a), "y": 200 - 190 * share / top, "height": 190 * share / top}
             for a, b, share in zip(edges[:-1], edges[1:], own, strict=True)
         ]
-        for own in shares
-    ]
+        for name, own in shares.items()
+    }
     return {
-        "ok": bars[0],
-        "recent": bars[1],
-        "threshold": None if threshold is None else x(threshold),
+        "bars": bars,
+        "threshold": None if threshold is None else {"x": x(threshold), "value": threshold},
         "ticks": [{"x": x(value), "text": f"{value:.2f}"} for value in _ticks(low, high)],
     }
 

@@ -1,4 +1,4 @@
-"""One request to Triton for the tokens of one batch: its encoding, its deadline, one retry, and its errors."""
+"""One request to one Triton server for the tokens of one batch: its encoding, its deadline, and its errors."""
 
 import asyncio
 import logging
@@ -21,8 +21,6 @@ from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_RETRY_BACKOFF_S = 0.1
-
 
 def timeout_s(settings: Settings, priority: Priority) -> float:
     """Return the time limit of an inspection, or of one batch of a fit."""
@@ -43,8 +41,25 @@ async def deadline(settings: Settings, priority: Priority) -> AsyncIterator[None
         raise _timed_out(settings, priority) from error
 
 
+class CallFailedError(Exception):
+    """One server did not answer a call."""
+
+    def __init__(self, error: GatewayError, *, elsewhere: bool, again: bool = False) -> None:
+        """Keep what the caller needs to go on.
+
+        Args:
+            error: what clients see where no other server answers.
+            elsewhere: another server may answer.
+            again: the same server may answer in a moment, since it was unreachable.
+        """
+        super().__init__(str(error))
+        self.error = error
+        self.elsewhere = elsewhere
+        self.again = again
+
+
 class TritonCall:
-    """Sends batches to one model on the server. It holds no state of its own."""
+    """Sends batches to one model on one server. It holds no state of its own."""
 
     def __init__(self, settings: Settings, name: str, server: ServerModel, memory: TensorMemory) -> None:
         self._settings = settings
@@ -55,7 +70,7 @@ class TritonCall:
     async def tokens(
         self, images: NDArray[np.uint8], served: ServedModel, priority: Priority, ends: float
     ) -> NDArray[np.float32]:
-        """Send one request, and send it once more if the server was unreachable.
+        """Send one request, and check that the model which answered is `served`.
 
         Args:
             images: uint8 [B, S, S, 3], RGB; B is at most `served.max_batch`.
@@ -67,34 +82,25 @@ class TritonCall:
             float32 [B, N, D], each token of L2 norm 1.
 
         Raises:
-            EngineUnavailableError: the server cannot answer.
-            EngineTimeoutError: the server did not answer in time.
-            OverloadedError: the server's queue is full.
-            ModelMismatchError: another model answered.
+            CallFailedError: the server cannot answer, did not answer in time, its queue is full, or another model
+                answered.
         """
         from tritonclient.utils import InferenceServerException
 
-        server = self._server
-        for attempt in (1, 2):
+        try:
+            tokens, version = await self._attempt(images, served, priority, ends)
+        except InferenceServerException as error:
+            raise self._failure(error, priority) from error
+        except GatewayError as error:
+            raise CallFailedError(error, elsewhere=True) from error
+        if version != served.version or not self._server.is_current(served):
             try:
-                tokens, version = await self._attempt(images, served, priority, ends)
-            except InferenceServerException as error:
-                failure = self._failure(error, priority)
-                left = ends - time.monotonic()
-                if attempt == 2 or not _worth_retrying(error) or left < 2 * _RETRY_BACKOFF_S:
-                    raise failure from error
-                await asyncio.sleep(_RETRY_BACKOFF_S)
-                now = await server.ask()
-                if not now.model.same_model_as(served.model):
-                    raise changed(served.model, now.model) from error
-                served = now
-            else:
-                if version != served.version or not server.is_current(served):
-                    now = await server.ask()
-                    if now.version != version or not now.model.same_model_as(served.model):
-                        raise changed(served.model, now.model)
-                return tokens
-        raise AssertionError("unreachable")
+                now = await self._server.ask()
+            except GatewayError as error:
+                raise CallFailedError(error, elsewhere=True) from error
+            if now.version != version or not now.model.same_model_as(served.model):
+                raise CallFailedError(changed(served.model, now.model), elsewhere=True)
+        return tokens
 
     async def _attempt(
         self, images: NDArray[np.uint8], served: ServedModel, priority: Priority, ends: float
@@ -141,19 +147,22 @@ class TritonCall:
                 slot.pool.discard(slot)
         return tokens, str(result.get_response().model_version)
 
-    def _failure(self, error: Any, priority: Priority) -> GatewayError:
-        """Return the gateway's error for an error of the Triton client."""
+    def _failure(self, error: Any, priority: Priority) -> CallFailedError:
+        """Return what an error of the Triton client means."""
         status, message = error.status() or "", error.message() or ""
         if "Exceeds maximum queue size" in message:
-            return OverloadedError(f"Triton's queue is full: {message}", retry_after_s=RETRY_AFTER_S)
+            full = OverloadedError(f"Triton's queue is full: {message}", retry_after_s=RETRY_AFTER_S)
+            return CallFailedError(full, elsewhere=True)
         if "DEADLINE_EXCEEDED" in status or "timeout expired" in message:
-            return _timed_out(self._settings, priority)
+            self._server.check_soon()
+            return CallFailedError(_timed_out(self._settings, priority), elsewhere=False)
         said = f"{status.removeprefix('StatusCode.')}: {message}"
         if "UNAVAILABLE" in status or "NOT_FOUND" in status:
             self._server.lose(said)
-            return self._server.unavailable()
-        log.error("triton at %s: %s", self._settings.triton_url, said)
-        return EngineUnavailableError(f"Triton could not answer: {said}", retry_after_s=RETRY_AFTER_S)
+            return CallFailedError(self._server.unavailable(), elsewhere=True, again=is_unreachable(error))
+        log.error("triton at %s: %s", self._server.address, said)
+        refused = EngineUnavailableError(f"Triton could not answer: {said}", retry_after_s=RETRY_AFTER_S)
+        return CallFailedError(refused, elsewhere=False)
 
 
 def _timed_out(settings: Settings, priority: Priority) -> EngineTimeoutError:
@@ -167,9 +176,3 @@ def _require_finite(tokens: NDArray[np.float32]) -> None:
         raise EngineUnavailableError(
             "Triton returned values that are not finite: check the model on the server", retry_after_s=RETRY_AFTER_S
         )
-
-
-def _worth_retrying(error: Any) -> bool:
-    """Tell whether the server was unreachable or not ready, as opposed to refusing the request."""
-    message = error.message() or ""
-    return is_unreachable(error) and "Exceeds maximum queue size" not in message and "timeout expired" not in message

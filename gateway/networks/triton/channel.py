@@ -5,11 +5,17 @@ from typing import Any
 from gateway.settings import Settings
 
 _MESSAGE_BYTES = 2**31 - 1
+_AUTHORITY = ("default_authority", "ssl_target_name_override")
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 
-def connect(settings: Settings) -> Any:
-    """Return an asynchronous client of the server that the settings name. It connects in the background.
+def connect(settings: Settings, address: str, authority: str | None = None) -> Any:
+    """Return an asynchronous client of one server. It connects in the background.
+
+    Args:
+        settings: encryption and pings.
+        address: ``HOST:PORT`` or ``unix:/PATH``.
+        authority: the name that the server's certificate must have, where `address` is not that name.
 
     Raises:
         ImportError: the triton extra is not installed.
@@ -25,7 +31,7 @@ def connect(settings: Settings) -> Any:
     if ca_file is not None and b"-----BEGIN CERTIFICATE-----" not in ca_file.read_bytes():
         raise ValueError(f"GATEWAY_TRITON_CA_FILE: {ca_file} contains no PEM certificate")
     return InferenceServerClient(
-        settings.triton_url,
+        address,
         ssl=settings.triton_tls,
         root_certificates=None if ca_file is None else str(ca_file),
         channel_args=[
@@ -39,6 +45,7 @@ def connect(settings: Settings) -> Any:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            *([] if authority is None else [(f"grpc.{name}", authority) for name in _AUTHORITY]),
         ],
     )
 
@@ -49,9 +56,10 @@ def authorization(settings: Settings) -> dict[str, str] | None:
     return None if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
 
 
-def is_local(url: str) -> bool:
-    """Tell whether a Triton address is on this host."""
-    return url.startswith("unix:") or url.rpartition(":")[0] in _LOCAL_HOSTS
+def is_local(targets: tuple[str, ...]) -> bool:
+    """Tell whether these addresses of Triton are one server on this host."""
+    (target, *others) = targets
+    return not others and (target.startswith("unix:") or target.rpartition(":")[0] in _LOCAL_HOSTS)
 
 
 def is_unreachable(error: Any) -> bool:

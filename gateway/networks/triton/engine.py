@@ -1,25 +1,23 @@
-"""The token engine on a Triton Inference Server, by gRPC: several gateways share one GPU."""
+"""The token engine on Triton Inference Servers, by gRPC: several gateways share one GPU, or several."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import GatewayError
 from gateway.networks.model_description import ModelDescription
 from gateway.networks.protocol import EngineStatus, Priority
-from gateway.networks.triton.call import TritonCall, deadline, timeout_s
-from gateway.networks.triton.channel import connect
-from gateway.networks.triton.server_model import ServedModel, ServerModel, changed
-from gateway.networks.triton.tensor_memory import TensorMemory
+from gateway.networks.triton.call import CallFailedError, deadline, timeout_s
+from gateway.networks.triton.servers import Servers
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_RETRY_BACKOFF_S = 0.1
 
 ENGINE_BYTES = 16 * 2**20
 """Estimated memory of one engine: mostly the shared memory of the batches in flight. 256 engines fit into 4 GiB, and
@@ -27,7 +25,7 @@ watching them takes about a tenth of a core."""
 
 
 class TritonEngine:
-    """Calls Triton, reconnects when the server returns, and never mixes the tokens of two models."""
+    """Calls Triton, reconnects when a server returns, and never mixes the tokens of two models."""
 
     def __init__(self, settings: Settings, name: str | None = None) -> None:
         """Connect to nothing yet.
@@ -38,58 +36,45 @@ class TritonEngine:
                 settings, which must be in this gateway's repository where that holds any.
         """
         self._settings = settings
-        name_there = settings.model_name if name is None else name
-        self._server = ServerModel(
-            settings, name_there, must_be_own=name is None, on_another=lambda: self._memory.retire()
-        )
-        self._memory = TensorMemory(settings, self._server)
-        self._call = TritonCall(settings, name_there, self._server, self._memory)
+        self._servers = Servers(settings, settings.model_name if name is None else name, must_be_own=name is None)
+        self._not_started: str | None = None
         self._fits_in_flight = asyncio.Semaphore(settings.triton_fit_in_flight)
 
     @property
     def model(self) -> ModelDescription:
         """See `TokenEngine.model`: the model served now or, while the server is away, the model served last."""
-        return self._server.model
+        return self._servers.model
 
     @property
     def device(self) -> str:
         """See `TokenEngine.device`."""
-        known = self._server.served or self._server.last
+        known = self._servers.known
         return known.device if known else "cpu"
 
     @property
     def status(self) -> EngineStatus:
         """See `TokenEngine.status`."""
-        server = self._server
-        known = server.served or server.last
+        servers, known = self._servers, self._servers.known
         runtime = f"triton-{known.backend}" if known else "triton"
-        return EngineStatus(server.served is not None, self.device, runtime, server.reason)
+        return EngineStatus(servers.is_ready, self.device, runtime, self._not_started or servers.reason)
 
     async def start(self) -> None:
-        """Open the channel and ask once; then keep watching for the server, whether or not it answered."""
+        """Open the channels and ask once; then keep watching for the servers, whether or not they answered."""
         try:
-            self._server.client = connect(self._settings)
+            await self._servers.start()
         except (ImportError, OSError, ValueError) as error:
             remedy = "; install the triton extra" if isinstance(error, ImportError) else ""
-            self._server.reason = f"{error}{remedy}"
-            log.error("triton engine: %s", self._server.reason)
-            return
-        with suppress(GatewayError):
-            await self._server.ask()
-        self._server.watch()
+            self._not_started = f"{error}{remedy}"
+            log.error("triton engine: %s", self._not_started)
 
     async def ready(self) -> EngineStatus:
-        """See `TokenEngine.ready`: asks the server."""
-        with suppress(GatewayError):
-            await self._server.ask()
+        """See `TokenEngine.ready`: asks the servers until one has answered."""
+        await self._servers.ask()
         return self.status
 
     async def close(self) -> None:
         """See `TokenEngine.close`."""
-        await self._server.close()
-        await self._memory.close()
-        if self._server.client is not None:
-            await self._server.client.close()
+        await self._servers.close()
 
     async def tokens(
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
@@ -104,25 +89,43 @@ class TritonEngine:
     async def _in_batches(
         self, images: NDArray[np.uint8], model: ModelDescription, priority: Priority, ends: float
     ) -> NDArray[np.float32]:
-        served = self._server.served
-        if served is None or not self._server.is_current(served):
-            async with deadline(self._settings, priority):
-                served = await self._server.ask()
-        if not served.model.same_model_as(model):
-            raise changed(model, served.model)
-        parts = [images[start : start + served.max_batch] for start in range(0, len(images), served.max_batch)]
+        async with deadline(self._settings, priority):
+            size = await self._servers.find(model)
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
         if len(parts) == 1:
-            return await self._one_batch(parts[0], served, priority, ends)
-        return np.concatenate(await _all_or_none([self._one_batch(part, served, priority, ends) for part in parts]))
+            return await self._one_batch(parts[0], model, priority, ends)
+        return np.concatenate(await _all_or_none([self._one_batch(part, model, priority, ends) for part in parts]))
 
     async def _one_batch(
-        self, images: NDArray[np.uint8], served: ServedModel, priority: Priority, ends: float
+        self, images: NDArray[np.uint8], model: ModelDescription, priority: Priority, ends: float
     ) -> NDArray[np.float32]:
         if priority is Priority.INSPECT:
-            return await self._call.tokens(images, served, priority, ends)
+            return await self._call(images, model, priority, ends)
         async with self._fits_in_flight, deadline(self._settings, priority):
             ends = time.monotonic() + timeout_s(self._settings, priority)
-            return await self._call.tokens(images, served, priority, ends)
+            return await self._call(images, model, priority, ends)
+
+    async def _call(
+        self, images: NDArray[np.uint8], model: ModelDescription, priority: Priority, ends: float
+    ) -> NDArray[np.float32]:
+        """Send a batch to the server whose turn it is, and to the others if that one fails; then once more to all."""
+        failure: CallFailedError | None = None
+        for attempt in (1, 2):
+            for server, served in self._servers.turns(model, len(images)):
+                try:
+                    return await server.call.tokens(images, served, priority, ends)
+                except CallFailedError as failed:
+                    if not failed.elsewhere:
+                        raise failed.error from failed
+                    failure = failed
+            left = ends - time.monotonic()
+            if attempt == 2 or (failure is not None and not failure.again) or left < 2 * _RETRY_BACKOFF_S:
+                break
+            await asyncio.sleep(_RETRY_BACKOFF_S)
+            await self._servers.find(model)
+        if failure is None:
+            raise self._servers.unavailable()
+        raise failure.error from failure
 
 
 async def _all_or_none(calls: list[Coroutine[Any, Any, NDArray[np.float32]]]) -> list[NDArray[np.float32]]:

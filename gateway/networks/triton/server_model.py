@@ -49,14 +49,25 @@ class ServedModel:
 class ServerModel:
     """Asks the server for its model, and asks again after each lost connection and every few seconds."""
 
-    def __init__(self, settings: Settings, name: str, *, must_be_own: bool, on_another: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        address: str,
+        name: str,
+        *,
+        must_be_own: bool,
+        on_another: Callable[[], None],
+        on_change: Callable[[], None],
+    ) -> None:
         """Ask nothing yet.
 
         Args:
-            settings: where Triton is.
+            settings: the token for Triton, and this gateway's repository.
+            address: of the server, for messages.
             name: of the model there.
             must_be_own: refuse a model that is not in this gateway's repository, where that holds any.
             on_another: called when the server behind the connection, or its model, may have changed.
+            on_change: called when `served` or `mismatch` has changed.
         """
         self.client: Any = None
         """Set by the owner once the channel is open."""
@@ -68,29 +79,22 @@ class ServerModel:
         """The last known value of `served`."""
         self.reason: str | None = "not started"
         """Why `served` is None."""
+        self.mismatch: ModelMismatchError | None = None
+        """Set while the server's model is not in this gateway's repository."""
         self._settings = settings
+        self.address = address
         self._name = name
         self._must_be_own = must_be_own
         self._on_another = on_another
-        self._mismatch: ModelMismatchError | None = None
+        self._on_change = on_change
         self._asking: asyncio.Task[ServedModel] | None = None
         self._down = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
 
     @property
-    def model(self) -> ModelDescription:
-        """The model served now or, while the server is away, the model served last.
-
-        Raises:
-            EngineUnavailableError: no server has answered yet.
-            ModelMismatchError: the server's model is not in this gateway's repository.
-        """
-        if self._mismatch is not None:
-            raise self._mismatch
-        known = self.served or self.last
-        if known is None:
-            raise self.unavailable()
-        return known.model
+    def current(self) -> ServedModel | None:
+        """`served`, if the server said so over the connection that is open now."""
+        return self.served if self.is_current(self.served) else None
 
     def is_current(self, served: ServedModel | None) -> bool:
         """Tell whether the server said `served` over the connection that is open now."""
@@ -102,10 +106,15 @@ class ServerModel:
 
     def lose(self, reason: str) -> None:
         """Forget what is served, and ask again soon."""
-        reason = f"Triton at {self._settings.triton_url}: {reason}"
+        reason = f"Triton at {self.address}: {reason}"
         if self.served is not None or self.reason != reason:
             log.error("%s", reason)
-        self.served, self.reason, self._mismatch = None, reason, None
+        self.served, self.reason, self.mismatch = None, reason, None
+        self._down.set()
+        self._on_change()
+
+    def check_soon(self) -> None:
+        """Ask again soon, since an answer was late."""
         self._down.set()
 
     def watch(self) -> None:
@@ -182,17 +191,18 @@ class ServerModel:
         if own and served.model.fingerprint not in own:
             newest = next(iter(own))
             self.lose(f"model_mismatch: Triton serves {served.model.fingerprint}, this gateway's model is {newest}")
-            self._mismatch = ModelMismatchError(
+            self.mismatch = ModelMismatchError(
                 f"Triton serves model {served.model.fingerprint[:16]}, this gateway's model is {newest[:16]}",
                 f"Serve the same export: {self._settings.model_folder} and Triton's repository must hold one model.",
             )
-            raise self._mismatch
+            self._on_change()
+            raise self.mismatch
         if self.served is None or self.served.model != served.model:
             log.info(
                 "triton engine: %s on %s at %s, version %s, model %s",
                 self._name,
                 served.backend,
-                self._settings.triton_url,
+                self.address,
                 served.version,
                 served.model.fingerprint[:16],
             )
@@ -201,7 +211,8 @@ class ServerModel:
         if self.last != served:
             self._on_another()
         self.served = self.last = served
-        self.reason = self._mismatch = None
+        self.reason = self.mismatch = None
+        self._on_change()
 
     async def _watch_connection(self) -> None:
         """Notice every lost connection: another server may answer the next one."""

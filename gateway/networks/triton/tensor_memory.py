@@ -23,7 +23,7 @@ class TensorMemory:
         self._old: list[SharedMemoryPool] = []
         """Pools of earlier connections, of which Triton may still have something mapped."""
         self._refused = settings.triton_shared_memory == "off" or (
-            settings.triton_shared_memory == "auto" and not is_local(settings.triton_url)
+            settings.triton_shared_memory == "auto" and not is_local(settings.triton_targets)
         )
 
     async def slot(self, batch: int, served: ServedModel) -> Slot | None:
@@ -50,7 +50,7 @@ class TensorMemory:
             if is_unreachable(error) or is_out_of_time(error):
                 return None  # not a refusal: the request itself reports it
             self._refused = True
-            log.warning("no shared memory with Triton at %s, images go by gRPC: %s", self._settings.triton_url, error)
+            log.warning("no shared memory with Triton at %s, images go by gRPC: %s", self._server.address, error)
             return None
 
     def retire(self) -> None:

@@ -42,21 +42,38 @@ def test_a_key_has_256_random_bits_and_its_entry_does_not_hold_it():
         (["a/*"], ["a/b", "a/c"], ["b/a", "aa/b", "A/b"]),
         (["a/b"], ["a/b"], ["a/bb", "a/B", "b/a"]),
         (["a/b", "c/*"], ["a/b", "c/x"], ["a/x"]),
+        (["a/*", "a/b"], ["a/b", "default/a/b"], ["winter/a/b"]),
+        (["*"], ["winter/a/b"], []),
+        (["winter/a/b"], ["winter/a/b"], ["a/b", "winter/a/c", "summer/a/b", "Winter/a/b"]),
+        (["winter/a/*"], ["winter/a/b"], ["a/b", "winter/b/a", "summer/a/b"]),
+        (["winter/*/*"], ["winter/a/b", "winter/c/d"], ["a/b", "summer/a/b"]),
+        (["*/a/*"], ["a/b", "winter/a/b"], ["b/a", "winter/b/a"]),
+        (["*/a/b"], ["a/b", "winter/a/b"], ["a/c", "winter/a/c"]),
+        (["default/*/*"], ["a/b"], ["winter/a/b"]),
+        (["*/*/*"], ["a/b", "winter/a/b"], []),
+        (["Li\u0301nea/*"], ["L\u00ednea/b", "Li\u0301nea/b"], ["Linea/b"]),
     ],
 )
 def test_a_key_allows_exactly_its_rois(allow, seen, not_seen):
     _, caller = new_key("line1", "teach", allow)
     for text in seen:
-        role_id, roi_id = text.split("/")
-        assert caller.roi(role_id, roi_id) == RoiKey(role_id, roi_id)
+        key = RoiKey.parse(text)
+        assert caller.roi(key.role_id, key.roi_id, key.recipe_id) == key
     for text in not_seen:
+        key = RoiKey.parse(text)
         with pytest.raises(ForbiddenError, match=text):
-            caller.roi(*text.split("/"))
+            caller.roi(key.role_id, key.roi_id, key.recipe_id)
     with pytest.raises(InvalidRequestError):
         caller.roi("..", "b")
 
 
-@pytest.mark.parametrize("pattern", ["", "a", "/", "a/", "/b", "*/b", "a/b/c", "a*/b", "../*", "a/**", "**"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("", "a", "/", "a/", "/b", "*/b", "*/*", "a*/b", "../*", "a/**", "**"),
+        *("a/b/", "/a/b", "a/*/b", "*/*/b", "a/b/c/d", "../a/b", "winter/../a"),
+    ],
+)
 def test_an_invalid_pattern_is_refused(pattern):
     with pytest.raises(ValidationError):
         new_key("line1", "inspect", [pattern])

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from gateway.calibration.calibrate import derive, redone
-from gateway.calibration.peak_rule import choose_by_peak, peak_threshold_of
+from gateway.calibration.false_alarms import false_alarms
+from gateway.calibration.peak_rule import choose_by_peak, just_above
 from gateway.calibration.within_shape import ShapeThresholds
 from gateway.store.checksummed import unsealed
 from gateway.store.manifest import CALIBRATION, Calibration
+from gateway.store.ok_maps import Frame
 from postprocess.roi_mask import Rect
 from tests.gateway.calibration.test_calibrate import SETTINGS, CalibrationRequest, fitted
 
@@ -20,10 +22,6 @@ PEAKS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
 
 def choose(scores: list[float] = SCORES, peaks: list[float] = PEAKS, **fields: Any) -> Any:
     return choose_by_peak(scores, peaks, **{"margin": 0.0, "false_alarm_rate": 0.2, **fields})
-
-
-def just_above(level: float) -> float:
-    return float(np.nextafter(np.float32(level), np.float32(math.inf)))
 
 
 def derived(n: int = 10, **fields: Any) -> tuple[Calibration, list[str]]:
@@ -43,15 +41,23 @@ def test_with_too_few_ok_images_it_is_just_above_the_largest_peak_and_says_how_m
     assert chosen.n_ok_needed == 40  # 49 of 9
 
 
-def test_where_no_region_fits_the_threshold_is_a_number_that_no_peak_reaches() -> None:
-    level = peak_threshold_of([-math.inf, -math.inf], 0.5)
-    assert 0 < level < 1e-30
+def test_where_no_region_fits_the_score_decides_at_the_same_rate() -> None:
+    chosen = choose(peaks=[-math.inf] * 9)
+    assert chosen.threshold == pytest.approx(np.percentile(SCORES, 99))  # rank 8 is 0.8; p99 of OK is higher
+    assert chosen.peak_threshold == just_above(0.8)
+    assert choose(scores=[0.1] * 8 + [0.9], peaks=[-math.inf] * 9, false_alarm_rate=0.02).threshold == 0.9
 
 
-def test_the_score_rejects_no_ok_image_beyond_those_of_the_peak() -> None:
-    # The image with the highest peak has a middling score; the highest score has a low peak.
+def test_the_score_lies_at_the_level_of_the_peak_and_rejects_no_ok_image_of_its_own() -> None:
     chosen = choose([0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6, 0.7, 0.55])
-    assert chosen.threshold >= 0.9
+    assert (chosen.threshold, chosen.peak_threshold) == (8.0, just_above(8.0))
+    assert (chosen.n_rejected, chosen.ok_above, chosen.n_limits) == (1, 0, 1)
+
+
+def test_an_ok_image_that_its_score_rejects_counts_in_the_same_rank() -> None:
+    # The first image has the lowest peak and a score above every peak: it uses up the one rejection that α allows.
+    chosen = choose([20.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], margin=-20.0)
+    assert (chosen.threshold, chosen.peak_threshold) == (9.0, just_above(9.0))
     assert chosen.n_rejected == 1
 
 
@@ -63,12 +69,21 @@ def test_ng_scores_never_raise_a_threshold(ng: list[float]) -> None:
     assert with_ng.n_rejected <= 1  # as α allows
 
 
-def test_an_ng_image_between_the_ok_scores_and_the_highest_lowers_the_threshold_below_it() -> None:
+def test_an_ng_image_between_the_ok_scores_and_the_level_lowers_the_threshold_below_it() -> None:
     # The peak rejects the image of score 0.9 already, so the threshold may come down to the next one, 0.8.
     without, with_ng = choose(), choose(ng_scores=[0.89])
-    assert without.threshold == pytest.approx(np.percentile(SCORES, 99))
+    assert without.threshold == 8.0
     assert 0.8 <= with_ng.threshold < 0.89
     assert with_ng.missed_ng == ()
+    # Now an unseen OK image may exceed either threshold.
+    assert (with_ng.n_rejected, with_ng.n_limits) == (1, 2)
+
+
+def test_a_second_threshold_adds_its_share_to_the_rate() -> None:
+    assert false_alarms(1, 9, n_limits=2).rate == pytest.approx(3 / 10)
+    assert false_alarms(1, 9, n_limits=2).low == false_alarms(1, 9).low
+    assert false_alarms(1, 9, n_limits=2).high == false_alarms(2, 9).high
+    assert false_alarms(9, 9, n_limits=2).rate == 1
 
 
 def test_an_ng_image_that_passes_is_named() -> None:
@@ -102,9 +117,10 @@ def test_the_default_calibration_states_the_rate_of_the_verdict() -> None:
 
 
 def test_the_smallest_area_decides_which_level_is_the_peak() -> None:
-    # A region of two pixels reaches down to the three equal ones: i / 60.
+    # A region of two pixels reaches down to the three equal ones, i / 60: the score, p99 of four pixels, is higher.
     calibration, _ = derived(60, area_mm2_thr=2.0)
-    assert calibration.pixel_threshold == just_above(1.0)
+    assert calibration.pixel_threshold == just_above(1.97)
+    assert max(calibration.ok_peaks) == 1
 
 
 def test_a_redone_calibration_keeps_its_rate_and_rule() -> None:
@@ -134,11 +150,28 @@ def test_a_request_with_another_blur_or_smallest_area_is_judged_by_the_ok_maps_w
     assert (stored.pixels, stored.source) == (just_above(2.0), "calibration")
     larger = thresholds.of(calibration, None, (2, 2), 0, 2)
     assert larger is not None
-    assert (larger.pixels, larger.source) == (just_above(1.0), "parameters")
+    assert (larger.pixels, larger.source) == (just_above(1.97), "parameters")
     blurred = thresholds.of(calibration, None, (2, 2), 1.0, 1)
     assert blurred is not None
     assert blurred.pixels < stored.pixels
-    assert thresholds.of(calibration, None, (4, 4), 0, 1) != stored  # the maps at the size of the image
+    larger_image = thresholds.of(calibration, None, (4, 4), 0, 1)  # the maps at the size of the image
+    assert larger_image is not None
+    assert larger_image.source == "parameters"
     within = thresholds.of(calibration, Rect(0.5, None, 1, 2), (2, 2), 0, 1)
     assert within is not None
     assert (within.pixels, within.source) == (just_above(1.0), "shape")
+
+
+def test_images_of_sizes_between_those_of_the_ok_images_are_judged_by_the_calibration_itself() -> None:
+    _, maps = fitted(60)
+    calibration, _ = derived(60)
+    thresholds = ShapeThresholds(maps, [Frame((100, 200)), Frame((150, 400))])
+    for size, source in {
+        (120, 300): "calibration",
+        (91, 440): "calibration",
+        (90, 300): "parameters",
+        (120, 441): "parameters",
+    }.items():
+        found = thresholds.of(calibration, None, size, 0, 1)
+        assert found is not None
+        assert found.source == source

@@ -33,6 +33,18 @@ def test_a_box_is_found_by_role_and_roi_else_by_roi(roi_file: Path) -> None:
     assert weighting(roi_config=roi_file, roi_config_size=256).recipe(RoiKey("line1", "conn1")).box_space == 256
 
 
+def test_a_box_of_a_role_and_roi_is_for_the_default_recipe_unless_it_names_another(roi_file: Path) -> None:
+    boxes = {"conn1": [8, 64, 0, 128], "line2/conn1": [0, 16, 2, 32], "winter/line2/conn1": [0, 8, 0, 8]}
+    roi_file.write_text(json.dumps(boxes))
+    found = weighting(roi_config=roi_file)
+    assert found.recipe(RoiKey("line2", "conn1")) == manual(0, 16, 2, 32)
+    assert found.recipe(RoiKey("line2", "conn1", "winter")) == manual(0, 8, 0, 8)
+    assert found.recipe(RoiKey("line2", "conn1", "summer")) == manual(8, 64, 0, 128)
+    roi_file.write_text('{"winter/a/Li\u0301nea": [0, 8, 0, 8], "winter/a/L\u00ednea": [0, 8, 0, 8]}')
+    with pytest.raises(RoiConfigError, match="occurs twice"):
+        weighting(roi_config=roi_file)
+
+
 def test_a_box_precedes_the_requested_mode_and_that_precedes_the_setting(roi_file: Path) -> None:
     roi_file.write_text('{"conn1": [8, 64, 0, 128]}')
     with_box, without = RoiKey("line", "conn1"), RoiKey("line", "conn2")
@@ -73,7 +85,7 @@ def test_the_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, caplog
         ('{"conn1": null}', "'conn1'.*four numbers"),
         ('{"ok": [0, 9, 0, 9], "conn1": [64, 8, 0, 128]}', r"'conn1': \[64, 8, 0, 128\] is empty in a 128×128 image"),
         ('{"conn1": [128, 200, 0, 128]}', "'conn1'.*is empty"),
-        ('{"a/b/conn1": [0, 1, 0, 1]}', "'a/b/conn1': expected a roi_id or role_id/roi_id"),
+        ('{"a/b/c/conn1": [0, 1, 0, 1]}', "'a/b/c/conn1': expected a roi_id, role_id/roi_id"),
         ('{"../conn1": [0, 1, 0, 1]}', "'../conn1'"),
         ('{"": [0, 1, 0, 1]}', "''"),
         ('{"conn1": [0, 1, 0, 1], "conn1": [0, 2, 0, 2]}', "the entry 'conn1' occurs twice"),

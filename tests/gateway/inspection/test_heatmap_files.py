@@ -64,6 +64,14 @@ def test_no_link_is_followed_or_removed(tmp_path: Path, level: str) -> None:
     assert link.is_symlink()
 
 
+def test_old_heatmaps_of_every_recipe_are_removed(tmp_path: Path) -> None:
+    old = [put(tmp_path, 30, roi=roi) for roi in ("part/a", ".recipes/winter/part/a", ".recipes/L%C3%ADnea/part/a")]
+    kept = [put(tmp_path, 3, roi=".recipes/winter/part/a"), put(tmp_path, 30, roi=".other/winter/part/a")]
+    assert HeatmapFiles(tmp_path).remove_old(7, TODAY) == 3
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in kept)
+
+
 def test_a_folder_that_cannot_be_read_keeps_no_other_from_its_turn(tmp_path: Path, monkeypatch: Any) -> None:
     kept, removed = put(tmp_path, 30, roi="part/a"), put(tmp_path, 30, roi="part/b")
     unlink = os.unlink

@@ -79,9 +79,9 @@ def shot(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(moved * rng.uniform(0.98, 1.02) + noise, 0, 255).astype(np.uint8)
 
 
-def test_real_tiles_are_told_from_one_tile_photographed_many_times(real_model_repository: Path) -> None:
+def test_real_tiles_are_told_from_one_tile_photographed_many_times(real_model_repository: Path, full: bool) -> None:
     data = Path(os.environ.get("MAGNETIC_TILE_DIR", PROJECT.parent / "shared" / "data" / "magnetic_tile"))
-    files = sorted(data.glob("train/good/*"))[:24]
+    files = sorted(data.glob("train/good/*"))[: 24 if full else 10]
     if not files:
         pytest.skip("no magnetic tiles in ../shared/data and MAGNETIC_TILE_DIR names no folder")
     folder = newest_version(real_model_repository / "dinov2_vits14")
@@ -95,6 +95,5 @@ def test_real_tiles_are_told_from_one_tile_photographed_many_times(real_model_re
     tiles = [cv2.imread(str(file), cv2.IMREAD_COLOR_RGB) for file in files]
     assert find_near_copies(tokens_of(tiles)).n == 0
     rng = np.random.default_rng(0)
-    for tile in tiles[::24]:
-        found = find_near_copies(tokens_of([shot(tile, rng) for _ in range(15)]))
-        assert 2 * found.n >= found.n_compared
+    found = find_near_copies(tokens_of([shot(tiles[0], rng) for _ in range(15 if full else 8)]))
+    assert 2 * found.n >= found.n_compared

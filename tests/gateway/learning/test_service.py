@@ -82,7 +82,7 @@ def test_a_version_without_stored_maps_serves_and_calibrates(bench: Bench) -> No
 def test_before_calibration_there_is_no_verdict(bench: Bench) -> None:
     bench.fit(EVEN)
     answer = bench.infer(STRAY)
-    assert (answer.verdict, answer.verdict_reason, answer.threshold, answer.pixel_threshold) == (
+    assert (answer.verdict, answer.verdict_reason, answer.threshold, answer.peak_threshold) == (
         "uncalibrated",
         None,
         None,
@@ -99,7 +99,7 @@ def test_a_defect_that_the_percentile_cannot_see_is_rejected_by_its_region(bench
     answer = bench.infer(small)
     assert answer.score < 2.0
     assert (answer.verdict, answer.verdict_reason, len(answer.regions)) == ("ng", "region", 1)
-    assert (answer.threshold, answer.pixel_threshold) == (2.0, 0.5)
+    assert (answer.threshold, answer.peak_threshold) == (2.0, 0.5)
     bench.calibrate(pixel_threshold=0.5, area_mm2_thr=4.0, ok_scores=[0.2])
     assert bench.infer(small).verdict_reason == "both"
     assert bench.infer(small, area_mm2_thr=1000.0).verdict_reason == "score"

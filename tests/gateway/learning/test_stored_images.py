@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,38 @@ def test_a_stored_shape_masks_the_scores_of_its_images(bench: Bench) -> None:
     assert max(result.manifest.ok_scores) == pytest.approx(distance(0, 10), abs=2e-3)
 
 
+def test_images_are_stored_while_a_fit_holds_the_roi(bench: Bench) -> None:
+    bench.fit(EVEN[:2])
+    with bench.store.lock(KEY, 5):
+        bench.keep("ng", [STRAY])
+        bench.images.change(KEY, id_of(STRAY), "ok")
+        bench.images.delete(KEY, id_of(EVEN[0]))
+    assert set(labels_of(bench)) == ids(STRAY, EVEN[1])
+
+
+def test_several_gateways_that_store_at_once_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
+    gateways = [Bench(tmp_path / "models") for _ in range(4)]
+    common = [image(grey) for grey in range(100, 110)]
+
+    def store(n: int) -> int:
+        own = [image(grey) for grey in range(120 + 10 * n, 130 + 10 * n)]
+        results = [gateways[n].keep("ok", pair) for pair in zip(own, common, strict=True)]
+        gateways[n].images.change(KEY, id_of(own[0]), "ng")
+        return sum(is_new for result in results for _, is_new in result.images)
+
+    with ThreadPoolExecutor(4) as pool:
+        n_added = sum(pool.map(store, range(4)))
+    labels = labels_of(gateways[0])
+    assert n_added == len(labels) == 50
+    assert list(labels.values()).count("ng") == 4
+    assert bench_is_whole(gateways[0])
+
+
+def bench_is_whole(bench: Bench) -> bool:
+    images = bench.store.images(KEY)
+    return all(images.is_whole(record) for record in images.records().stored) and not list(images.orphans())
+
+
 # --- deletion, cleanup and damage ------------------------------------------------------------------------------------
 
 
@@ -390,7 +423,7 @@ def test_metadata_is_replaced_as_a_whole(bench: Bench) -> None:
     bench.images.change(KEY, id_of(EVEN[0]), metadata={"b": "ä"})
     record = bench.images.record(KEY, id_of(EVEN[0]))
     assert json.loads(record.metadata or "") == {"b": "ä"}
-    assert hashlib.sha256(bench.images.content(KEY, record)).hexdigest() == record.sha256 == sha256(EVEN[0])
+    assert hashlib.sha256(bench.images.content(KEY, record)).hexdigest() == record.file_sha256 == sha256(EVEN[0])
 
 
 def test_no_id_reaches_a_path(bench: Bench) -> None:

@@ -1,110 +1,25 @@
 """The Triton engine against a stand-in server that stalls, or returns after a restart."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
 
-from tritonclient.grpc import model_config_pb2, service_pb2
-
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
-from gateway.networks.model_description import DESCRIPTION_FILE, ModelDescription, WeightsSource
 from gateway.networks.protocol import Priority
 from gateway.networks.triton import server_model
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
-
-MODEL = ModelDescription(
-    name="m",
-    timm_id="t",
-    input_size=14,
-    scales=(14,),
-    layers=(0,),
-    token_hw=(1, 1),
-    dim=4,
-    weights=WeightsSource(kind="file", detail="f", sha256="0"),
-    graph_sha256="0",
-    fingerprint="0",
-)
-IMAGES = np.zeros((1, 14, 14, 3), np.uint8)
-
-
-class Server:
-    """Answers as Triton does, except while `answers` is cleared."""
-
-    def __init__(self) -> None:
-        self.answers = asyncio.Event()
-        self.answers.set()
-        self.asked = asyncio.Event()
-        self.asks = self.infers = 0
-        self.value = 1.0
-        self.regions: set[str] = set()
-        self.unregistered = asyncio.Semaphore(0)
-        self.inferring: Callable[[], Awaitable[None]] | None = None
-
-    async def _answer(self) -> None:
-        await self.answers.wait()
-
-    async def get_model_metadata(self, name: str, **_: object) -> Any:
-        self.asks += 1
-        self.asked.set()
-        await self._answer()
-        return service_pb2.ModelMetadataResponse(name=name, versions=["1"])
-
-    async def get_model_config(self, name: str, **_: object) -> Any:
-        await self._answer()
-        config = model_config_pb2.ModelConfig(name=name, backend="python", max_batch_size=4)
-        config.parameters[f"{DESCRIPTION_FILE}/1"].string_value = MODEL.model_dump_json()
-        config.output.add(data_type=model_config_pb2.TYPE_FP32)
-        return service_pb2.ModelConfigResponse(config=config)
-
-    async def is_model_ready(self, *_: object, **__: object) -> bool:
-        await self._answer()
-        return True
-
-    async def infer(self, **_: object) -> Any:
-        self.infers += 1
-        await self._answer()
-        if self.inferring is not None:
-            await self.inferring()
-
-        value = self.value
-
-        class Result:
-            def as_numpy(self, _: str) -> Any:
-                return np.full((1, 1, 4), value, np.float32)
-
-            def get_response(self) -> Any:
-                return service_pb2.ModelInferResponse(model_version="1")
-
-        return Result()
-
-    async def register_system_shared_memory(self, name: str, *_: object, **__: object) -> None:
-        await self._answer()
-        self.regions.add(name)
-
-    async def unregister_system_shared_memory(self, name: str, **_: object) -> None:
-        await self._answer()
-        self.regions.discard(name)
-        self.unregistered.release()
-
-    async def get_system_shared_memory_status(self, **_: object) -> Any:
-        await self._answer()
-        return service_pb2.SystemSharedMemoryStatusResponse()
-
-    async def close(self) -> None:
-        pass
+from tests.gateway.networks.stand_in_triton import IMAGES, MODEL, Server
 
 
 def engine_of(server: Server, tmp_path: Path, **changes: object) -> TritonEngine:
     changes = {"triton_shared_memory": "off", "model_repository": tmp_path / "none", **changes}
     engine = TritonEngine(Settings(**changes))  # type: ignore[arg-type]
-    engine._server.client = server
+    engine._servers.all[0].state.client = server
     return engine
 
 
@@ -182,8 +97,8 @@ def test_a_reconnect_during_a_call_leaves_nothing_registered(tmp_path: Path) -> 
 
         async def reconnect() -> None:
             server.inferring = None
-            engine._server.connection += 1
-            engine._server.lose("the connection was lost")
+            engine._servers.all[0].state.connection += 1
+            engine._servers.all[0].state.lose("the connection was lost")
             await engine.tokens(IMAGES, model=MODEL)
 
         server.inferring = reconnect
@@ -204,11 +119,11 @@ def test_the_question_is_repeated_when_the_connection_changed_meanwhile(tmp_path
         server.answers.clear()
         asking = asyncio.create_task(engine.ready())
         await server.asked.wait()
-        engine._server.connection += 1
+        engine._servers.all[0].state.connection += 1
         server.answers.set()
         assert (await asking).ready
         assert server.asks == 2
-        assert engine._server.is_current(engine._server.served)
+        assert engine._servers.all[0].state.is_current(engine._servers.all[0].state.served)
         await engine.close()
 
     asyncio.run(run())

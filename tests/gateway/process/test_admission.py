@@ -164,7 +164,7 @@ def counts(kind: str) -> tuple[float, float]:
 
 
 def test_a_request_is_counted_once_as_admitted_or_refused() -> None:
-    """Whoever refuses it: no place, no room for its images, or what it waits for."""
+    """Whatever the refusal is for: no place, no room for its images, or a wait that ended."""
     admission = Admission("count", 2)
     with admission.reserve(), pytest.raises(OverloadedError), admission.reserve() as place, place.work(3):
         pytest.fail("more than there are places")

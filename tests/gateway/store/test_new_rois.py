@@ -64,6 +64,22 @@ def test_a_new_id_differs_in_more_than_case(
     assert store.folders() == [RoiKey(*existing)]
 
 
+def test_a_recipe_has_its_own_names_and_a_name_of_its_own(store: ArtifactStore) -> None:
+    fitted(store, RoiKey("Part", "Face", "winter"))
+    create(store, "part", "face")
+    for recipe_id in ("Winter", "DEFAULT", "con"):
+        with (
+            pytest.raises(InvalidRequestError, match=r"^recipe_id"),
+            store.lock(RoiKey("a", "b", recipe_id), 5, creates=True),
+        ):
+            pass
+    with (
+        pytest.raises(InvalidRequestError, match="ROI 'winter/Part/Face'"),
+        store.lock(RoiKey("Part", "face", "winter"), 5, creates=True),
+    ):
+        pass
+
+
 def test_another_role_may_have_the_same_roi_in_another_case(store: ArtifactStore) -> None:
     fitted(store, RoiKey("one", "Face"))
     create(store, "two", "face")

@@ -50,7 +50,7 @@ def test_ids_of_the_contract_are_accepted(value: str) -> None:
         *("a\u202e", "a\u200db", "\u0301a", "\u3164", "a\ufe0f", "m²", "½", "a\u00a0b", "😀", "\ud800", "a\uff0fb"),
     ],
 )
-@pytest.mark.parametrize("field", ["role_id", "roi_id"])
+@pytest.mark.parametrize("field", ["role_id", "roi_id", "recipe_id"])
 def test_other_ids_never_become_a_key(field: str, value: str) -> None:
     ids = {"role_id": "role", "roi_id": "roi", field: value}
     with pytest.raises(InvalidRequestError, match=field) as caught:
@@ -110,6 +110,33 @@ def test_a_folder_that_no_id_has_is_no_roi(name: str) -> None:
 )
 def test_these_folders_are_no_rois(name: str) -> None:
     assert id_of_folder(name) is None
+
+
+def test_paths_of_the_default_recipe_are_those_of_releases_without_recipes() -> None:
+    assert RoiKey("part", "face").path.as_posix() == "part/face"
+    assert RoiKey("part", "face", "default") == RoiKey("part", "face")
+    assert RoiKey("part", "face", "winter").path.as_posix() == ".recipes/winter/part/face"
+
+
+def test_a_key_is_read_from_what_it_is_shown_as() -> None:
+    for key in (RoiKey("part", "face"), RoiKey("part", "face", "winter"), RoiKey("winter", "part", "face")):
+        assert RoiKey.parse(str(key)) == key
+    assert str(RoiKey("part", "face")) == "part/face"
+    assert str(RoiKey("part", "face", "winter")) == "winter/part/face"
+    for text in ("part", "a/b/c/d", "", "/a/b", "a//b"):
+        with pytest.raises(InvalidRequestError):
+            RoiKey.parse(text)
+
+
+def test_messages_name_the_recipe_in_the_query() -> None:
+    assert RoiKey("disc front", "é").url("/ok/1") == "/rois/disc%20front/%C3%A9/ok/1"
+    assert RoiKey("part", "face", "winter").url("/ok/1") == "/rois/part/face/ok/1?recipe_id=winter"
+
+
+def test_recipes_are_listed_and_a_second_folder_of_the_default_recipe_is_not(tmp_path: Path) -> None:
+    for path in ("part/face", ".recipes/winter/part/face", ".recipes/default/part/face", ".recipes/.x/part/face"):
+        (tmp_path / path).mkdir(parents=True)
+    assert sorted(stored_keys(tmp_path)) == [RoiKey("part", "face"), RoiKey("part", "face", "winter")]
 
 
 def test_only_folders_with_names_of_ids_are_listed(tmp_path: Path) -> None:

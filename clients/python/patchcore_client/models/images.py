@@ -32,7 +32,11 @@ class ImageAnswer(Answer):
     suspect: bool
     """Whether it is learned and looks unlike the other learned images."""
     score: float | None = None
-    """Its score in the version in use, if known: of a learned image against the bank without it."""
+    """Its score in the version in use, if known: of a learned image against the bank without it; of another one since
+    the fit or the calibration that scored it."""
+    peak: float | None = None
+    """Its peak, likewise; null as well where no region of the smallest area fits. That of a learned image is known
+    once the ROI is calibrated by the peak."""
 
 
 class ImageDeleted(Answer):
@@ -40,6 +44,7 @@ class ImageDeleted(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     id: str
     deleted: bool
 
@@ -49,6 +54,7 @@ class ImageList(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok: int
     """OK images, also those that only a fit brought."""
     n_ng: int
@@ -68,6 +74,7 @@ class ImagesDeleted(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: ImageLabel
     deleted: int
 
@@ -87,6 +94,7 @@ class StoredAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     label: ImageLabel
     n_added: int
     duplicates: int

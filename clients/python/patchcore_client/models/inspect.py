@@ -80,6 +80,7 @@ class InferAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     score: float
     threshold: float | None = None
     """Null where the verdict is uncalibrated; then there are no regions."""

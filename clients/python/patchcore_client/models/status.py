@@ -51,6 +51,7 @@ class AuditEntry(Answer):
     """When the change started, UTC."""
     role_id: str
     roi_id: str
+    recipe_id: str
     action: AuditAction
     actor: str
     """Name of the API key."""
@@ -80,6 +81,7 @@ class AuditAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     entries: list[AuditEntry]
 
 
@@ -98,7 +100,10 @@ class CalibrationSummary(Answer):
     """The calibration in use."""
 
     threshold: float
+    peak_threshold: float
+    """An image has a region exactly if its peak is at or above it."""
     pixel_threshold: float
+    """Another name of peak_threshold."""
     pixel_threshold_source: PixelThresholdSource
     p99_ok: float
     p5_ng: float | None = None
@@ -108,6 +113,8 @@ class CalibrationSummary(Answer):
     ok_source: OkSource
     n_ok: int
     n_ng: int
+    missed_ng: list[float]
+    """Scores of the NG images that passed by their score."""
     false_alarm_rate: float | None = None
     guaranteed: bool | None = None
     expected_false_alarm_rate: float | None = None
@@ -147,6 +154,7 @@ class DriftAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     window: int
     """Largest number of inspections in the window."""
@@ -227,6 +235,13 @@ class OkImageAnswer(Answer):
     suspect: bool
 
 
+class PeaksAnswer(Answer):
+    """Histogram of the peaks of the OK images that the calibration was made from."""
+
+    edges: list[float]
+    ok_images: list[int]
+
+
 class ReadyAnswer(Answer):
     """Whether inspections are possible now."""
 
@@ -264,6 +279,7 @@ class RoiDetail(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     created_at: str
     detector: DetectorKind
@@ -304,11 +320,14 @@ class ReportAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     made_at: str
     gateway: str
     """Version of the gateway."""
     roi: RoiDetail
     bank: BankAnswer
+    peaks: PeaksAnswer | None = None
+    """Null before a calibration, and for one that the peak did not decide."""
     drift: DriftAnswer
     drift_needs: int
     """Smallest number of inspections that drift needs."""
@@ -321,6 +340,7 @@ class RoiSummary(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version: int
     created_at: str
     detector: DetectorKind

@@ -19,10 +19,11 @@ RollbackCalibrationState = Annotated[Literal["none", "current", "stale"], OPEN]
 
 
 class CalibrateAnswer(Answer):
-    """The stored thresholds. An image is NG if its score is above `threshold` or a region reaches `pixel_threshold`."""
+    """The stored thresholds. An image is NG if its peak reaches `peak_threshold` or its score is above `threshold`."""
 
     role_id: str
     roi_id: str
+    recipe_id: str
     threshold: float
     peak_threshold: float
     """An image has a region exactly if its peak is at or above it."""
@@ -38,6 +39,11 @@ class CalibrateAnswer(Answer):
     """Largest defect that the percentile hides from the score: 1 − p of the mask of the median OK image."""
     method: CalibrationMethod
     ok_source: OkSource
+    stored_images: bool
+    """Whether it rests on the images of the ROI and on no given score: the next fit computes it again with the images
+    that are stored then."""
+    n_ok_unseen: int
+    """Stored OK images among n_ok that the bank has not learned."""
     n_ok: int
     n_ng: int
     ok_above: int
@@ -50,11 +56,12 @@ class CalibrateAnswer(Answer):
     separable: bool | None = None
     """Whether p99 of OK lies below p5 of NG; null without NG scores."""
     false_alarm_rate: float | None = None
-    """As requested."""
+    """α of the verdict, as requested or set; with pixel_threshold score, ok_pixels or a number, that of the score, as
+    requested."""
     guaranteed: bool | None = None
     """Whether split conformal prediction guarantees the requested rate: true with enough ok_scores of images that the
-    bank has not learned. false for leave-one-out scores, for which it holds approximately, and for too few scores;
-    null if no rate was requested or used."""
+    bank has not learned. false for a calibration by the peak and for leave-one-out scores, for which it holds
+    approximately, and for too few scores; null if no rate was requested or used."""
     n_ok_needed: int | None = None
     """Number of OK images still missing for the requested rate; 0 if there are enough."""
     expected_false_alarm_rate: float
@@ -62,10 +69,11 @@ class CalibrateAnswer(Answer):
     are above the threshold."""
     expected_false_alarm_interval: tuple[float, float]
     """95 % confidence interval of that share (Clopper and Pearson). It is one-sided from 0 for leave-one-out scores,
-    which are too high."""
+    which are too high, unless the peak decides."""
     verdict_false_alarm_rate: float | None = None
-    """The same for the verdict, by score or region, counted on the fit's leave-one-out maps at this mm_per_px and
-    area_mm2_thr; null if the fit has no such maps."""
+    """The same for the verdict, by score or peak, counted on the fit's leave-one-out maps at this mm_per_px and
+    area_mm2_thr: (x+1)/(n+1), or (x+2)/(n+1) where NG scores lowered the threshold; null if the fit has no such
+    maps."""
     verdict_false_alarm_interval: tuple[float, float] | None = None
     version: int
     """Version of the memory bank that the thresholds are for."""
@@ -77,6 +85,7 @@ class Deleted(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     deleted: bool
 
 
@@ -98,6 +107,7 @@ class FitAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok_total: int
     """OK images that the ROI has learned in total."""
     n_ok_added: int
@@ -133,6 +143,7 @@ class RemovedAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     n_ok_total: int
     """OK images that the ROI has learned in total."""
     n_ok_added: int
@@ -170,6 +181,7 @@ class RollbackAnswer(Answer):
 
     role_id: str
     roi_id: str
+    recipe_id: str
     version_before: int
     version: int
     n_ok_total: int

@@ -54,6 +54,32 @@ def test_every_value_of_an_inspection_is_kept(tmp_path) -> None:
     assert recent.judged_ok.tolist() == [True, False, False]
 
 
+def test_another_recipe_has_a_window_of_its_own(tmp_path) -> None:
+    log = RecentInspections(tmp_path, 5)
+    winter = RoiKey(KEY.role_id, KEY.roi_id, "winter")
+    add(log, 1)
+    add(log, 2, key=winter)
+    assert (scores(log), scores(log, key=winter)) == ([1], [2])
+    log.forget(KEY)
+    assert (scores(log), scores(log, key=winter), log.last_number(winter)) == ([], [2], 1)
+
+
+def test_windows_of_a_release_without_recipes_are_those_of_the_default_recipe(tmp_path) -> None:
+    log = RecentInspections(tmp_path, 5)
+    add(log, 1)
+    add(log, 2)
+    log.close()
+    columns = "role_id, roi_id, n, bank, time, score, threshold, brightness, sharpness, verdict, comparable"
+    with sqlite3.connect(file_of(tmp_path)) as connection:
+        connection.executescript(
+            f"CREATE TABLE old AS SELECT {columns} FROM inspection; DROP TABLE inspection;"
+            "ALTER TABLE old RENAME TO inspection; PRAGMA user_version=1;"
+        )
+    log = RecentInspections(tmp_path, 5)
+    add(log, 3)
+    assert scores(log) == [1, 2, 3]
+
+
 def test_another_bank_has_a_window_of_its_own(tmp_path) -> None:
     log = RecentInspections(tmp_path, 5)
     other = manifest([0.1, 0.2], bank="b" * 64)

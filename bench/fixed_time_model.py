@@ -1,0 +1,31 @@
+"""A stand-in network for Triton's Python backend: a fixed time an image, as a busy GPU takes it, and no processor."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """Image uint8 [B, S, S, 3] -> tokens [B, N, D], all the same, of L2 norm 1."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Take the shapes from the configuration, and the time from its parameter ``ms_an_image``."""
+        config = json.loads(args["model_config"])
+        self._output = config["output"][0]["name"]
+        n_tokens, dim = (int(each) for each in config["output"][0]["dims"])
+        dtype = pb_utils.triton_string_to_numpy(config["output"][0]["data_type"])
+        self._tokens = np.full((n_tokens, dim), dim**-0.5, dtype)
+        self._seconds = float(config["parameters"]["ms_an_image"]["string_value"]) / 1e3
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests of one batch after the time that it takes."""
+        sizes = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy().shape[0] for request in requests]
+        time.sleep(self._seconds * sum(sizes))
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor(self._output, np.stack([self._tokens] * size))])
+            for size in sizes
+        ]
