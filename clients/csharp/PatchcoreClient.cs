@@ -2,7 +2,7 @@
 //
 // One file for .NET Standard 2.0 and newer, .NET Framework 4.6.1 and newer, and Mono: copy it into your project.
 // It needs System.Net.Http, and reads JSON with DataContractJsonSerializer (System.Runtime.Serialization), which is
-// part of all of them. On .NET Framework, add references to both assemblies. C# 7.0 or newer.
+// part of all of them. On .NET Framework, add references to both assemblies. C# 7.1 or newer.
 //
 //     using (var client = new PatchcoreClient("http://vision:8000", key))
 //     {
@@ -52,7 +52,7 @@ namespace Patchcore
             Uri address;
             if (!Uri.TryCreate(_url, UriKind.Absolute, out address) || !address.Scheme.StartsWith("http", StringComparison.Ordinal))
                 throw new ArgumentException($"'{given}': expected the address of a gateway, such as http://127.0.0.1:8000", nameof(url));
-            _key = First(key, Environment.GetEnvironmentVariable("PATCHCORE_KEY"), "").Trim();
+            _key = First(key, Environment.GetEnvironmentVariable("PATCHCORE_KEY")).Trim();
             // A redirection could lead to another host, with the key.
             _http = new HttpClient(handler ?? new HttpClientHandler { AllowAutoRedirect = false });
             _http.Timeout = System.Threading.Timeout.InfiniteTimeSpan;
@@ -81,7 +81,8 @@ namespace Patchcore
         /// <param name="options">Optional fields; null for those of the calibration and the settings.</param>
         /// <param name="cancel">Ends the request.</param>
         public Task<InferAnswer> InferAsync(
-            string roleId, string roiId, ImageFile image, double mmPerPx, InferOptions options = null, CancellationToken cancel = default(CancellationToken))
+            string roleId, string roiId, ImageFile image, double mmPerPx, InferOptions options = null,
+            CancellationToken cancel = default)
         {
             options = options ?? new InferOptions();
             var form = new Form(roleId, roiId, mmPerPx)
@@ -94,24 +95,28 @@ namespace Patchcore
 
         /// <summary>Inspects several images, each with its own ROI and parameters, in one batch of the network.</summary>
         /// <returns>For each item, in their order, an inspection or the error of that image, which is not thrown.</returns>
-        public async Task<IReadOnlyList<BatchResult>> InferBatchAsync(IEnumerable<BatchItem> items, CancellationToken cancel = default(CancellationToken))
+        public async Task<IReadOnlyList<BatchResult>> InferBatchAsync(IEnumerable<BatchItem> items, CancellationToken cancel = default)
         {
             BatchItem[] all = items.ToArray();
             var form = new Form().Text("items", Json.Write(all));
             foreach (BatchItem item in all) form.File("images", item.Image);
-            var answer = await SendAsync<BatchAnswers>(HttpMethod.Post, "/infer_batch", form.Content, Timeout, true, cancel).ConfigureAwait(false);
+            Task<BatchAnswers> sent = SendAsync<BatchAnswers>(HttpMethod.Post, "/infer_batch", form.Content, Timeout, true, cancel);
+            BatchAnswers answer = await sent.ConfigureAwait(false);
             return answer.Results.Select(each => new BatchResult(each)).ToArray();
         }
 
         /// <summary>Adds OK images to an ROI, and rebuilds its memory bank from the whole set.</summary>
         /// <param name="roleId">Part or station.</param>
         /// <param name="roiId">Region of the part.</param>
-        /// <param name="images">The images. One that the ROI has learned already counts once. Without any, the stored OK images are learned.</param>
+        /// <param name="images">
+        /// The images. One that the ROI has learned already counts once. Without any, the stored OK images are learned.
+        /// </param>
         /// <param name="mmPerPx">Millimetres per pixel of the images.</param>
         /// <param name="options">Optional fields; null for those of the ROI.</param>
         /// <param name="cancel">Ends the request.</param>
         public Task<FitAnswer> FitOkAsync(
-            string roleId, string roiId, IEnumerable<ImageFile> images, double mmPerPx, FitOptions options = null, CancellationToken cancel = default(CancellationToken))
+            string roleId, string roiId, IEnumerable<ImageFile> images, double mmPerPx, FitOptions options = null,
+            CancellationToken cancel = default)
         {
             options = options ?? new FitOptions();
             var form = new Form(roleId, roiId, mmPerPx)
@@ -123,26 +128,26 @@ namespace Patchcore
         }
 
         /// <summary>Computes and stores the thresholds of an ROI.</summary>
-        public Task<CalibrateAnswer> CalibrateNgAsync(CalibrateRequest request, CancellationToken cancel = default(CancellationToken))
+        public Task<CalibrateAnswer> CalibrateNgAsync(CalibrateRequest request, CancellationToken cancel = default)
         {
             return SendAsync<CalibrateAnswer>(HttpMethod.Post, "/calibrate_ng", JsonBody(Json.Write(request)), Timeout, false, cancel);
         }
 
         /// <summary>Removes one OK image, and rebuilds the memory bank without it.</summary>
-        public Task<FitAnswer> DeleteOkImageAsync(string roleId, string roiId, string sha256, CancellationToken cancel = default(CancellationToken))
+        public Task<FitAnswer> DeleteOkImageAsync(string roleId, string roiId, string sha256, CancellationToken cancel = default)
         {
             return SendAsync<FitAnswer>(HttpMethod.Delete, RoiPath(roleId, roiId, "ok", sha256), null, FitTimeout, false, cancel);
         }
 
         /// <summary>Uses a kept version again, with the threshold that it had.</summary>
-        public Task<RollbackAnswer> RollbackAsync(string roleId, string roiId, int version, CancellationToken cancel = default(CancellationToken))
+        public Task<RollbackAnswer> RollbackAsync(string roleId, string roiId, int version, CancellationToken cancel = default)
         {
             string body = "{\"version\":" + version.ToString(CultureInfo.InvariantCulture) + "}";
             return SendAsync<RollbackAnswer>(HttpMethod.Post, RoiPath(roleId, roiId, "rollback"), JsonBody(body), Timeout, false, cancel);
         }
 
         /// <summary>Deletes an ROI with its OK images, versions and calibration.</summary>
-        public Task<DeletedAnswer> DeleteRoiAsync(string roleId, string roiId, CancellationToken cancel = default(CancellationToken))
+        public Task<DeletedAnswer> DeleteRoiAsync(string roleId, string roiId, CancellationToken cancel = default)
         {
             return SendAsync<DeletedAnswer>(HttpMethod.Delete, RoiPath(roleId, roiId), null, Timeout, false, cancel);
         }
@@ -154,7 +159,7 @@ namespace Patchcore
         /// <param name="label">"ok" or "ng".</param>
         /// <param name="cancel">Ends the request.</param>
         public Task<StoredAnswer> StoreImagesAsync(
-            string roleId, string roiId, IEnumerable<ImageFile> images, string label, CancellationToken cancel = default(CancellationToken))
+            string roleId, string roiId, IEnumerable<ImageFile> images, string label, CancellationToken cancel = default)
         {
             var form = new Form().Text("label", label);
             foreach (ImageFile image in images) form.File("images", image);
@@ -162,25 +167,25 @@ namespace Patchcore
         }
 
         /// <summary>Lists the fitted ROIs that the key allows.</summary>
-        public Task<RoiList> ListRoisAsync(CancellationToken cancel = default(CancellationToken))
+        public Task<RoiList> ListRoisAsync(CancellationToken cancel = default)
         {
             return SendAsync<RoiList>(HttpMethod.Get, "/rois", null, Timeout, true, cancel);
         }
 
         /// <summary>Returns one ROI with its calibration, OK images and versions.</summary>
-        public Task<RoiDetail> GetRoiAsync(string roleId, string roiId, CancellationToken cancel = default(CancellationToken))
+        public Task<RoiDetail> GetRoiAsync(string roleId, string roiId, CancellationToken cancel = default)
         {
             return SendAsync<RoiDetail>(HttpMethod.Get, RoiPath(roleId, roiId), null, Timeout, true, cancel);
         }
 
         /// <summary>Returns what the gateway is: its version, engine and model.</summary>
-        public Task<HealthAnswer> HealthAsync(CancellationToken cancel = default(CancellationToken))
+        public Task<HealthAnswer> HealthAsync(CancellationToken cancel = default)
         {
             return SendAsync<HealthAnswer>(HttpMethod.Get, "/health", null, Timeout, true, cancel);
         }
 
         /// <summary>Returns whether inspections are possible now. A gateway that cannot be reached is not ready.</summary>
-        public async Task<bool> IsReadyAsync(CancellationToken cancel = default(CancellationToken))
+        public async Task<bool> IsReadyAsync(CancellationToken cancel = default)
         {
             try
             {
@@ -263,7 +268,10 @@ namespace Patchcore
             return "/rois/" + string.Join("/", parts.Select(Uri.EscapeDataString));
         }
 
-        private static string First(params string[] texts) { return texts.First(text => !string.IsNullOrWhiteSpace(text) || text == ""); }
+        private static string First(params string[] texts)
+        {
+            return texts.FirstOrDefault(text => !string.IsNullOrWhiteSpace(text)) ?? "";
+        }
 
         /// <summary>A multipart form. It is made again for each attempt, since content that was sent is disposed.</summary>
         private sealed class Form
@@ -374,8 +382,9 @@ namespace Patchcore
             try { error = Json.Read<ErrorEnvelope>(body)?.Error; }
             catch (SerializationException) { }
             string start = Encoding.UTF8.GetString(body, 0, Math.Min(body.Length, 200));
-            return new GatewayException(
-                error?.Code ?? "", error?.Message ?? $"{(int)response.StatusCode} {start}", error?.Hint ?? "", (int)response.StatusCode, requestId, retryAfter);
+            int status = (int)response.StatusCode;
+            string message = error?.Message ?? $"{status} {start}";
+            return new GatewayException(error?.Code ?? "", message, error?.Hint ?? "", status, requestId, retryAfter);
         }
     }
 
@@ -395,7 +404,10 @@ namespace Patchcore
         [DataMember(Name = "angle", EmitDefaultValue = false)] private double? Angle { get; set; }
 
         /// <summary>A disc.</summary>
-        public static Shape Circle(double r, double? cx = null, double? cy = null) { return new Shape("circle") { R = r, Cx = cx, Cy = cy }; }
+        public static Shape Circle(double r, double? cx = null, double? cy = null)
+        {
+            return new Shape("circle") { R = r, Cx = cx, Cy = cy };
+        }
 
         /// <summary>A ring.</summary>
         public static Shape Annulus(double r, double rInner, double? cx = null, double? cy = null)
@@ -577,6 +589,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         [DataMember(Name = "score")] public double Score { get; set; }
         /// <summary>Null where the verdict is uncalibrated; then there are no regions.</summary>
         [DataMember(Name = "threshold")] public double? Threshold { get; set; }
@@ -697,6 +710,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         /// <summary>OK images that the ROI has learned in total.</summary>
         [DataMember(Name = "n_ok_total")] public int NOkTotal { get; set; }
         [DataMember(Name = "n_ok_added")] public int NOkAdded { get; set; }
@@ -766,13 +780,14 @@ namespace Patchcore
         [DataMember(Name = "max_weight")] public double? MaxWeight { get; set; }
     }
 
-    /// <summary>The stored thresholds. An image is NG if its score is above `threshold` or a region reaches
-    /// `pixel_threshold`.</summary>
+    /// <summary>The stored thresholds. An image is NG if its peak reaches `peak_threshold` or its score is above
+    /// `threshold`.</summary>
     [DataContract]
     public sealed class CalibrateAnswer
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         [DataMember(Name = "threshold")] public double Threshold { get; set; }
         /// <summary>An image has a region exactly if its peak is at or above it.</summary>
         [DataMember(Name = "peak_threshold")] public double PeakThreshold { get; set; }
@@ -792,6 +807,11 @@ namespace Patchcore
         [DataMember(Name = "method")] public string Method { get; set; }
         /// <summary>One of: given, leave-one-out, validation.</summary>
         [DataMember(Name = "ok_source")] public string OkSource { get; set; }
+        /// <summary>Whether it rests on the images of the ROI and on no given score: the next fit computes it again
+        /// with the images that are stored then.</summary>
+        [DataMember(Name = "stored_images")] public bool StoredImages { get; set; }
+        /// <summary>Stored OK images among n_ok that the bank has not learned.</summary>
+        [DataMember(Name = "n_ok_unseen")] public int NOkUnseen { get; set; }
         [DataMember(Name = "n_ok")] public int NOk { get; set; }
         [DataMember(Name = "n_ng")] public int NNg { get; set; }
         /// <summary>Number of OK scores above the threshold.</summary>
@@ -803,11 +823,12 @@ namespace Patchcore
         [DataMember(Name = "missed_ng")] public double[] MissedNg { get; set; }
         /// <summary>Whether p99 of OK lies below p5 of NG; null without NG scores.</summary>
         [DataMember(Name = "separable")] public bool? Separable { get; set; }
-        /// <summary>As requested.</summary>
+        /// <summary>α of the verdict, as requested or set; with pixel_threshold score, ok_pixels or a number, that of
+        /// the score, as requested.</summary>
         [DataMember(Name = "false_alarm_rate")] public double? FalseAlarmRate { get; set; }
         /// <summary>Whether split conformal prediction guarantees the requested rate: true with enough ok_scores of
-        /// images that the bank has not learned. false for leave-one-out scores, for which it holds approximately, and
-        /// for too few scores; null if no rate was requested or used.</summary>
+        /// images that the bank has not learned. false for a calibration by the peak and for leave-one-out scores, for
+        /// which it holds approximately, and for too few scores; null if no rate was requested or used.</summary>
         [DataMember(Name = "guaranteed")] public bool? Guaranteed { get; set; }
         /// <summary>Number of OK images still missing for the requested rate; 0 if there are enough.</summary>
         [DataMember(Name = "n_ok_needed")] public int? NOkNeeded { get; set; }
@@ -815,10 +836,11 @@ namespace Patchcore
         /// OK scores are above the threshold.</summary>
         [DataMember(Name = "expected_false_alarm_rate")] public double ExpectedFalseAlarmRate { get; set; }
         /// <summary>95 % confidence interval of that share (Clopper and Pearson). It is one-sided from 0 for leave-one-
-        /// out scores, which are too high.</summary>
+        /// out scores, which are too high, unless the peak decides.</summary>
         [DataMember(Name = "expected_false_alarm_interval")] public double[] ExpectedFalseAlarmInterval { get; set; }
-        /// <summary>The same for the verdict, by score or region, counted on the fit's leave-one-out maps at this
-        /// mm_per_px and area_mm2_thr; null if the fit has no such maps.</summary>
+        /// <summary>The same for the verdict, by score or peak, counted on the fit's leave-one-out maps at this
+        /// mm_per_px and area_mm2_thr: (x+1)/(n+1), or (x+2)/(n+1) where NG scores lowered the threshold; null if the
+        /// fit has no such maps.</summary>
         [DataMember(Name = "verdict_false_alarm_rate")] public double? VerdictFalseAlarmRate { get; set; }
         [DataMember(Name = "verdict_false_alarm_interval")] public double[] VerdictFalseAlarmInterval { get; set; }
         /// <summary>Version of the memory bank that the thresholds are for.</summary>
@@ -836,11 +858,17 @@ namespace Patchcore
         /// <summary>Region of the part: 1 to 64 characters: letters and digits of any script, space, '.', '_', '-', not
         /// starting or ending with a dot or a space.</summary>
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        /// <summary>Variant of the product: 1 to 64 characters: letters and digits of any script, space, '.', '_', '-',
+        /// not starting or ending with a dot or a space. Recipes share nothing. Without it the header X-Recipe-Id
+        /// counts, and without that 'default'.</summary>
+        [DataMember(Name = "recipe_id", EmitDefaultValue = false)] public string RecipeId { get; set; }
         /// <summary>Millimetres per pixel of the image as sent.</summary>
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
-        /// <summary>Scores of unseen OK images; without any, the fit's leave-one-out scores are used.</summary>
+        /// <summary>Scores of unseen OK images; without any, the fit's leave-one-out scores are used. Without any score
+        /// at all, the stored images count too.</summary>
         [DataMember(Name = "ok_scores", EmitDefaultValue = false)] public double[] OkScores { get; set; }
-        /// <summary>Scores of NG images; with any, the threshold lies between p99 of OK and p5 of NG.</summary>
+        /// <summary>Scores of NG images; with any, the threshold lies between p99 of OK and p5 of NG, and never above
+        /// the one without them.</summary>
         [DataMember(Name = "ng_scores", EmitDefaultValue = false)] public double[] NgScores { get; set; }
         /// <summary>Regions smaller than this many mm² are dropped.</summary>
         [DataMember(Name = "area_mm2_thr", EmitDefaultValue = false)] public double? AreaMm2Thr { get; set; }
@@ -864,6 +892,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         [DataMember(Name = "version_before")] public int VersionBefore { get; set; }
         [DataMember(Name = "version")] public int Version { get; set; }
         [DataMember(Name = "n_ok_total")] public int NOkTotal { get; set; }
@@ -879,6 +908,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         [DataMember(Name = "deleted")] public bool Deleted { get; set; }
     }
 
@@ -888,6 +918,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         /// <summary>One of: ok, ng.</summary>
         [DataMember(Name = "label")] public string Label { get; set; }
         [DataMember(Name = "n_added")] public int NAdded { get; set; }
@@ -927,6 +958,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         [DataMember(Name = "version")] public int Version { get; set; }
         [DataMember(Name = "created_at")] public string CreatedAt { get; set; }
         /// <summary>One of: memory-bank, student-teacher.</summary>
@@ -961,6 +993,9 @@ namespace Patchcore
     public sealed class CalibrationSummary
     {
         [DataMember(Name = "threshold")] public double Threshold { get; set; }
+        /// <summary>An image has a region exactly if its peak is at or above it.</summary>
+        [DataMember(Name = "peak_threshold")] public double PeakThreshold { get; set; }
+        /// <summary>Another name of peak_threshold.</summary>
         [DataMember(Name = "pixel_threshold")] public double PixelThreshold { get; set; }
         /// <summary>One of: peak, score, ok_pixels, given.</summary>
         [DataMember(Name = "pixel_threshold_source")] public string PixelThresholdSource { get; set; }
@@ -974,6 +1009,8 @@ namespace Patchcore
         [DataMember(Name = "ok_source")] public string OkSource { get; set; }
         [DataMember(Name = "n_ok")] public int NOk { get; set; }
         [DataMember(Name = "n_ng")] public int NNg { get; set; }
+        /// <summary>Scores of the NG images that passed by their score.</summary>
+        [DataMember(Name = "missed_ng")] public double[] MissedNg { get; set; }
         [DataMember(Name = "false_alarm_rate")] public double? FalseAlarmRate { get; set; }
         [DataMember(Name = "guaranteed")] public bool? Guaranteed { get; set; }
         [DataMember(Name = "expected_false_alarm_rate")] public double? ExpectedFalseAlarmRate { get; set; }
@@ -992,6 +1029,7 @@ namespace Patchcore
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
         [DataMember(Name = "version")] public int Version { get; set; }
         [DataMember(Name = "created_at")] public string CreatedAt { get; set; }
         /// <summary>One of: memory-bank, student-teacher.</summary>
