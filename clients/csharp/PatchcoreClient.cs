@@ -70,6 +70,9 @@ namespace Patchcore
         /// <summary>Longest wait before a request is sent again. An answer that asks for a longer one is thrown at once.</summary>
         public TimeSpan LongestWait { get; set; } = TimeSpan.FromSeconds(30);
 
+        /// <summary>The recipe, a variant of the product, that every request is about. Null for the default recipe.</summary>
+        public string RecipeId { get; set; }
+
         /// <summary>Closes the connections.</summary>
         public void Dispose() { _http.Dispose(); }
 
@@ -205,7 +208,8 @@ namespace Patchcore
                 TimeSpan? wait;
                 try
                 {
-                    using (var request = new HttpRequestMessage(method, _url + path))
+                    string recipe = string.IsNullOrEmpty(RecipeId) ? "" : "?recipe_id=" + Uri.EscapeDataString(RecipeId);
+                    using (var request = new HttpRequestMessage(method, _url + path + recipe))
                     {
                         request.Headers.Accept.Add(new MediaTypeWithQualityHeaderValue("application/json"));
                         if (_key.Length > 0) request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", _key);

@@ -77,6 +77,9 @@ class Program
         Say("rolled back", (await client.RollbackAsync("csharp", "own", 1)).Version);
         var health = await client.HealthAsync();
         Say("health", $"{health.Status} {health.ModelWeights} {await client.IsReadyAsync()}");
+        client.RecipeId = "Ausführung";
+        Say("recipe", (await client.FitOkAsync("csharp", "own", images.Take(1), 0.2)).RecipeId);
+        client.RecipeId = null;
         Say("deleted", (await client.DeleteRoiAsync("csharp", "own")).Deleted);
     }
 

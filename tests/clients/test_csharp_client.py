@@ -67,6 +67,7 @@ def test_it_fits_calibrates_and_inspects(run, gateway, tmp_path):
     assert said["stored"] == "1 1"
     assert said["rolled back"] == "1"
     assert said["health"] == "ok seed True"
+    assert said["recipe"] == "Ausführung"
     assert said["deleted"] == "True"
 
 
