@@ -19,8 +19,8 @@ _STRONGEST = 0.6
 def draw(image: Image, inspection: Inspection) -> "Picture":
     """Return an image with the heatmap and the outlines of the regions.
 
-    The heat begins at 0.8 times the threshold of regions and is strongest at 1.5 times; before calibration, it goes from
-    distance 0 to the upper end of the heatmap. Each region has its area in mm² beside it.
+    The heat begins at 0.8 times the threshold of regions and is strongest at 1.5 times. Before calibration, it begins
+    at distance 0 and is strongest at the upper end of the heatmap. Each region has its area in mm² beside it.
 
     Args:
         image: the image that was inspected.
