@@ -1,4 +1,4 @@
-"""The written parts of the Python client: its models, from the API document, and its synchronous client.
+"""The written parts of the clients: models from the API document, and the synchronous client of Python.
 
 `python -m tests.clients.client_sources` writes them.
 """
@@ -17,6 +17,7 @@ import unasync
 
 from gateway.app import create_app
 from gateway.settings import Settings
+from tests.clients import csharp_models
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "clients" / "python" / "patchcore_client"
@@ -36,8 +37,10 @@ def document() -> Node:
 
 
 def written() -> dict[Path, str]:
-    """Every written file of the package, with its text."""
-    found = {PACKAGE / "models" / name: text for name, text in models(document()).items()}
+    """Every written file of the clients, with its text."""
+    api = document()
+    found = {PACKAGE / "models" / name: text for name, text in models(api).items()}
+    found[csharp_models.FILE] = csharp_models.written(api["components"]["schemas"])
     for name in ("client.py", "sending.py"):
         found[PACKAGE / "_sync" / name] = formatted(synchronous((PACKAGE / "_async" / name).read_text()))
     return found

@@ -170,6 +170,24 @@ class TestAtAGateway:
         assert call(url, "wait_until_ready", 30).error is None
         assert "# TYPE" in call(url, "metrics")
 
+    def test_a_recipe_is_a_namespace(self, call, url, ng):
+        variant = {"recipe_id": f"Ausführung {call.kind}"}
+        fit = call(url, "fit_ok", "client", "variant", [steel(1)], mm_per_px=0.2, client=variant)
+        assert fit.recipe_id == variant["recipe_id"]
+        result = call(url, "infer", "client", "variant", ng, mm_per_px=0.2, client=variant)
+        assert (result.recipe_id, result.verdict) == (variant["recipe_id"], "uncalibrated")
+        assert len(call(url, "list_rois", client=variant).rois) == 1
+        item = BatchItem(role_id="client", roi_id="variant", image=ng, mm_per_px=0.2, **variant)
+        assert call(url, "infer_batch", [item])[0].score == pytest.approx(result.score)
+        with pytest.raises(UnknownRoiError):
+            call(url, "infer", "client", "variant", ng, mm_per_px=0.2)
+        assert call(url, "delete_roi", "client", "variant", client=variant).recipe_id == variant["recipe_id"]
+
+    def test_a_client_for_another_recipe_has_the_same_connections(self, url):
+        with PatchcoreClient(url) as client:
+            assert client.recipe("other").list_rois().rois == []
+            assert client.health().status == "ok"
+
     def test_a_refusal_is_the_exception_of_its_code(self, call, url, fitted, ng):
         with pytest.raises(UnknownRoiError, match="client/never") as raised:
             call(url, "infer", "client", "never", ng, mm_per_px=0.2)

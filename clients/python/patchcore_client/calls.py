@@ -77,6 +77,7 @@ class BatchItem:
     p_score: float | None = None
     blur_sigma: float | None = None
     area_mm2_thr: float | None = None
+    recipe_id: str | None = None
     heatmap: HeatmapMode | None = None
     explain: bool | None = None
 

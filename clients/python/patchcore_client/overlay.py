@@ -19,8 +19,8 @@ _STRONGEST = 0.6
 def draw(image: Image, inspection: Inspection) -> "Picture":
     """Return an image with the heatmap and the outlines of the regions.
 
-    The heat is transparent up to half the threshold of regions and strongest at twice it; before calibration, from
-    distance 0 to the upper end of the heatmap. Each region has its area in mm² beside it.
+    The heat begins at 0.8 times the threshold of regions and is strongest at 1.5 times. Before calibration, it begins
+    at distance 0 and is strongest at the upper end of the heatmap. Each region has its area in mm² beside it.
 
     Args:
         image: the image that was inspected.
@@ -37,7 +37,7 @@ def draw(image: Image, inspection: Inspection) -> "Picture":
     heat = inspection.heatmap
     if heat is not None:
         threshold = inspection.peak_threshold
-        low, high = (threshold / 2, threshold * 2) if threshold else (0, inspection.heatmap_max)
+        low, high = (threshold * 0.8, threshold * 1.5) if threshold else (0, inspection.heatmap_max)
         alpha = (np.clip((heat - low) / (high - low), 0, 1) * (_STRONGEST * 255)).astype(np.uint8)
         picture.paste(pillow.new("RGB", picture.size, _HEAT), mask=pillow.fromarray(alpha))
     pen = drawing.Draw(picture)
@@ -45,7 +45,8 @@ def draw(image: Image, inspection: Inspection) -> "Picture":
         x, y, _, height = region.bbox
         outline = [tuple(point) for point in region.contour]
         pen.line([*outline, outline[0]], fill=_LINE, width=max(1, round(max(picture.size) / 400)))
-        pen.text((x, y + height + 1), f"{region.area_mm2:.2g} mm²", fill=_LINE)
+        # The built-in font has no superscript.
+        pen.text((x, y + height + 1), f"{region.area_mm2:.1f} mm2", fill=_LINE)
     return picture
 
 

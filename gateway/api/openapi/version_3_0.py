@@ -23,6 +23,7 @@ def as_3_0(document: Node) -> Node:
     | a union of answers | one class with the properties of all, none of them required |
     | a union in a request | text, which the gateway reads as well |
     | an answer as JSON or as a page | JSON |
+    | a field that may be sent in the body, in the query or as a header | the body, else the query |
     | a pattern with classes of Unicode | no pattern: generated clients check it with engines that lack them |
     | a required enum that may be null | not required: the type that C# generators make otherwise cannot be null |
 
@@ -39,6 +40,7 @@ def as_3_0(document: Node) -> Node:
     document["components"]["securitySchemes"].pop("password", None)
     for operation in operations(document):
         operation["security"] = [each for each in operation.get("security", ()) if "password" not in each]
+        _name_fields_once(operation, schemas)
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = _Converter(schemas, converted, True, True).schema(parameter["schema"])
         for answer in operation["responses"].values():
@@ -46,6 +48,18 @@ def as_3_0(document: Node) -> Node:
             if _JSON in content:
                 answer["content"] = {_JSON: content[_JSON]}
     return {"openapi": "3.0.3", **{key: value for key, value in document.items() if key != "openapi"}}
+
+
+def _name_fields_once(operation: Node, schemas: Node) -> None:
+    """Leave out the query parameter that the body has too, and the header that says the same as `recipe_id`."""
+    in_body: set[str] = set()
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        in_body |= schemas[name_of(content["schema"])]["properties"].keys()
+    operation["parameters"] = [
+        each
+        for each in operation.get("parameters", ())
+        if each["in"] != "header" and (each["in"] != "query" or each["name"] not in in_body)
+    ]
 
 
 def _request_schemas(document: Node) -> tuple[set[str], set[str]]:

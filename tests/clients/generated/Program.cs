@@ -17,8 +17,8 @@ class Program
         var teach = new TeachApi(configuration);
         var inspect = new InspectApi(configuration);
         var images = Directory.GetFiles(arguments[1]).OrderBy(path => path).Select(Image).ToList();
-        var fit = teach.FitOk("generated", "csharp", 0.2, images);
-        var calibration = teach.CalibrateNg(new CalibrateRequest("generated", "csharp", 0.2));
+        var fit = teach.FitOk("generated", "csharp", 0.2, images: images);
+        var calibration = teach.CalibrateNg(new CalibrateRequest(roleId: "generated", roiId: "csharp", mmPerPx: 0.2));
         var answer = inspect.Infer("generated", "csharp", 0.2, Image(arguments[2]), heatmap: HeatmapMode.None);
         var item = "{\"role_id\": \"generated\", \"roi_id\": \"{0}\", \"mm_per_px\": 0.2}";
         var items = "[" + item.Replace("{0}", "csharp") + "," + item.Replace("{0}", "never") + "]";

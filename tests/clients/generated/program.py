@@ -13,7 +13,7 @@ from patchcore_generated.models import CalibrateRequest, HeatmapMode, Verdict
 async def main(url: str, images: list[tuple[str, bytes]], image: tuple[str, bytes]) -> None:
     async with ApiClient(Configuration(host=url)) as client:
         teach, inspect = TeachApi(client), InspectApi(client)
-        fit = await teach.fit_ok("generated", "python", 0.2, images)
+        fit = await teach.fit_ok("generated", "python", 0.2, images=images)
         request = CalibrateRequest(role_id="generated", roi_id="python", mm_per_px=0.2)
         calibration = await teach.calibrate_ng(request)
         answer = await inspect.infer("generated", "python", 0.2, image, heatmap=HeatmapMode.NONE)

@@ -184,6 +184,15 @@ class TestVersion30:
             content = operation["responses"]["200"]["content"]
             assert len(content) == 1 or all(each["schema"].get("format") == "binary" for each in content.values())
 
+    def test_a_field_that_may_be_sent_in_several_places_is_named_once(self, plain):
+        components = plain["components"]["schemas"]
+        for operation in operations(plain):
+            names = [parameter["name"] for parameter in operation.get("parameters", ())]
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                names += components[content["schema"]["$ref"].rpartition("/")[2]]["properties"]
+            assert len(set(names)) == len(names), operation["operationId"]
+            assert "X-Recipe-Id" not in names
+
     def test_the_latest_version_stays_as_it_is(self, latest):
         before = str(latest)
         as_3_0(latest)

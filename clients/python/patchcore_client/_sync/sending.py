@@ -2,13 +2,14 @@
 
 # Written by `python -m tests.clients.client_sources`: change the source of it instead.
 
+import copy
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from patchcore_client._sync.waiting import in_thread, sleep
-from patchcore_client.calls import Call, answer_of, auth_headers, connection_error, error_of, gateway_url
+from patchcore_client.calls import Call, answer_of, auth_headers, connection_error, error_of, gateway_url, texts
 from patchcore_client.images import Image, load
 from patchcore_client.retries import Retries, may_repeat
 
@@ -27,6 +28,7 @@ class Sender:
         fit_timeout_s: float = 1800,
         connect_timeout_s: float = 5,
         retries: Retries | None = None,
+        recipe_id: str | None = None,
         **http: Any,
     ) -> None:
         """Make a client. It connects with the first request.
@@ -38,6 +40,7 @@ class Sender:
             fit_timeout_s: the same for what learns or stores images.
             connect_timeout_s: longest wait for a connection.
             retries: how often a request is sent again.
+            recipe_id: the recipe, a variant of the product, that every request is about; else the default recipe.
             http: options of `httpx.Client`, such as `verify`, `cert`, `proxy` and `limits`.
 
         Raises:
@@ -47,8 +50,15 @@ class Sender:
         self._timeout = httpx.Timeout(timeout_s, connect=connect_timeout_s, pool=None)
         self._fit_timeout_s = fit_timeout_s
         self._retries = retries or Retries()
+        self._recipe = texts({"recipe_id": recipe_id})
         headers = {**auth_headers(key), **http.pop("headers", {})}
         self._http = httpx.Client(base_url=self._url, timeout=self._timeout, headers=headers, **http)
+
+    def recipe(self, recipe_id: str) -> Self:
+        """Return a client for another recipe, with the same connections. Closing one closes both."""
+        other = copy.copy(self)
+        other._recipe = texts({"recipe_id": recipe_id})
+        return other
 
     def __enter__(self) -> Self:
         """Return the client itself."""
@@ -101,7 +111,7 @@ class Sender:
         return self._http.request(
             call.method,
             call.path,
-            params=call.params or None,
+            params={**self._recipe, **call.params} or None,
             headers=call.headers,
             files=call.parts,
             json=call.json,

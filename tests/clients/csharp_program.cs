@@ -1,0 +1,91 @@
+using System;
+using System.Globalization;
+using System.IO;
+using System.Linq;
+using System.Net.Http;
+using System.Threading.Tasks;
+using Patchcore;
+
+class Program
+{
+    static int Main(string[] arguments)
+    {
+        CultureInfo.DefaultThreadCurrentCulture = new CultureInfo("de-DE");  // a decimal comma
+        CultureInfo.CurrentCulture = new CultureInfo("de-DE");
+        try { Run(arguments).GetAwaiter().GetResult(); }
+        catch (GatewayException error)
+        {
+            string message = error.Message.Replace(": ", "").Trim();
+            Console.WriteLine($"GatewayException '{error.Code}' {error.Status} {message}");
+        }
+        catch (Exception error) when (arguments[0] != "all") { Console.WriteLine(error.GetType().Name); }
+        return 0;
+    }
+
+    static async Task Run(string[] arguments)
+    {
+        string url = arguments[1];
+        switch (arguments[0])
+        {
+            case "health":
+                using (var client = new PatchcoreClient(url)) Console.WriteLine((await client.HealthAsync()).Status);
+                break;
+            case "rollback":
+                using (var client = new PatchcoreClient(url)) await client.RollbackAsync("a", "b", 1);
+                break;
+            case "late":
+                using (var client = new PatchcoreClient(url) { Timeout = TimeSpan.FromMilliseconds(200) }) await client.HealthAsync();
+                break;
+            case "key":
+                using (var client = new PatchcoreClient(url, "pcg_secret")) await client.HealthAsync();
+                break;
+            default:
+                using (var client = new PatchcoreClient(url)) await All(client, arguments[2], ImageFile.FromFile(arguments[3]));
+                break;
+        }
+    }
+
+    static async Task All(PatchcoreClient client, string folder, ImageFile image)
+    {
+        var images = Directory.GetFiles(folder).OrderBy(path => path, StringComparer.Ordinal).Select(ImageFile.FromFile);
+        var fit = await client.FitOkAsync("csharp", "own", images, 0.2);
+        var options = new FitOptions { Seed = 4000000000, CoresetRate = 0.05 };
+        var seeded = await client.FitOkAsync("csharp", "seeded", images.Take(1), 0.2, options);
+        Say("fit", $"{fit.NOkTotal} {fit.Version} 64-bit seed {seeded.Seed}");
+        var calibration = await client.CalibrateNgAsync(new CalibrateRequest("csharp", "own", 0.2) { FalseAlarmRate = 0.05 });
+        Say("threshold", calibration.Threshold);
+        var answer = await client.InferAsync("csharp", "own", image, 0.2);
+        Say("score", answer.Score);
+        Say("verdict", $"{answer.IsNg} {answer.IsOk} {answer.Verdict}");
+        Say("heatmap", string.Concat(answer.HeatmapPng.Take(4).Select(each => each.ToString("X2"))));
+        Say("regions", answer.Regions.Length);
+        Say("contour", "[" + string.Join(",", answer.Regions[0].Contour[0]) + "]");
+        var round = new InferOptions { Shape = Shape.Circle(150), Heatmap = "none" };
+        var shaped = await client.InferAsync("csharp", "own", image, 0.2, round);
+        Say("shaped", shaped.Score);
+        var batch = await client.InferBatchAsync(new[] { "own", "never" }.Select(id => new BatchItem("csharp", id, image, 0.2)));
+        Say("batch", $"{batch[0].Answer.Verdict} {batch[1].Error.Code}");
+        try { await client.InferAsync("csharp", "never", image, 0.2); }
+        catch (GatewayException error)
+        {
+            Say("refused", $"{error.Code} {error.Status} {error.RequestId.Length} {error.Hint.Length > 0}");
+        }
+        var roi = await client.GetRoiAsync("csharp", "own");
+        Say("roi", $"{roi.Images.Length} {roi.Images[0].FileName} {roi.Versions.Length}");
+        var stored = await client.StoreImagesAsync("csharp", "own", new[] { image }, "ng");
+        Say("stored", $"{stored.NAdded} {stored.NNg}");
+        Say("rolled back", (await client.RollbackAsync("csharp", "own", 1)).Version);
+        var health = await client.HealthAsync();
+        Say("health", $"{health.Status} {health.ModelWeights} {await client.IsReadyAsync()}");
+        client.RecipeId = "Ausführung";
+        Say("recipe", (await client.FitOkAsync("csharp", "own", images.Take(1), 0.2)).RecipeId);
+        client.RecipeId = null;
+        Say("deleted", (await client.DeleteRoiAsync("csharp", "own")).Deleted);
+    }
+
+    static void Say(string name, object value)
+    {
+        string text = value is double ? ((double)value).ToString("R", CultureInfo.InvariantCulture) : value.ToString();
+        Console.WriteLine(name + "=" + text);
+    }
+}
