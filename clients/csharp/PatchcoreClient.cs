@@ -4,7 +4,7 @@
 // It needs System.Net.Http, and reads JSON with DataContractJsonSerializer (System.Runtime.Serialization), which is
 // part of all of them. On .NET Framework, add references to both assemblies. C# 7.1 or newer.
 //
-//     using (var client = new PatchcoreClient("http://vision:8000", key))
+//     using (var client = new PatchcoreClient("http://vision:8080", key))
 //     {
 //         await client.FitOkAsync("housing", "face", Directory.GetFiles("good").Select(ImageFile.FromFile), 0.2);
 //         await client.CalibrateNgAsync(new CalibrateRequest("housing", "face", 0.2) { FalseAlarmRate = 0.05 });
@@ -41,17 +41,17 @@ namespace Patchcore
         private readonly string _key;
 
         /// <summary>Makes a client. It connects with the first request.</summary>
-        /// <param name="url">Address of the gateway; else the environment variable PATCHCORE_URL, else http://127.0.0.1:8000.</param>
+        /// <param name="url">Address of the gateway; else the environment variable PATCHCORE_URL, else http://127.0.0.1:8080.</param>
         /// <param name="key">API key; else the environment variable PATCHCORE_KEY, else none.</param>
         /// <param name="handler">Handler of the connections, for a proxy or for certificates. The client disposes it.</param>
         /// <exception cref="ArgumentException">The address is no http or https address.</exception>
         public PatchcoreClient(string url = null, string key = null, HttpMessageHandler handler = null)
         {
-            string given = First(url, Environment.GetEnvironmentVariable("PATCHCORE_URL"), "http://127.0.0.1:8000");
+            string given = First(url, Environment.GetEnvironmentVariable("PATCHCORE_URL"), "http://127.0.0.1:8080");
             _url = given.Trim().TrimEnd('/');
             Uri address;
             if (!Uri.TryCreate(_url, UriKind.Absolute, out address) || !address.Scheme.StartsWith("http", StringComparison.Ordinal))
-                throw new ArgumentException($"'{given}': expected the address of a gateway, such as http://127.0.0.1:8000", nameof(url));
+                throw new ArgumentException($"'{given}': expected the address of a gateway, such as http://127.0.0.1:8080", nameof(url));
             _key = First(key, Environment.GetEnvironmentVariable("PATCHCORE_KEY")).Trim();
             // A redirection could lead to another host, with the key.
             _http = new HttpClient(handler ?? new HttpClientHandler { AllowAutoRedirect = false });

@@ -103,3 +103,5 @@ def test_the_client_needs_httpx_and_pydantic_alone():
 
 def test_the_default_url_is_where_a_gateway_listens_by_default():
     assert httpx.URL(DEFAULT_URL).port == Settings.model_fields["port"].default
+    csharp = (PACKAGE.parent.parent / "csharp" / "PatchcoreClient.cs").read_text()
+    assert f'Environment.GetEnvironmentVariable("PATCHCORE_URL"), "{DEFAULT_URL}")' in csharp
