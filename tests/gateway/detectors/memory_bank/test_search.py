@@ -127,8 +127,8 @@ def test_the_nearest_row_is_at_the_distance_that_search_gives(backend, family, s
     search = build_search(bank, backend)
     for query in np.concatenate([family(rng, 3, 70), bank[:1]]).astype(np.float32):
         row, distance = search.nearest(query)
-        assert distance == pytest.approx(np.linalg.norm(bank[row].astype(np.float64) - query), abs=1e-6)
-        assert distance == pytest.approx(search.search(query[None], 1)[0, 0], abs=1e-6)
+        assert distance == pytest.approx(np.linalg.norm(bank[row].astype(np.float64) - query), rel=1e-6, abs=1e-6)
+        assert distance == pytest.approx(search.search(query[None], 1)[0, 0], rel=1e-6, abs=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
