@@ -54,7 +54,7 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
         n_stored=len(store.images(key).records().stored),
         n_embeddings=manifest.n_embeddings,
         calibration=calibration,
-        n_bytes=sum(path.stat().st_size for path in store.folder(key).rglob("*") if path.is_file()),
+        n_bytes=store.storage.n_bytes(key),
         damaged=tuple(damaged),
     )
 

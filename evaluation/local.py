@@ -218,7 +218,7 @@ class LocalInspector:
             p50_ms=p50,
             p95_ms=p95,
             n_timed=len(took),
-            version_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+            version_bytes=sum(len(path.read_bytes()) for path in folder.glob("*")),
             memory_bytes=roi.loaded.n_bytes,
             shared_bytes=self._shared_bytes(),
         )

@@ -17,6 +17,7 @@ GatewayError
 ├── ShuttingDownError         503 shutting_down
 ├── EngineUnavailableError    503 engine_unavailable
 │   └── EngineTimeoutError    503 engine_timeout
+├── StorageUnavailableError   503 storage_unavailable
 ├── ArtifactCorruptError      500 artifact_corrupt
 ├── NewerFormatError          500 newer_format
 └── StorageFullError          507 storage_full
@@ -174,6 +175,14 @@ class EngineTimeoutError(EngineUnavailableError):
     )
 
 
+class StorageUnavailableError(GatewayError):
+    """The object store does not answer. Nothing was changed; inspections of known versions go on."""
+
+    status = 503
+    code = "storage_unavailable"
+    default_hint = "Send the request again after the time in Retry-After. GET /ready says what is missing."
+
+
 class ArtifactCorruptError(GatewayError):
     """A stored artifact fails its checksum, and no older version is undamaged."""
 
@@ -215,6 +224,7 @@ ERRORS: tuple[type[GatewayError], ...] = (
     ShuttingDownError,
     EngineUnavailableError,
     EngineTimeoutError,
+    StorageUnavailableError,
     ArtifactCorruptError,
     NewerFormatError,
     StorageFullError,

@@ -1,7 +1,6 @@
 """Metrics that are read at the scrape: the state of each ROI on disk, drift, and disk space."""
 
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -89,12 +88,10 @@ class RoiCollector(Collector):
             "1 if the models folder accepts writes, else 0: nothing can be learned or calibrated",
             float(write_problem(self._store) is None),
         )
-        folder = self._store.root
-        while not folder.exists():
-            folder = folder.parent
-        usage = shutil.disk_usage(folder)
-        yield _one("gateway_models_disk_free_bytes", "Free space on the disk of the models folder", usage.free)
-        yield _one("gateway_models_disk_size_bytes", "Size of the disk of the models folder", usage.total)
+        space = self._store.storage.disk_space()
+        if space is not None:
+            yield _one("gateway_models_disk_free_bytes", "Free space on the disk of the models folder", space.free)
+            yield _one("gateway_models_disk_size_bytes", "Size of the disk of the models folder", space.size)
 
 
 def _one(name: str, text: str, value: float) -> GaugeMetricFamily:

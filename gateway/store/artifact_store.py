@@ -14,50 +14,43 @@ A writer holds the lock of the ROI, which works across processes and hosts. It w
 its checksum when it is read, and a file that fails is not used.
 """
 
-import logging
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError
-from gateway.store.atomic import replace_file, storage_errors, sync_folder, write_file
+from gateway.errors import ArtifactCorruptError, NewerFormatError, StorageFullError, UnknownRoiError
+from gateway.store.atomic import storage_errors
 from gateway.store.audit import AuditTrail
 from gateway.store.calibration_file import mirror_calibration
 from gateway.store.checksummed import DamagedError, sha256_of, unsealed
 from gateway.store.damage import ArtifactFaults
-from gateway.store.lock import held, is_held
 from gateway.store.manifest import CALIBRATION, CURRENT, MANIFEST, Calibration, FileName, Manifest, Pointer, VersionRef
 from gateway.store.new_rois import require_new_name
 from gateway.store.ok_maps import OkMaps
+from gateway.store.place import Storage
 from gateway.store.reader import ArtifactReader, never_fitted
-from gateway.store.roi_key import RoiKey, file_of
+from gateway.store.roi_key import RoiKey
 from gateway.store.version_folder import read_manifest, version_files
 
-log = logging.getLogger(__name__)
-
-_LOCKS = ".locks"
 _IMAGE_LOCK_S = 5.0
-TRASH = ".trash"
 
 
 class ArtifactStore(ArtifactReader):
-    """The models folder with all ROIs. Every method blocks: call it from a worker thread."""
+    """All ROIs. Every method blocks: call it from a worker thread."""
 
-    def __init__(self, root: Path, *, keep_versions: int, faults: ArtifactFaults | None = None) -> None:
+    def __init__(self, storage: Path | Storage, *, keep_versions: int, faults: ArtifactFaults | None = None) -> None:
         """Read and write nothing yet.
 
         Args:
-            root: the models folder.
+            storage: the models folder, or another storage.
             keep_versions: number of versions of an ROI that are kept.
             faults: is told of damage.
         """
-        super().__init__(root, faults)
-        self.audit = AuditTrail(root, self.faults)
+        super().__init__(storage, faults)
+        self.audit = AuditTrail(self.storage, self.faults)
         self._keep = keep_versions
 
     @contextmanager
@@ -77,7 +70,7 @@ class ArtifactStore(ArtifactReader):
         """
         if creates:
             self.check_name(key)  # so that not even the file of the lock gets a wrong name
-        with held(self._lock_file(key), str(key), timeout_s):
+        with self.storage.lock(key, "learned", timeout_s):
             self._refuse_newer(key)
             if creates:
                 self._claim(key, timeout_s)
@@ -101,7 +94,7 @@ class ArtifactStore(ArtifactReader):
         """
         if creates:
             self.check_name(key)
-        with held(self._image_lock_file(key), f"the stored images of {key}", timeout_s):
+        with self.storage.lock(key, "images", timeout_s):
             if creates:
                 self._claim(key, timeout_s)
             yield
@@ -118,25 +111,11 @@ class ArtifactStore(ArtifactReader):
             require_new_name(key, [other for other in stored if other != key], self._is_in_use)
 
     def _claim(self, key: RoiKey, timeout_s: float) -> None:
-        """Make the folder of an ROI. The caller holds a lock of the ROI.
-
-        Of two new ROIs at the same time whose names differ only in case, the second one sees the folder of the first.
-        """
-        with held(self.root / _LOCKS / ".names.lock", str(key), timeout_s), storage_errors():
-            self.check_name(key)
-            self.folder(key).mkdir(parents=True, exist_ok=True)
+        self.storage.claim(key, timeout_s, lambda: self.check_name(key))
 
     def _is_in_use(self, key: RoiKey) -> bool:
         """Return whether an ROI exists or a writer is at work on it, so it is not left from an interrupted fit."""
-        return self.exists(key) or is_held(self._lock_file(key)) or is_held(self._image_lock_file(key))
-
-    def _lock_file(self, key: RoiKey) -> Path:
-        return file_of(self.root / _LOCKS, key, "lock")
-
-    def _image_lock_file(self, key: RoiKey) -> Path:
-        # No folder name starts with a dot, so this is the lock of no other ROI.
-        path = self._lock_file(key)
-        return path.with_name(f".{path.name}")
+        return self.exists(key) or self.storage.is_in_use(key)
 
     def next_version(self, key: RoiKey) -> int:
         """Return the number of the next version. A number is never used twice."""
@@ -174,29 +153,18 @@ class ArtifactStore(ArtifactReader):
             if calibration.version == number:
                 calibration = calibration.bound_to(manifest)
             files[CALIBRATION] = calibration.model_copy(update={"kept_with": number}).to_bytes()
-        final = self.version_folder(key, number)
-        aside = final.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
-        with storage_errors():
+        with storage_errors(), self.storage.batch(key):
             self._keep_calibration(key)
             try:
-                aside.mkdir(parents=True)
-                for name, data in files.items():
-                    write_file(aside / name, data)
-                sync_folder(aside)
-                aside.rename(final)
-                sync_folder(final.parent)
-                # A new role or ROI adds names to these folders. The folder of the ROI is synced with `current`.
-                for folder in key.path.parents:
-                    sync_folder(self.root / folder)
+                self.storage.add_folder(key, self.version_folder(key, number), files)
                 ref = self._point_to(key, VersionRef(number, sha256_of(files[MANIFEST])))
-            except OSError:
-                shutil.rmtree(aside, ignore_errors=True)
+            except (OSError, StorageFullError):
                 if not self._is_current(key, number):
                     self.remove_version(key, number)
                 raise
-        mirror_calibration(self.folder(key), self.version_folder(key, manifest.version), manifest)
-        for old in self.numbers(key) - ref.manifests.keys():
-            self.remove_version(key, old)
+            mirror_calibration(self.storage, key, self.version_folder(key, number), manifest)
+            for old in self.numbers(key) - ref.manifests.keys():
+                self.remove_version(key, old)
         return ref, manifest
 
     def roll_back(self, key: RoiKey, ref: VersionRef) -> VersionRef:
@@ -205,10 +173,10 @@ class ArtifactStore(ArtifactReader):
         Raises:
             StorageFullError: nothing was changed.
         """
-        with storage_errors():
+        with storage_errors(), self.storage.batch(key):
             self._keep_calibration(key)
             ref = self._point_to(key, ref)
-        mirror_calibration(self.folder(key), self.version_folder(key, ref.number), self.manifest(key, ref))
+            mirror_calibration(self.storage, key, self.version_folder(key, ref.number), self.manifest(key, ref))
         return ref
 
     def set_calibration(self, key: RoiKey, manifest: Manifest, calibration: Calibration) -> None:
@@ -218,9 +186,10 @@ class ArtifactStore(ArtifactReader):
             StorageFullError: nothing was changed.
         """
         data = calibration.model_copy(update={"kept_with": manifest.version}).to_bytes()
-        with storage_errors():
-            replace_file(self.version_folder(key, manifest.version) / CALIBRATION, data)
-        mirror_calibration(self.folder(key), self.version_folder(key, manifest.version), manifest)
+        folder = self.version_folder(key, manifest.version)
+        with storage_errors(), self.storage.batch(key):
+            self.storage.replace(key, folder / CALIBRATION, data)
+            mirror_calibration(self.storage, key, folder, manifest)
 
     def drop_unnamed_images(self, key: RoiKey) -> int:
         """Remove OK images and tokens that no kept version references. The caller holds the lock.
@@ -240,10 +209,13 @@ class ArtifactStore(ArtifactReader):
             return 0  # unreadable manifests may reference them
         named = [image for m in manifests for image in (*m.images, *m.excluded)]
         pixels, files = {image.pixels_sha256 for image in named}, {image.sha256 for image in named}
-        gone = self.ok(key).keep_only(files)
         images = self.images(key)
-        if images.folder.is_dir():
-            with self.image_lock(key, _IMAGE_LOCK_S):
+        with ExitStack() as stack:
+            if has_images := images.folder.is_dir():
+                stack.enter_context(self.image_lock(key, _IMAGE_LOCK_S))
+            stack.enter_context(self.storage.batch(key))
+            gone = self.ok(key).keep_only(files)
+            if has_images:
                 gone += images.forget_deleted(lambda record: record.id in pixels or record.file_sha256 in files)
         return gone
 
@@ -253,29 +225,11 @@ class ArtifactStore(ArtifactReader):
         Raises:
             UnknownRoiError: the ROI was never fitted and has no stored images.
         """
-        trash = self.root / TRASH
-        with storage_errors():
-            trash.mkdir(exist_ok=True)
-            gone = trash / uuid.uuid4().hex
-            try:
-                self.folder(key).rename(gone)
-            except FileNotFoundError as error:
-                raise never_fitted(key) from error
-            sync_folder(self.folder(key).parent)
-        shutil.rmtree(gone, ignore_errors=True)
+        try:
+            self.storage.delete(key)
+        except FileNotFoundError as error:
+            raise never_fitted(key) from error
         self.faults.forget(key)
-
-    def check_writable(self) -> None:
-        """Check that the models folder can be written.
-
-        Raises:
-            StorageFullError: it cannot.
-        """
-        with storage_errors():
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe.{uuid.uuid4().hex}"
-            write_file(probe, b"ok")
-            probe.unlink(missing_ok=True)
 
     def _point_to(self, key: RoiKey, ref: VersionRef) -> VersionRef:
         """Move ``current``. It lists the newest versions, the new one, and the one before, which may still be read.
@@ -299,7 +253,7 @@ class ArtifactStore(ArtifactReader):
             others = sorted(manifests.keys() - kept.keys(), reverse=True)
             kept |= {n: manifests[n] for n in [n for n in others if self._is_taught(key, n, manifests[n])][:1]}
         pointer = Pointer(version=ref.number, last=self.next_version(key) - 1, manifests=kept)
-        replace_file(self.folder(key) / CURRENT, pointer.to_bytes())
+        self.storage.replace(key, self.folder(key) / CURRENT, pointer.to_bytes())
         return VersionRef(ref.number, ref.manifest_sha256, None, kept, pointer.last)
 
     def _is_taught(self, key: RoiKey, number: int, sha256: str | None) -> bool:
@@ -317,15 +271,11 @@ class ArtifactStore(ArtifactReader):
             return
         if stored.calibration is not None and not stored.has_own:
             data = stored.calibration.model_copy(update={"kept_with": manifest.version}).to_bytes()
-            replace_file(self.version_folder(key, manifest.version) / CALIBRATION, data)
+            self.storage.replace(key, self.version_folder(key, manifest.version) / CALIBRATION, data)
 
     def remove_version(self, key: RoiKey, number: int) -> None:
-        """Remove a version. Its folder is renamed first, so that a half-removed folder is never read as a version."""
-        folder = self.version_folder(key, number)
-        gone = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
-        with suppress(OSError):
-            folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        """Remove a version."""
+        self.storage.remove(key, self.version_folder(key, number))
 
     def _is_current(self, key: RoiKey, number: int) -> bool:
         try:
@@ -336,13 +286,11 @@ class ArtifactStore(ArtifactReader):
 
     def _refuse_newer(self, key: RoiKey) -> None:
         folder = self.folder(key)
-        versions = [self.version_folder(key, number) for number in self.numbers(key)]
-        for path in (
-            folder / CALIBRATION,
-            *(version / name for version in versions for name in (MANIFEST, CALIBRATION)),
-        ):
+        places = {"": folder, **{f"versions/{n}/": self.version_folder(key, n) for n in self.numbers(key)}}
+        for name, place in places.items():
             with suppress(OSError, DamagedError):
-                newest = Manifest.newest if path.name == MANIFEST else Calibration.newest
-                unsealed(path.read_bytes(), f"{key}: {path.relative_to(folder)}", newest)
+                unsealed((place / CALIBRATION).read_bytes(), f"{key}: {name}{CALIBRATION}", Calibration.newest)
+            with suppress(OSError, DamagedError):
+                unsealed((place / MANIFEST).read_bytes(), f"{key}: {name}{MANIFEST}", Manifest.newest)
         with suppress(OSError, DamagedError):
             Pointer.from_lines((folder / CURRENT).read_bytes())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import StorageFullError
+from gateway.store.place import Place
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 _STALE_READS = 4
@@ -24,7 +25,7 @@ def storage_errors(folder: str = "the models folder") -> Iterator[None]:
         raise
 
 
-def read_replaced(path: Path) -> bytes:
+def read_replaced(path: Place) -> bytes:
     """Return the bytes of a file that another host may replace at the same time.
 
     Over NFS an open handle of the old file may become stale. The read is then repeated and finds the new file.

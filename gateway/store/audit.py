@@ -1,30 +1,27 @@
 """The audit trail: who changed what in an ROI, one append-only file of JSON lines for each ROI.
 
-The file is ``models/.audit/<role_id>/<roi_id>.jsonl``, at the path of `RoiKey.path`. It is outside the folder of the
-ROI, so that it survives a deletion. No id starts with a dot, so no ROI can have this folder. A change is recorded
-before it is made, and its outcome before the client is answered. If the first line cannot be written, nothing is
-changed. A change without an outcome was interrupted; the version in use shows whether it was made.
+In a folder the file is ``models/.audit/<role_id>/<roi_id>.jsonl``, at the path of `RoiKey.path`. No id starts with a
+dot, so no ROI can have this folder. In a bucket each line is an object. Both are outside the folder of the ROI, so that
+they survive a deletion. A change is recorded before it is made, and its outcome before the client is answered. If the
+first line cannot be written, nothing is changed. A change without an outcome was interrupted; the version in use shows
+whether it was made.
 """
 
-import fcntl
 import json
-import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from structlog.contextvars import get_contextvars
 
 from gateway.errors import GatewayError
-from gateway.store.atomic import storage_errors, sync_folder
+from gateway.store.atomic import storage_errors
 from gateway.store.damage import ArtifactFaults
-from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey, file_of
-
-AUDIT = PurePath(".audit")
+from gateway.store.place import Storage
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 
 Action = Literal[
     "fit",
@@ -60,10 +57,10 @@ class Change:
 
 
 class AuditTrail:
-    """The audit trails of all ROIs in a models folder. Every method blocks."""
+    """The audit trails of all ROIs. Every method blocks."""
 
-    def __init__(self, root: Path, faults: ArtifactFaults) -> None:
-        self._root = root
+    def __init__(self, storage: Storage, faults: ArtifactFaults) -> None:
+        self._storage = storage
         self._faults = faults
 
     @contextmanager
@@ -95,12 +92,8 @@ class AuditTrail:
 
     def read(self, key: RoiKey, limit: int) -> list[dict[str, Any]]:
         """Return the last changes, newest first. `outcome` is done, failed, or unknown for an interrupted change."""
-        try:
-            lines = self._path(key).read_bytes().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
         changes: dict[str, dict[str, Any]] = {}
-        for line in lines:
+        for line in self._storage.audit(key):
             try:
                 entry = json.loads(line)
                 named = entry["id"]
@@ -117,39 +110,11 @@ class AuditTrail:
         end = {"id": of, "time": _now(), "outcome": outcome, **({} if error is None else {"error": error})}
         try:
             self._append(key, end)
-        except OSError as why:
+        except (OSError, GatewayError) as why:
             self._faults.met(key, "audit", f"the end of change {of} ({outcome}) cannot be recorded: {why}")
 
     def _append(self, key: RoiKey, entry: dict[str, Any]) -> None:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            # A fit and a change of the stored images hold different locks.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-            try:
-                _write_all(descriptor, b"\n" + line if torn else line)
-                os.fsync(descriptor)
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(descriptor, size)
-                raise
-        finally:
-            os.close(descriptor)
-        if not size:
-            for folder in (AUDIT / key.path).parents:
-                sync_folder(self._root / folder)
-
-    def _path(self, key: RoiKey) -> Path:
-        return file_of(self._root / AUDIT, key, "jsonl")
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+        self._storage.append_audit(key, json.dumps(entry, ensure_ascii=False).encode())
 
 
 def _now() -> str:

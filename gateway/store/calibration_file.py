@@ -4,11 +4,13 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-from gateway.store.atomic import read_replaced, replace_file
+from gateway.errors import StorageFullError
+from gateway.store.atomic import read_replaced
 from gateway.store.checksummed import DamagedError
 from gateway.store.manifest import CALIBRATION, Calibration, Manifest
+from gateway.store.place import Place, Storage
+from gateway.store.roi_key import RoiKey
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class StoredCalibration:
     """Whether the version's own file is whole, or no file is expected."""
 
 
-def stored_calibration(roi: Path, version: Path, manifest: Manifest) -> StoredCalibration:
+def stored_calibration(roi: Place, version: Place, manifest: Manifest) -> StoredCalibration:
     """Return the calibration of a version.
 
     Args:
@@ -54,18 +56,18 @@ def stored_calibration(roi: Path, version: Path, manifest: Manifest) -> StoredCa
     raise DamagedError(own_damaged or spare_damaged)
 
 
-def mirror_calibration(roi: Path, version: Path, manifest: Manifest) -> None:
+def mirror_calibration(storage: Storage, key: RoiKey, version: Place, manifest: Manifest) -> None:
     """Copy the calibration in use to the ROI's file. If that fails, remove the file rather than leave a stale one."""
-    spare, own = roi / CALIBRATION, version / CALIBRATION
+    spare, own = storage.folder(key) / CALIBRATION, version / CALIBRATION
     try:
         if own.exists():
-            replace_file(spare, own.read_bytes())
+            storage.replace(key, spare, own.read_bytes())
         elif manifest.format > 1:
-            spare.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s: the spare copy of the calibration cannot be written: %s", spare, error.strerror)
-        with suppress(OSError):
-            spare.unlink(missing_ok=True)
+            storage.remove(key, spare)
+    except (OSError, StorageFullError) as error:
+        log.warning("%s: the spare copy of the calibration cannot be written: %s", key, error)
+        with suppress(OSError, StorageFullError):
+            storage.remove(key, spare)
 
 
 @lru_cache(maxsize=512)
@@ -74,7 +76,7 @@ def _parsed(data: bytes) -> Calibration:
     return Calibration.from_bytes(data, CALIBRATION)
 
 
-def _read(folder: Path) -> tuple[Calibration | None, str | None]:
+def _read(folder: Place) -> tuple[Calibration | None, str | None]:
     """Return the calibration in a folder, if there is one, and its damage."""
     try:
         return _parsed(read_replaced(folder / CALIBRATION)), None

@@ -10,20 +10,18 @@ record goes when no kept version names the image.
 """
 
 import re
-import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from gateway.errors import ArtifactCorruptError
-from gateway.store.atomic import replace_file, storage_errors, sync_folder, write_file
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.manifest import OkImage
+from gateway.store.place import Place
 from gateway.store.sealed_model import SealedModel
 from gateway.store.token_cache import TokenCache
 
@@ -140,7 +138,7 @@ class LabelledImages(TokenCache):
                 raise
             what = "is missing"
         except OSError as error:
-            what = f"cannot be read: {error.strerror}"
+            what = f"cannot be read: {error.strerror or error}"
         else:
             if sha256_of(data) == record.file_sha256:
                 return data
@@ -169,24 +167,10 @@ class LabelledImages(TokenCache):
         Raises:
             StorageFullError: nothing was stored.
         """
-        aside: list[tuple[Path, Path]] = []
-        with storage_errors():
-            self._make_folder()
-            try:
-                for record, read in new:
-                    path, beside = self._image(record), self._record(record.id)
-                    aside.append((_aside(path), path))
-                    write_file(aside[-1][0], read())
-                    aside.append((_aside(beside), beside))
-                    write_file(aside[-1][0], record.to_bytes())
-                # Renames need no space. The image comes before its record.
-                for written, path in aside:
-                    written.replace(path)
-            except BaseException:
-                for written, _ in aside:
-                    written.unlink(missing_ok=True)
-                raise
-            sync_folder(self.folder)
+        files: list[tuple[Place, Callable[[], bytes]]] = []
+        for record, read in new:  # the image comes before its record
+            files += [(self._image(record), read), (self._record(record.id), record.to_bytes)]
+        self._storage.add(self._key, files)
 
     def replace_record(self, record: ImageRecord) -> None:
         """Change the label or the metadata of an image. The caller holds the lock of the images.
@@ -194,9 +178,7 @@ class LabelledImages(TokenCache):
         Raises:
             StorageFullError: nothing was changed.
         """
-        with storage_errors():
-            self._make_folder()
-            replace_file(self._record(record.id), record.to_bytes())
+        self._storage.replace(self._key, self._record(record.id), record.to_bytes())
 
     def delete(self, record: ImageRecord) -> None:
         """Replace an image by the trace of a deleted one. The caller holds the lock of the images.
@@ -205,13 +187,15 @@ class LabelledImages(TokenCache):
             StorageFullError: nothing was changed.
         """
         gone = {"label": "deleted", "metadata": None, "shape": None}
-        self.replace_record(record.model_copy(update=gone))
-        self._remove_files(record.id)
+        with self._storage.batch(self._key):
+            self.replace_record(record.model_copy(update=gone))
+            self._remove_files(record.id)
 
     def forget(self, image_id: str) -> None:
         """Remove an image without a trace. The caller holds the lock of the images."""
-        self._record(image_id).unlink(missing_ok=True)
-        self._remove_files(image_id)
+        with self._storage.batch(self._key):
+            self._storage.remove(self._key, self._record(image_id))
+            self._remove_files(image_id)
 
     def forget_deleted(self, named: Callable[[ImageRecord], bool]) -> int:
         """Remove the traces of deleted images that no kept version names. The caller holds both locks of the ROI.
@@ -223,20 +207,25 @@ class LabelledImages(TokenCache):
             The number of removed traces.
         """
         gone = [record for record in self.records().whole if not record.is_there and not named(record)]
-        for record in gone:
-            self._record(record.id).unlink(missing_ok=True)
+        with self._storage.batch(self._key):
+            for record in gone:
+                self._storage.remove(self._key, self._record(record.id))
         return len(gone)
 
-    def orphans(self) -> Iterator[Path]:
-        """Yield files of an interrupted write or deletion. The caller holds the lock of the images.
+    def remove_orphans(self) -> int:
+        """Remove files of an interrupted write or deletion. The caller holds the lock of the images.
 
         A file whose record is damaged is none of them.
-        """
-        for path in list(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if _FILE.fullmatch(path.name) and not self._is_recorded(path):
-                yield path
 
-    def _is_recorded(self, path: Path) -> bool:
+        Returns:
+            The number of removed files.
+        """
+        orphans = [p for p in self.folder.glob("*") if _FILE.fullmatch(p.name) and not self._is_recorded(p)]
+        for path in orphans:
+            self._storage.remove(self._key, path)
+        return len(orphans)
+
+    def _is_recorded(self, path: Place) -> bool:
         if path.suffix == ".json":
             return True
         try:
@@ -259,23 +248,15 @@ class LabelledImages(TokenCache):
         return record
 
     def _remove_files(self, image_id: str) -> None:
-        for path in self.folder.glob(f"{image_id}.*"):
+        for path in list(self.folder.glob(f"{image_id}.*")):
             if path.suffix != ".json":
                 with suppress(OSError):  # an orphan: the next start removes it
-                    path.unlink(missing_ok=True)
-        sync_folder(self.folder)
+                    self._storage.remove(self._key, path)
 
-    def _make_folder(self) -> None:
-        if not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # A new role or ROI adds names to the folders above.
-            for folder in list(self.folder.parents)[:3]:
-                sync_folder(folder)
-
-    def _record(self, image_id: str) -> Path:
+    def _record(self, image_id: str) -> Place:
         return self.folder / f"{image_id}.json"
 
-    def _image(self, record: ImageRecord) -> Path:
+    def _image(self, record: ImageRecord) -> Place:
         return self.folder / f"{record.id}.{record.extension}"
 
 
@@ -283,10 +264,6 @@ def times(n: int) -> list[str]:
     """Return the present time for n records, UTC, a microsecond apart: the images of a request keep their order."""
     now = datetime.now(UTC)
     return [(now + timedelta(microseconds=i)).isoformat(timespec="microseconds") for i in range(n)]
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 class LabelsOfImages:

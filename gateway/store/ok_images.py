@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Set
-from pathlib import Path
 
 from gateway.errors import ArtifactCorruptError
-from gateway.store.atomic import replace_file, storage_errors
 from gateway.store.checksummed import sha256_of
 from gateway.store.manifest import OkImage
+from gateway.store.place import Place
 from gateway.store.token_cache import TokenCache
 
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{1,8}")
@@ -44,9 +43,7 @@ class OkFiles(TokenCache):
         Raises:
             StorageFullError: the file cannot be written.
         """
-        with storage_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self._image_path(image), data)
+        self._storage.replace(self._key, self._image_path(image), data)
 
     def mend_image(self, image: OkImage, data: bytes) -> None:
         """Restore an OK image that was sent again, if the stored file is damaged or missing.
@@ -68,7 +65,7 @@ class OkFiles(TokenCache):
     def size(self, image: OkImage) -> int:
         """Return the size of the file of an OK image in bytes, 0 if it is missing."""
         try:
-            return self._image_path(image).stat().st_size
+            return self._storage.size(self._image_path(image))
         except OSError:
             return 0
 
@@ -82,11 +79,11 @@ class OkFiles(TokenCache):
     def keep_only(self, named: Set[str]) -> int:
         """Remove all images and tokens except those with the given SHA-256. Return the number of removed files."""
         gone = 0
-        for path in self.folder.glob("*") if self.folder.is_dir() else ():
+        for path in list(self.folder.glob("*")) if self.folder.is_dir() else ():
             if _NAME.fullmatch(path.name) and path.stem not in named:
-                path.unlink(missing_ok=True)
+                self._storage.remove(self._key, path)
                 gone += 1
         return gone
 
-    def _image_path(self, image: OkImage) -> Path:
+    def _image_path(self, image: OkImage) -> Place:
         return self.folder / f"{image.sha256}.{image.extension}"

@@ -14,12 +14,14 @@ from gateway.store.atomic import read_replaced
 from gateway.store.calibration_file import StoredCalibration, stored_calibration
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.damage import ArtifactFaults
+from gateway.store.folder_storage import FolderStorage
 from gateway.store.labelled_images import LabelledImages
 from gateway.store.manifest import CURRENT, MANIFEST, FileName, Manifest, VersionRef
 from gateway.store.ok_images import OkFiles
 from gateway.store.ok_maps import OkMaps
+from gateway.store.place import STORED_IMAGES, Place, Storage
 from gateway.store.pointer import read_pointer
-from gateway.store.roi_key import RoiKey, stored_keys
+from gateway.store.roi_key import RoiKey
 from gateway.store.version_folder import (
     ok_maps_of,
     read_all_verified,
@@ -49,14 +51,14 @@ class VerifiedVersion:
 class ArtifactReader:
     """The reading half of the store. Every method blocks: call it from a worker thread."""
 
-    def __init__(self, root: Path, faults: ArtifactFaults | None = None) -> None:
+    def __init__(self, storage: Path | Storage, faults: ArtifactFaults | None = None) -> None:
         """Read nothing yet.
 
         Args:
-            root: the models folder.
+            storage: the models folder, or another storage.
             faults: is told of damage.
         """
-        self.root = root
+        self.storage = FolderStorage(storage) if isinstance(storage, Path) else storage
         self.faults = faults or ArtifactFaults()
 
     def rois(self) -> list[RoiKey]:
@@ -65,11 +67,11 @@ class ArtifactReader:
 
     def folders(self) -> list[RoiKey]:
         """Return all ROIs that have a folder, fitted or not, sorted."""
-        return sorted(stored_keys(self.root))
+        return sorted(self.storage.keys())
 
-    def folder(self, key: RoiKey) -> Path:
+    def folder(self, key: RoiKey) -> Place:
         """Return the folder of an ROI. It holds everything except the audit trail."""
-        return self.root / key.path
+        return self.storage.folder(key)
 
     def is_fitted(self, key: RoiKey) -> bool:
         """Return whether an ROI was fitted. Its files may be damaged."""
@@ -261,17 +263,17 @@ class ArtifactReader:
 
     def ok(self, key: RoiKey) -> OkFiles:
         """Return the OK images of an ROI."""
-        return OkFiles(self.folder(key) / "ok", key, self.faults)
+        return OkFiles(self.storage, "ok", key, self.faults)
 
     def images(self, key: RoiKey) -> LabelledImages:
         """Return the stored images of an ROI."""
-        return LabelledImages(self.folder(key) / "images", key, self.faults)
+        return LabelledImages(self.storage, STORED_IMAGES, key, self.faults)
 
     def exists(self, key: RoiKey) -> bool:
         """Return whether an ROI was fitted or has stored images."""
         return self.is_fitted(key) or any(self.images(key).folder.glob("*.json"))
 
-    def version_folder(self, key: RoiKey, number: int) -> Path:
+    def version_folder(self, key: RoiKey, number: int) -> Place:
         """Return the folder of a version. It need not exist."""
         return self.folder(key) / "versions" / str(number)
 
@@ -279,7 +281,7 @@ class ArtifactReader:
         """Return the numbers of all version folders, of kept versions and orphans."""
         return {int(p.name) for p in (self.folder(key) / "versions").glob("[0-9]*") if p.name.isdecimal()}
 
-    def _candidates(self, key: RoiKey, ref: VersionRef) -> list[tuple[int, str | None, Path]]:
+    def _candidates(self, key: RoiKey, ref: VersionRef) -> list[tuple[int, str | None, Place]]:
         """Return the version in use and the kept ones before it, newest first.
 
         Versions after it are left out: a rollback must not undo itself.

@@ -1,22 +1,22 @@
-"""Tokens of images that are stored in a folder, so that the next fit does not compute them again."""
+"""Tokens of images that are stored in a folder of an ROI, so that the next fit does not compute them again."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.store.atomic import replace_file, storage_errors
 from gateway.store.checksummed import DamagedError, sealed_npz, unsealed_npz
 from gateway.store.damage import ArtifactFaults
+from gateway.store.place import Storage
 from gateway.store.roi_key import RoiKey
 
 
 class TokenCache:
     """The tokens in one folder of an ROI, one file ``<name>.npz`` for each image."""
 
-    def __init__(self, folder: Path, key: RoiKey, faults: ArtifactFaults) -> None:
-        self.folder = folder
+    def __init__(self, storage: Storage, folder: str, key: RoiKey, faults: ArtifactFaults) -> None:
+        self.folder = storage.folder(key) / folder
+        self._storage = storage
         self._key = key
         self._faults = faults
 
@@ -67,6 +67,4 @@ class TokenCache:
             fingerprint=np.array(made_by),
             sha256=np.array(digest),
         )
-        with storage_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self.folder / f"{name}.npz", data)
+        self._storage.replace(self._key, self.folder / f"{name}.npz", data)

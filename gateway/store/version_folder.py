@@ -1,7 +1,6 @@
 """One version on disk: its files, each checked against its checksum before it is used."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from gateway.store.arrays import npy_bytes, npz_bytes, read_npz, read_weights
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, WEIGHTS, FileName, Manifest
 from gateway.store.ok_maps import OkMaps
+from gateway.store.place import Place
 
 
 def version_files(
@@ -38,7 +38,7 @@ def version_files(
     return manifest, {**{str(name): data for name, data in files.items()}, MANIFEST: manifest.to_bytes()}
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Place) -> bytes:
     """Return the bytes of a file that should exist.
 
     Raises:
@@ -47,10 +47,10 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DamagedError(f"{path.name}: {error.strerror}") from error
+        raise DamagedError(f"{path.name}: {error.strerror or error}") from error
 
 
-def read_manifest(folder: Path, sha256: str | None) -> Manifest:
+def read_manifest(folder: Place, sha256: str | None) -> Manifest:
     """Return the manifest of a version.
 
     Args:
@@ -67,7 +67,7 @@ def read_manifest(folder: Path, sha256: str | None) -> Manifest:
     return Manifest.from_bytes(data, MANIFEST)
 
 
-def read_verified(folder: Path, manifest: Manifest, name: FileName) -> bytes:
+def read_verified(folder: Place, manifest: Manifest, name: FileName) -> bytes:
     """Return one file that a manifest names.
 
     Raises:
@@ -79,7 +79,7 @@ def read_verified(folder: Path, manifest: Manifest, name: FileName) -> bytes:
     return data
 
 
-def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]:
+def read_all_verified(folder: Place, manifest: Manifest) -> dict[FileName, bytes]:
     """Return all files that a manifest names, including files that this gateway does not use.
 
     Raises:
@@ -88,7 +88,7 @@ def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]
     return {name: read_verified(folder, manifest, name) for name in manifest.files}
 
 
-def read_served_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]:
+def read_served_verified(folder: Place, manifest: Manifest) -> dict[FileName, bytes]:
     """Return the files that an inspection uses: all that a manifest names, without the FAISS index.
 
     The index is a copy of the bank for other tools, twice as large. Searches are built from the bank.
@@ -111,7 +111,7 @@ def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> N
         raise DamagedError(str(error)) from error
 
 
-def ok_maps_of(folder: Path, manifest: Manifest) -> OkMaps | None:
+def ok_maps_of(folder: Place, manifest: Manifest) -> OkMaps | None:
     """Return the leave-one-out maps. None for a version with one image or from an old gateway.
 
     Raises:

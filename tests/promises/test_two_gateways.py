@@ -153,7 +153,7 @@ for number in range(1, int(sys.argv[2]) + 1):
     with store.lock(key, 60):
         store.publish(key, manifest, loaded.detector.files(), loaded.weights, ok_maps, calibration)
     # A clock that stands still: nobody may go by the times of files.
-    for path in (store.root / "steel" / "mixed").rglob("*"):
+    for path in (store.storage.root / "steel" / "mixed").rglob("*"):
         try:
             os.utime(path, (1e9, 1e9))
         except FileNotFoundError:

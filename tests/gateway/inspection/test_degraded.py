@@ -64,7 +64,7 @@ def test_damage_of_the_faiss_index_changes_no_answer_and_is_found_by_verify_and_
     """No inspection reads the index: the search is built from the bank."""
     whole = bench.infer(UNSEEN)
     damage(bench, "versions/2/index.faiss")
-    anew = Bench(bench.store.root)
+    anew = Bench(bench.store.storage.root)
     answer = anew.infer(UNSEEN)
     assert (answer.score, answer.version, answer.threshold, answer.degraded, answer.warnings) == (
         whole.score,
@@ -124,7 +124,7 @@ def test_damaged_tokens_are_computed_again_from_the_image_and_reported(
     result = bench.fit([EVEN[6]])
     assert faults("ok_tokens") == before + 1
     assert "computed again" in caplog.text
-    other = Bench(bench.store.root.parent / "other")
+    other = Bench(bench.store.storage.root.parent / "other")
     other.fit([*EVEN[:6], EVEN[6]])
     assert result.manifest.checksum == other.manifest.checksum
     bench.fit([EVEN[7]])

@@ -127,7 +127,7 @@ def test_an_inspection_blurs_as_the_calibration_did(tmp_path: Path) -> None:
 
 def test_tokens_outside_the_shape_of_a_fit_do_not_enter_the_bank(bench: Bench) -> None:
     manifest = fit(bench, RESTLESS, LOWER).manifest
-    with np.load(bench.store.root / "part/face/versions/1/memory.npz") as arrays:
+    with np.load(bench.store.storage.root / "part/face/versions/1/memory.npz") as arrays:
         rows = np.unique(arrays["token_index"] // 4)
     # The map in the first row of the shape takes its values from the row above too.
     assert rows.min() == 1

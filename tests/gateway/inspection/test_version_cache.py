@@ -53,7 +53,7 @@ def test_a_bank_is_read_once_however_many_ask_at_once(store: CountingStore) -> N
 def test_a_fit_elsewhere_is_seen_at_the_next_request(store: CountingStore) -> None:
     publish(store, 1)
     banks = VersionCache(store, max_bytes=1 << 30)
-    another_gateway = ArtifactStore(store.root, keep_versions=3)
+    another_gateway = ArtifactStore(store.storage.root, keep_versions=3)
 
     async def run() -> None:
         assert (await banks.get(KEY)).loaded.manifest.version == 1

@@ -78,7 +78,7 @@ def test_an_excluded_image_stays_excluded_in_other_bytes(bench: Bench) -> None:
 
 def without_identities(bench: Bench) -> None:
     """Turn the version into one of before pictures were identified."""
-    folder = bench.store.root / "part/face/versions/1"
+    folder = bench.store.storage.root / "part/face/versions/1"
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["format"] = 1
     del manifest["sha256"]
@@ -86,7 +86,7 @@ def without_identities(bench: Bench) -> None:
         del entry["pixels_sha256"], entry["bits"]
     text = json.dumps(manifest)
     (folder / "manifest.json").write_text(text)
-    (bench.store.root / "part/face/current").write_text(f"1 {sha256(text.encode())}\n")
+    (bench.store.storage.root / "part/face/current").write_text(f"1 {sha256(text.encode())}\n")
 
 
 def test_images_of_a_version_without_identities_are_identified_at_the_next_fit(bench: Bench) -> None:
@@ -101,7 +101,7 @@ def test_images_of_a_version_without_identities_are_identified_at_the_next_fit(b
 def test_a_stored_image_that_cannot_be_read_does_not_end_the_fit(bench: Bench) -> None:
     bench.fit(EVEN)
     without_identities(bench)
-    (bench.store.root / f"part/face/ok/{sha256(EVEN[3])}.png").write_bytes(b"damaged")
+    (bench.store.storage.root / f"part/face/ok/{sha256(EVEN[3])}.png").write_bytes(b"damaged")
     result = bench.fit([image(140)])
     assert [entry.pixels_sha256 is None for entry in result.manifest.images] == [i == 3 for i in range(13)]
     # The same file mends it.
@@ -112,7 +112,7 @@ def test_a_stored_image_that_cannot_be_read_does_not_end_the_fit(bench: Bench) -
 
 def test_a_damaged_image_is_replaced_by_the_same_picture_in_other_bytes(bench: Bench) -> None:
     before = bench.fit(EVEN).manifest
-    stored = bench.store.root / f"part/face/ok/{sha256(EVEN[3])}.png"
+    stored = bench.store.storage.root / f"part/face/ok/{sha256(EVEN[3])}.png"
     stored.write_bytes(b"damaged")
     again = forms_of(EVEN[3])["BMP"]
     result = bench.fit([again])
@@ -135,12 +135,12 @@ def test_a_picture_that_shows_nothing_is_refused_by_name_and_nothing_of_its_requ
         bench.fit([*EVEN[:11], data])
     assert "without this image" in caught.value.hint
     assert not bench.store.is_fitted(KEY)
-    assert files_in(bench.store.root) == []
+    assert files_in(bench.store.storage.root) == []
     bench.fit(EVEN[:2])
-    before = files_in(bench.store.root)
+    before = files_in(bench.store.storage.root)
     with pytest.raises(InvalidRequestError, match="shows nothing"):
         bench.fit([data, image(200)])
-    assert (files_in(bench.store.root), len(bench.manifest.images)) == (before, 2)
+    assert (files_in(bench.store.storage.root), len(bench.manifest.images)) == (before, 2)
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_each_ok_image_is_scored_against_the_bank_without_it(bench: Bench) -> No
 
 def test_mean_and_spread_of_the_maps_are_stored_with_the_version(bench: Bench) -> None:
     bench.fit([image(100), image(120), image(150, {(0, 0): 120})])
-    with np.load(bench.store.root / "part/face/versions/1/leave_one_out.npz") as arrays:
+    with np.load(bench.store.storage.root / "part/face/versions/1/leave_one_out.npz") as arrays:
         distances, mean, std = arrays["distances"], arrays["mean"], arrays["std"]
     assert (distances.shape, mean.shape, std.shape) == ((3, 16), (4, 4), (4, 4))
     # The corner of the third image equals tokens of the second. Of equal tokens, only one becomes a centre, here one of
@@ -50,13 +50,13 @@ def test_mean_and_spread_of_the_maps_are_stored_with_the_version(bench: Bench) -
 def test_a_damaged_leave_one_out_file_is_noticed(bench: Bench) -> None:
     bench.fit(EVEN[:2])
     bench.fit(EVEN[2:3])
-    (bench.store.root / "part/face/versions/2/leave_one_out.npz").write_bytes(b"x")
+    (bench.store.storage.root / "part/face/versions/2/leave_one_out.npz").write_bytes(b"x")
     assert bench.infer(EVEN[0]).version == 1
 
 
 def test_a_version_without_stored_maps_serves_and_calibrates(bench: Bench) -> None:
     bench.fit(EVEN)
-    folder = bench.store.root / "part/face/versions/1"
+    folder = bench.store.storage.root / "part/face/versions/1"
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["format"] = 1
     for key in ("sha256", "excluded", "spatial_weights"):
@@ -65,7 +65,7 @@ def test_a_version_without_stored_maps_serves_and_calibrates(bench: Bench) -> No
     (folder / "leave_one_out.npz").unlink()
     text = json.dumps(manifest)
     (folder / "manifest.json").write_text(text)
-    (bench.store.root / "part/face/current").write_text(f"1 {sha256(text.encode())}\n")
+    (bench.store.storage.root / "part/face/current").write_text(f"1 {sha256(text.encode())}\n")
     calibration = bench.calibrate()
     assert calibration.threshold == pytest.approx(distance(0, 10), abs=2e-3)
     assert calibration.verdict_false_alarm_rate is None
@@ -302,7 +302,7 @@ def test_with_a_manual_box_only_defects_inside_it_reject(tmp_path: Path, roi_fil
 def test_the_weights_apply_to_every_score_and_are_stored_with_the_version(tmp_path: Path, roi_file: Path) -> None:
     bench = Bench(tmp_path / "models", roi_config=roi_file)
     result = bench.fit(EVEN)
-    weights = np.load(bench.store.root / "part/face/versions/1/spatial_mask.npy")
+    weights = np.load(bench.store.storage.root / "part/face/versions/1/spatial_mask.npy")
     assert (weights.dtype, weights.tolist()) == (np.float32, [[2.0] * 4] * 2 + [[np.float32(0.1)] * 4] * 2)
     assert result.manifest.ok_scores == pytest.approx([2 * distance(0, 10)] * 12, abs=4e-3)
     assert result.manifest.heatmap_max == pytest.approx(2 * 2**0.5)
@@ -317,8 +317,8 @@ def test_variance_gives_low_weights_where_ok_images_differ(tmp_path: Path, caplo
     restless = [image(grey, {(0, 0): corner}) for grey, corner in zip(range(0, 120, 10), (200, 255) * 6, strict=True)]
     with caplog.at_level(logging.INFO, "gateway.detectors.spatial_weighting"):
         bench.fit(restless, spatial_weights="variance")
-    weights = np.load(bench.store.root / "part/face/versions/1/spatial_mask.npy")
-    spread = np.load(bench.store.root / "part/face/versions/1/leave_one_out.npz")["std"]
+    weights = np.load(bench.store.storage.root / "part/face/versions/1/spatial_mask.npy")
+    spread = np.load(bench.store.storage.root / "part/face/versions/1/leave_one_out.npz")["std"]
     expected = 0.1 + 1.9 * (1 - (spread - spread.min()) / (spread.max() - spread.min()))
     np.testing.assert_allclose(weights, expected, rtol=1e-5)
     assert "0.1 to 2" in caplog.text

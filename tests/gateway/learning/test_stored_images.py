@@ -23,7 +23,7 @@ from gateway.errors import (
 from gateway.images.identity import pixel_digest
 from gateway.learning.intake import NewImage
 from gateway.learning.taken_over import StoredLabels
-from gateway.store import labelled_images
+from gateway.store import folder_storage
 from gateway.store.cleanup import sweep
 from gateway.store.rollback import forget, roll_back
 from tests.gateway.brightness_engine import distance, image, sha256
@@ -97,13 +97,13 @@ def test_a_picture_that_shows_nothing_is_refused_and_nothing_of_its_request_is_s
 ) -> None:
     with pytest.raises(InvalidRequestError, match=r"images: 2\.png shows nothing: .*; no image of this request was st"):
         bench.keep("ok", [*EVEN[:2], data])
-    assert files_in(bench.store.root) == []
+    assert files_in(bench.store.storage.root) == []
 
 
 def test_a_damaged_file_is_refused_and_nothing_of_its_request_is_stored(bench: Bench) -> None:
     with pytest.raises(UnsupportedImageError, match=r"1\.png"):
         bench.keep("ok", [EVEN[0], EVEN[1][:-40]])
-    assert files_in(bench.store.root) == []
+    assert files_in(bench.store.storage.root) == []
 
 
 def test_the_number_and_the_bytes_of_an_roi_are_limited(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_the_number_and_the_bytes_of_an_roi_are_limited(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_up_in_a_request_leaves_nothing_of_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.keep("ok", EVEN[:1])
-    before = files_in(bench.store.root / "part")
-    write, written = labelled_images.write_file, []
+    before = files_in(bench.store.storage.root / "part")
+    write, written = folder_storage.write_file, []
 
     def full(path: Path, data: bytes) -> None:
         written.append(path)
@@ -131,10 +131,10 @@ def test_a_disk_that_fills_up_in_a_request_leaves_nothing_of_it(bench: Bench, mo
             raise OSError(28, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(labelled_images, "write_file", full)
+    monkeypatch.setattr(folder_storage, "write_file", full)
     with pytest.raises(StorageFullError):
         bench.keep("ng", EVEN[1:4])
-    assert files_in(bench.store.root / "part") == before
+    assert files_in(bench.store.storage.root / "part") == before
     assert bench.store.audit.read(KEY, 1)[0]["outcome"] == "failed"
 
 
@@ -296,7 +296,7 @@ def test_several_gateways_that_store_at_once_lose_nothing_and_count_nothing_twic
 
 def bench_is_whole(bench: Bench) -> bool:
     images = bench.store.images(KEY)
-    return all(images.is_whole(record) for record in images.records().stored) and not list(images.orphans())
+    return all(images.is_whole(record) for record in images.records().stored) and images.remove_orphans() == 0
 
 
 # --- deletion, cleanup and damage ------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_an_roi_is_deleted_with_its_stored_images(bench: Bench) -> None:
         forget(bench.store, KEY)
     with pytest.raises(UnknownRoiError):
         bench.images.all(KEY)
-    assert files_in(bench.store.root / "part") == []
+    assert files_in(bench.store.storage.root / "part") == []
 
 
 def test_every_change_is_in_the_audit_trail(bench: Bench) -> None:

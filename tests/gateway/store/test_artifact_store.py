@@ -110,7 +110,7 @@ def test_an_roi_that_was_never_fitted_is_unknown(store: ArtifactStore) -> None:
 def test_versions_count_up_and_only_the_last_are_kept(store: ArtifactStore) -> None:
     refs = [publish(store, seed) for seed in range(5)]
     assert [ref.number for ref in refs] == [1, 2, 3, 4, 5]
-    assert sorted(p.name for p in (store.root / "role/roi/versions").iterdir()) == ["3", "4", "5"]
+    assert sorted(p.name for p in (store.storage.root / "role/roi/versions").iterdir()) == ["3", "4", "5"]
 
 
 def test_a_number_that_comes_again_after_a_delete_is_another_version(store: ArtifactStore) -> None:
@@ -128,7 +128,7 @@ def test_a_damaged_version_is_never_served_and_the_last_whole_one_answers(
 ) -> None:
     publish(store, 1)
     ref = publish(store, 2)
-    path = store.root / "role/roi/versions/2" / name
+    path = store.storage.root / "role/roi/versions/2" / name
     data = bytearray(path.read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 1
@@ -148,7 +148,7 @@ def test_a_damaged_version_is_never_served_and_the_last_whole_one_answers(
 
 def test_nothing_is_served_where_no_version_is_whole(store: ArtifactStore) -> None:
     ref = publish(store, 1)
-    (store.root / "role/roi/versions/1/memory.npz").write_bytes(b"x")
+    (store.storage.root / "role/roi/versions/1/memory.npz").write_bytes(b"x")
     with pytest.raises(ArtifactCorruptError, match=r"memory\.npz"):
         load_version(store, KEY, ref)
 
@@ -156,7 +156,7 @@ def test_nothing_is_served_where_no_version_is_whole(store: ArtifactStore) -> No
 @pytest.mark.parametrize("text", ["", "x", "1", "1 abc", "../../etc 0", "-1 " + "0" * 64])
 def test_a_damaged_pointer_is_noticed_and_the_newest_whole_version_answers(store: ArtifactStore, text: str) -> None:
     whole = publish(store, 1)
-    (store.root / "role/roi/current").write_text(text)
+    (store.storage.root / "role/roi/current").write_text(text)
     found = store.current(KEY)
     assert (found.number, found.manifest_sha256) == (whole.number, whole.manifest_sha256)
     assert "current" in load_version(store, KEY, found).damaged[0]
@@ -165,8 +165,8 @@ def test_a_damaged_pointer_is_noticed_and_the_newest_whole_version_answers(store
     assert "current" in latest[1][0]
     publish(store, 2)
     assert load_version(store, KEY, store.current(KEY)).damaged == ()
-    (store.root / "role/roi/current").write_text(text)
-    for manifest in store.root.glob("role/roi/versions/*/manifest.json"):
+    (store.storage.root / "role/roi/current").write_text(text)
+    for manifest in store.storage.root.glob("role/roi/versions/*/manifest.json"):
         manifest.write_bytes(b"{}")
     with pytest.raises(ArtifactCorruptError, match="current"):
         store.current(KEY)
@@ -178,14 +178,14 @@ def test_a_version_with_any_damaged_file_is_not_whole(store: ArtifactStore) -> N
     ref = publish(store, 1)
     manifest = store.manifest(KEY, ref)
     assert store.is_whole(KEY, manifest)
-    (store.root / "role/roi/versions/1/memory.npz").write_bytes(b"x")
+    (store.storage.root / "role/roi/versions/1/memory.npz").write_bytes(b"x")
     assert not store.is_whole(KEY, manifest)
 
 
 def test_a_fit_builds_on_the_newest_whole_manifest(store: ArtifactStore) -> None:
     publish(store, 1)
     publish(store, 2)
-    (store.root / "role/roi/versions/2/manifest.json").write_bytes(b"{}")
+    (store.storage.root / "role/roi/versions/2/manifest.json").write_bytes(b"{}")
     latest = store.latest_manifest(KEY)
     assert latest is not None
     assert latest[0].version == 1
@@ -205,7 +205,7 @@ with ArtifactStore(Path(sys.argv[1]), keep_versions=1).lock(RoiKey("role", "roi"
 
 def test_the_lock_holds_across_processes(store: ArtifactStore) -> None:
     other = subprocess.Popen(
-        [sys.executable, "-c", _HOLD_LOCK, store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLD_LOCK, store.storage.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with other:
         assert other.stdout is not None
@@ -222,7 +222,7 @@ def test_the_lock_holds_across_processes(store: ArtifactStore) -> None:
 
 def test_a_lock_dies_with_its_process(store: ArtifactStore) -> None:
     other = subprocess.Popen(
-        [sys.executable, "-c", _HOLD_LOCK, store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLD_LOCK, store.storage.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with other:
         assert other.stdout is not None
@@ -291,7 +291,7 @@ def test_the_names_of_a_new_rois_folders_are_on_disk_before_its_first_version_is
     with monkeypatch.context() as patched:
         patched.setattr("gateway.store.atomic.os.fsync", fsync)
         publish(store, 1)
-    assert {store.root, store.root / "role", store.folder(KEY) / "versions"} <= set(before_use)
+    assert {store.storage.root, store.storage.root / "role", store.folder(KEY) / "versions"} <= set(before_use)
     assert store.folder(KEY) in synced
 
 
@@ -313,8 +313,8 @@ def test_a_full_disk_leaves_what_was_stored(
             publish(store, 2)
     assert store.current(KEY) == ref
     assert load_version(store, KEY, ref).damaged == ()
-    assert [p.name for p in store.root.rglob("*.tmp")] == []
-    assert sorted(p.name for p in (store.root / "role/roi/versions").iterdir()) == ["1"]
+    assert [p.name for p in store.storage.root.rglob("*.tmp")] == []
+    assert sorted(p.name for p in (store.storage.root / "role/roi/versions").iterdir()) == ["1"]
     publish(store, 3)
     assert store.current(KEY).number == 2
 
@@ -338,14 +338,14 @@ def test_a_full_disk_leaves_the_calibration(store: ArtifactStore, monkeypatch: p
 
 def test_stored_tokens_are_used_only_whole_and_for_their_own_model(store: ArtifactStore) -> None:
     tokens = np.arange(8, dtype=np.float16).reshape(4, 2)
-    (store.root / "role/roi/ok").mkdir(parents=True)
+    (store.storage.root / "role/roi/ok").mkdir(parents=True)
     store.ok(KEY).add_tokens("a" * 64, "model", tokens)
     stored = store.ok(KEY).tokens("a" * 64, "model")
     assert stored is not None
     assert stored.tolist() == tokens.tolist()
     assert store.ok(KEY).tokens("a" * 64, "another model") is None
     assert store.ok(KEY).tokens("b" * 64, "model") is None
-    path = store.root / "role/roi/ok" / f"{'a' * 64}.npz"
+    path = store.storage.root / "role/roi/ok" / f"{'a' * 64}.npz"
     whole = path.read_bytes()
     for cut in (0, 10, len(whole) - 1):
         path.write_bytes(whole[:cut])
@@ -355,13 +355,13 @@ def test_stored_tokens_are_used_only_whole_and_for_their_own_model(store: Artifa
 def test_nothing_is_unpickled(store: ArtifactStore) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-            return (os.mkdir, (str(store.root / "exploded"),))
+            return (os.mkdir, (str(store.storage.root / "exploded"),))
 
-    folder = store.root / "role/roi/ok"
+    folder = store.storage.root / "role/roi/ok"
     folder.mkdir(parents=True)
     np.savez(folder / f"{'a' * 64}.npz", tokens=np.array([Bomb()], dtype=object), allow_pickle=True)
     assert store.ok(KEY).tokens("a" * 64, "model") is None
-    assert not (store.root / "exploded").exists()
+    assert not (store.storage.root / "exploded").exists()
 
 
 def test_an_ok_image_that_changed_on_disk_is_noticed(store: ArtifactStore) -> None:
@@ -371,7 +371,7 @@ def test_an_ok_image_that_changed_on_disk_is_noticed(store: ArtifactStore) -> No
     )
     store.ok(KEY).add_image(image, data)
     assert store.ok(KEY).image(image) == data
-    (store.root / "role/roi/ok" / f"{image.sha256}.png").write_bytes(b"imagf")
+    (store.storage.root / "role/roi/ok" / f"{image.sha256}.png").write_bytes(b"imagf")
     with pytest.raises(ArtifactCorruptError, match="damaged"):
         store.ok(KEY).image(image)
 
@@ -381,7 +381,7 @@ def test_delete_takes_everything_and_a_second_one_finds_nothing(store: ArtifactS
     store.set_calibration(KEY, manifest, calibration(0.6))
     store.delete(KEY)
     assert store.rois() == []
-    assert not (store.root / "role/roi").exists()
-    assert list((store.root / ".trash").iterdir()) == []
+    assert not (store.storage.root / "role/roi").exists()
+    assert list((store.storage.root / ".trash").iterdir()) == []
     with pytest.raises(UnknownRoiError):
         store.delete(KEY)

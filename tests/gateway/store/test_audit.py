@@ -8,6 +8,7 @@ from structlog.contextvars import bound_contextvars
 from gateway.errors import InvalidRequestError, StorageFullError
 from gateway.store.audit import AuditTrail, Change
 from gateway.store.damage import ArtifactFaults
+from gateway.store.folder_storage import FolderStorage
 from gateway.store.roi_key import RoiKey
 
 KEY = RoiKey("role", "roi")
@@ -16,7 +17,7 @@ FIT = Change(action="fit", version_before=None, version_after=1, n_ok_after=3)
 
 @pytest.fixture
 def trail(tmp_path: Path) -> AuditTrail:
-    return AuditTrail(tmp_path, ArtifactFaults())
+    return AuditTrail(FolderStorage(tmp_path), ArtifactFaults())
 
 
 def file_of(root: Path) -> Path:
@@ -72,7 +73,7 @@ def test_where_a_change_cannot_be_written_down_it_is_not_made(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("gateway.store.audit.os.fsync", full)
+    monkeypatch.setattr("gateway.store.audit_file.os.fsync", full)
     with pytest.raises(StorageFullError), trail.change(KEY, FIT):
         pytest.fail("it was made")
     assert file_of(tmp_path).read_bytes() == before
@@ -85,7 +86,7 @@ def test_an_end_that_cannot_be_written_does_not_undo_the_change_and_is_told(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with trail.change(KEY, FIT):
-        monkeypatch.setattr("gateway.store.audit.os.fsync", full)
+        monkeypatch.setattr("gateway.store.audit_file.os.fsync", full)
     assert [entry["outcome"] for entry in trail.read(KEY, 10)] == ["unknown"]
     assert "cannot be recorded" in caplog.text
 

@@ -38,20 +38,20 @@ def leave_behind(bench: Bench) -> None:
         folder / "versions" / "2" / f".calib.json.{mark}.tmp",
         folder / "versions" / f".3.{mark}.tmp" / "memory.npz",
         folder / "versions" / "3" / "memory.npz",
-        bench.store.root / f".probe.{mark}",
-        bench.store.root / ".trash" / mark / "ok" / "x.png",
+        bench.store.storage.root / f".probe.{mark}",
+        bench.store.storage.root / ".trash" / mark / "ok" / "x.png",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
 
 
 def test_what_interrupted_writes_left_goes_and_nothing_else(bench: Bench) -> None:
-    (bench.store.root / ".trash").mkdir()
-    before, answer = tree(bench.store.root), bench.infer(UNSEEN)
+    (bench.store.storage.root / ".trash").mkdir()
+    before, answer = tree(bench.store.storage.root), bench.infer(UNSEEN)
     leave_behind(bench)
-    assert tree(bench.store.root) > before
+    assert tree(bench.store.storage.root) > before
     assert sweep(bench.store) == 10
-    assert tree(bench.store.root) == before
+    assert tree(bench.store.storage.root) == before
     again = bench.infer(UNSEEN)
     assert (again.version, again.score, again.threshold) == (answer.version, answer.score, answer.threshold)
     assert sweep(bench.store) == 0
@@ -65,12 +65,16 @@ def test_after_a_rollback_the_later_versions_are_no_orphans(bench: Bench) -> Non
 
 def test_files_that_no_gateway_names_so_stay(bench: Bench) -> None:
     folder = bench.store.folder(KEY)
-    for path in (folder / "notes.tmp", folder / "ok" / "readme.txt", bench.store.root / "docs" / "plan" / "a.tmp"):
+    for path in (
+        folder / "notes.tmp",
+        folder / "ok" / "readme.txt",
+        bench.store.storage.root / "docs" / "plan" / "a.tmp",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    before = tree(bench.store.root)
+    before = tree(bench.store.storage.root)
     assert sweep(bench.store) == 0
-    assert tree(bench.store.root) == before
+    assert tree(bench.store.storage.root) == before
 
 
 def test_images_stay_where_a_manifest_that_may_name_them_cannot_be_read(bench: Bench) -> None:
@@ -81,7 +85,7 @@ def test_images_stay_where_a_manifest_that_may_name_them_cannot_be_read(bench: B
 
 
 def test_a_first_fit_that_was_cut_off_leaves_no_folder(bench: Bench) -> None:
-    folder = bench.store.root / "part" / "cut off"
+    folder = bench.store.storage.root / "part" / "cut off"
     (folder / "ok").mkdir(parents=True)
     (folder / "ok" / f"{'b' * 64}.png").write_bytes(b"x")
     assert sweep(bench.store) == 1
@@ -90,9 +94,9 @@ def test_a_first_fit_that_was_cut_off_leaves_no_folder(bench: Bench) -> None:
 
 def test_an_roi_that_lost_its_pointer_keeps_all_it_has(bench: Bench) -> None:
     (bench.store.folder(KEY) / "current").unlink()
-    before = tree(bench.store.root)
+    before = tree(bench.store.storage.root)
     assert sweep(bench.store) == 0
-    assert tree(bench.store.root) == before
+    assert tree(bench.store.storage.root) == before
 
 
 _WRITE = """
@@ -110,7 +114,10 @@ def test_an_roi_that_another_process_is_writing_is_left_alone(bench: Bench) -> N
     leave_behind(bench)
     before = tree(bench.store.folder(KEY))
     writer = subprocess.Popen(
-        [sys.executable, "-c", _WRITE, bench.store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _WRITE, bench.store.storage.root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with writer:
         assert writer.stdout is not None

@@ -45,13 +45,13 @@ def formats(bench: Bench) -> dict[str, int]:
 
 
 def test_a_folder_of_format_1_answers_as_it_did_and_reading_changes_nothing_in_it(bench: Bench) -> None:
-    before = tree(bench.store.root)
+    before = tree(bench.store.storage.root)
     answer = bench.infer(UNSEEN)
     assert (answer.version, answer.threshold) == (3, THRESHOLD_THEN)
     assert (answer.calibration_stale, answer.degraded, answer.warnings) == (False, False, [])
     assert len(bench.manifest.images) == 5
     assert [manifest.version for manifest in bench.store.manifests(KEY)] == [3, 2, 1]
-    assert tree(bench.store.root) == before
+    assert tree(bench.store.storage.root) == before
 
 
 def test_an_answer_from_a_folder_of_format_1_is_explained_without_a_new_fit(bench: Bench) -> None:

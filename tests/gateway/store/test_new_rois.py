@@ -33,7 +33,7 @@ def test_a_new_roi_gets_no_name_that_windows_reserves(store: ArtifactStore, fiel
     with pytest.raises(InvalidRequestError, match=f"{field}: Windows reserves the name '{value}'") as caught:
         create(store, **ids)
     assert "Use another" in caught.value.hint
-    assert list(store.root.rglob("*")) == []  # not even a lock
+    assert list(store.storage.root.rglob("*")) == []  # not even a lock
 
 
 def test_an_roi_with_such_a_name_that_exists_keeps_working(store: ArtifactStore) -> None:

@@ -95,7 +95,7 @@ def test_the_oldest_version_kept_stays_while_it_is_in_use_and_while_it_may_be_re
 def test_images_that_no_kept_version_names_go_and_all_others_stay(bench: Bench) -> None:
     bench.fit([*EVEN[:2], STRAY])
     bench.remove(STRAY)
-    stored = bench.store.root / "part/face/ok"
+    stored = bench.store.storage.root / "part/face/ok"
     for data in EVEN[2:5]:
         assert {p.stem for p in stored.iterdir()} >= {sha256(STRAY)}
         bench.fit([data])
@@ -113,7 +113,7 @@ def test_only_a_whole_version_that_is_kept_can_be_gone_back_to(bench: Bench) -> 
     with pytest.raises(UnknownVersionError, match=r"version 9 .* is not kept; kept versions are 1, 2, 3") as caught:
         back(bench, 9)
     assert caught.value.status == 409
-    (bench.store.root / "part/face/versions/1/index.faiss").write_bytes(b"x")
+    (bench.store.storage.root / "part/face/versions/1/index.faiss").write_bytes(b"x")
     with pytest.raises(UnknownVersionError, match=r"index\.faiss fails its checksum"):
         back(bench, 1)
     assert bench.infer(UNSEEN).version == 3
@@ -123,7 +123,7 @@ def test_a_version_rolled_back_from_does_not_come_again_by_itself(bench: Bench) 
     bench.fit(EVEN[:2])
     bench.fit([STRAY])
     back(bench, 1)
-    (bench.store.root / "part/face/versions/1/memory.npz").write_bytes(b"x")
+    (bench.store.storage.root / "part/face/versions/1/memory.npz").write_bytes(b"x")
     with pytest.raises(ArtifactCorruptError, match="version 1"):
         bench.infer(UNSEEN)
     back(bench, 2)
@@ -134,7 +134,7 @@ def test_a_pointer_that_is_damaged_in_one_place_still_names_what_was_rolled_back
     bench.fit(EVEN[:2])
     bench.fit([STRAY])
     back(bench, 1)
-    pointer = bench.store.root / "part/face/current"
+    pointer = bench.store.storage.root / "part/face/current"
     data = bytearray(pointer.read_bytes())
     data[70] ^= 1
     pointer.write_bytes(data)
