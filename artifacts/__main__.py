@@ -1,4 +1,4 @@
-"""`scripts/artifacts`: list, verify, export, import, publish-model."""
+"""`scripts/artifacts`: list, verify, export, import, publish-model, copy."""
 
 import argparse
 import dataclasses
@@ -11,14 +11,18 @@ from pathlib import Path
 
 from artifacts.archive import ArchiveError
 from artifacts.checking import Listed, damages, listed
+from artifacts.copying import CopyError, copy_roi
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
 from gateway.networks.model_description import DescriptionError, newest_version, read_description
+from gateway.setting_names import SettingsError
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import LARGEST_MM_PER_PX
+from gateway.store.opening import open_storage
+from gateway.store.place import UnsuitableStorageError
 from gateway.store.roi_key import RoiKey
 from postprocess.roi_mask import ShapeError
 
@@ -32,24 +36,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     settings = Settings()
     logging.basicConfig(handlers=[logging.NullHandler()])  # damage is printed below, once
-    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
-    if not settings.models_dir.is_dir() and args.command not in ("import", "publish-model"):
-        print(f"error: GATEWAY_MODELS_DIR: {settings.models_dir} is not a folder", file=sys.stderr)
+    where = settings.models_dir
+    if isinstance(where, Path) and not where.is_dir() and args.command in ("list", "verify", "export"):
+        print(f"error: GATEWAY_MODELS_DIR: {where} is not a folder", file=sys.stderr)
         return 1
     try:
+        store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions)
         commands = {
             "list": _list,
             "verify": _verify,
             "export": _export,
             "import": _import,
             "publish-model": _publish_model,
+            "copy": _copy,
         }
         return commands[args.command](store, settings, args)
     except InvalidRequestError as error:
         print(f"error: {error.message}. {error.hint}", file=sys.stderr)
     except GatewayError as error:
         print(f"error: {error.message}", file=sys.stderr)
-    except (ArchiveError, PublishError, RoiConfigError, ShapeError, OSError) as error:
+    except (
+        ArchiveError,
+        PublishError,
+        CopyError,
+        RoiConfigError,
+        SettingsError,
+        ShapeError,
+        UnsuitableStorageError,
+        OSError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
 
@@ -57,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/artifacts",
-        description="List and check the folder GATEWAY_MODELS_DIR, and move ROIs to another site. "
-        "Gateways may use the folder at the same time. An ROI of another recipe than the default one is "
+        description="List and check what GATEWAY_MODELS_DIR holds, and move ROIs to another site. "
+        "Gateways may use it at the same time. An ROI of another recipe than the default one is "
         "RECIPE/ROLE/ROI.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -98,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=("none", "variance"),
         help="without a manual box (default: the setting)",
     )
+    copy = commands.add_parser(
+        "copy", help="copy ROIs to another models folder or bucket, with all versions, images and the audit trail"
+    )
+    copy.add_argument("target", metavar="FOLDER|URL", help="an ROI that it has already is left as it is")
+    copy.add_argument("--roi", type=_key, action="append", metavar="ROLE/ROI", help="(default: all)")
     return parser
 
 
@@ -148,7 +168,7 @@ def _verify(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
     n_damaged = 0
     keys = [key for key in store.folders() if store.exists(key)] if args.roi is None else [args.roi]
     for key in keys:
-        for damage in damages(store, key):
+        for damage in damages(store, key, tokens=isinstance(settings.models_dir, Path)):
             print(f"{key}: {damage}")
             n_damaged += 1
     print(f"{len(keys)} ROIs verified, {n_damaged} damages", file=sys.stderr)
@@ -205,6 +225,25 @@ def _publish_model(store: ArtifactStore, settings: Settings, args: argparse.Name
         f"{args.roi} version {manifest.version}{known}: {manifest.extractor} {manifest.model_fingerprint[:16]}, "
         f"{len(manifest.images)} OK images, spatial weights {manifest.spatial_weights.kind}, {threshold}"
     )
+    return 0
+
+
+def _copy(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    where = Settings.folder_or_url(args.target)
+    target = ArtifactStore(open_storage(settings, where), keep_versions=settings.keep_versions)
+    target.storage.prepare()
+    n_copied = n_there = 0
+    for key in args.roi or store.folders():
+        if target.exists(key):
+            print(f"{key}: is there already, and is left as it is")
+            n_there += 1
+            continue
+        copied = copy_roi(store, target, key, settings.fit_lock_timeout_s)
+        print(
+            f"{key}: {copied.n_files} files, {copied.n_bytes / 1e6:.1f} MB, {copied.n_changes} lines of the audit trail"
+        )
+        n_copied += 1
+    print(f"{n_copied} ROIs copied and verified, {n_there} were there", file=sys.stderr)
     return 0
 
 

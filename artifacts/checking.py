@@ -59,8 +59,13 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
     )
 
 
-def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
+def damages(store: ArtifactStore, key: RoiKey, *, tokens: bool = True) -> Iterator[str]:
     """Compare all files of all kept versions, and all images, with their checksums. Yield each damage.
+
+    Args:
+        store: all ROIs.
+        key: the ROI.
+        tokens: whether missing or damaged tokens of OK images count.
 
     Raises:
         UnknownRoiError: the ROI was never fitted and has no stored images.
@@ -101,7 +106,7 @@ def damages(store: ArtifactStore, key: RoiKey) -> Iterator[str]:
             ok.image(image)
         except GatewayError as error:
             yield _short(key, error)
-        if fingerprint is not None and not ok.has_tokens(image.sha256, fingerprint):
+        if tokens and fingerprint is not None and not ok.has_tokens(image.sha256, fingerprint):
             yield f"tokens of OK image {image.sha256} are damaged or missing: the next fit computes them again"
     yield from _image_damages(store, key)
 

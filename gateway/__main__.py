@@ -5,6 +5,7 @@ import os
 import shlex
 import ssl
 import sys
+from contextlib import suppress
 
 import uvicorn
 from pydantic import ValidationError
@@ -85,6 +86,8 @@ def _serve(settings: Settings) -> int:
     logs.configure(settings)
     from gateway.api.security.loopback import is_loopback
     from gateway.detectors.spatial_weighting import RoiConfigError
+    from gateway.errors import GatewayError
+    from gateway.store.place import UnsuitableStorageError
 
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None
     if not has_keys and not settings.allow_anonymous and not is_loopback(settings.host):
@@ -102,10 +105,13 @@ def _serve(settings: Settings) -> int:
         return 2
     try:
         from gateway.app import app
+
+        with suppress(GatewayError):  # it does not answer: the gateway starts and says so
+            app.state.services.store.storage.prepare()
     except RoiConfigError as error:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
         return 2
-    except KeyListError as error:
+    except (KeyListError, SettingsError, UnsuitableStorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     # A line sends an image every few seconds and keeps its connection.

@@ -29,7 +29,7 @@ from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.keys import read_keys
 from gateway.monitoring import logs, metrics, tracing
-from gateway.process.background import remove_old_heatmaps, report_state, warm
+from gateway.process.background import prepare_storage, remove_old_heatmaps, report_state, warm
 from gateway.process.services import create_services
 from gateway.setting_names import environment_warnings
 from gateway.settings import Settings
@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         for warning in environment_warnings(os.environ, Settings.names()):
             log.warning("%s", warning)
         tracing.start(services.settings)
+        await prepare_storage(services)
         await services.engine.start()
         reporting = asyncio.create_task(report_state(services), name="report")
         warming = asyncio.create_task(warm(services), name="warm banks")

@@ -14,6 +14,8 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 HOME = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
 """Base of relative paths: the checkout, or the current folder if the gateway is installed without one."""
 
+_BUCKETS = ("s3", "gs", "az")
+
 Percentile = Annotated[float, Field(ge=95, le=100)]
 
 
@@ -44,7 +46,17 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with it the gateway serves HTTPS")
     tls_key: Path | None = Field(None, validate_default=True, description="PEM private key of the certificate")
-    models_dir: Path = Field(Path("models"), description="folder of OK images, memory banks and calibrations")
+    models_dir: Path | str = Field(
+        Path("models"),
+        description="folder of OK images, memory banks and calibrations, or the URL of a bucket: `s3://BUCKET/PREFIX`, "
+        "`gs://…` or `az://…`",
+    )
+    store_poll_s: float = Field(
+        1.0, ge=0.05, le=60, description="with a bucket: how old the known version of an ROI may be"
+    )
+    store_cache_bytes: int = Field(
+        4 * 2**30, gt=0, description="with a bucket: limit of its files that are kept in GATEWAY_CACHE_DIR"
+    )
     heatmap_dir: Path | None = Field(None, description="folder of the heatmaps that clients request with heatmap=path")
     heatmap_keep_days: int | None = Field(
         None, ge=1, le=36_500, description="days to keep heatmaps in that folder; older ones are removed daily"
@@ -241,6 +253,27 @@ class Settings(BaseSettings):
             env_settings.env_vars = {n: value for n, value in variables if not is_service_link(n, value)}
         return init_settings, env_settings, dotenv_settings
 
+    @field_validator("models_dir", mode="before")
+    @classmethod
+    def _models_dir(cls, where: Any) -> Any:
+        return cls.folder_or_url(where) if isinstance(where, str) else where
+
+    @staticmethod
+    def folder_or_url(where: str) -> Path | str:
+        """Return the folder or the URL of a bucket that a text names.
+
+        Raises:
+            ValueError: it is the URL of something else, or has credentials.
+        """
+        scheme, is_url, rest = where.partition("://")
+        if not is_url:
+            return Path(where)
+        if scheme not in _BUCKETS or not rest.strip("/"):
+            raise ValueError(f"{where[:100]!r}: expected a folder, or {', '.join(f'{each}://…' for each in _BUCKETS)}")
+        if "@" in rest or "?" in rest:
+            raise ValueError("a URL without credentials: they belong into variables such as AWS_ACCESS_KEY_ID")
+        return where.rstrip("/")
+
     @field_validator(
         "models_dir",
         "heatmap_dir",
@@ -254,8 +287,8 @@ class Settings(BaseSettings):
         "tls_key",
     )
     @classmethod
-    def _from_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else HOME / path
+    def _from_home(cls, path: Path | str | None) -> Path | str | None:
+        return HOME / path if isinstance(path, Path) else path
 
     @field_validator("triton_url")
     @classmethod

@@ -52,6 +52,10 @@ _ERROR_EXAMPLES: dict[str, tuple[str, str]] = {
         "disc-front/pad-1: calib.json has format 3; this gateway reads formats up to 2",
         "A newer gateway wrote it: upgrade this one.",
     ),
+    "storage_unavailable": (
+        "s3://plant/models does not answer",
+        "Send the request again after the time in Retry-After.",
+    ),
     "storage_full": ("cannot write to the models folder: No space left on device", "Free space."),
 }
 

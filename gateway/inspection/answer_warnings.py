@@ -34,6 +34,8 @@ def _damage(roi: FittedRoi) -> list[str]:
         found.append(f"the version in use is damaged ({'; '.join(roi.loaded.damaged)}): version {version} answers")
     if roi.calibration_damaged:
         found.append(f"the calibration is damaged ({roi.calibration_damaged}): its copy answers")
+    if roi.storage_problem:
+        found.append(f"{roi.storage_problem}: the version answers that was in use before")
     return found
 
 

@@ -89,11 +89,13 @@ class FittedRoi:
     calibration: Calibration | None
     calibration_damaged: str | None = None
     """The damage of the calibration, where its copy answers."""
+    storage_problem: str | None = None
+    """Why the version may be old, where the store does not answer."""
 
     @property
     def is_degraded(self) -> bool:
-        """Whether an older version or a copy answers because the data in use is damaged."""
-        return bool(self.loaded.damaged or self.calibration_damaged)
+        """Whether an older version, a copy or what is known from before answers, since the data in use cannot."""
+        return bool(self.loaded.damaged or self.calibration_damaged or self.storage_problem)
 
 
 class VersionCache:
@@ -148,7 +150,8 @@ class VersionCache:
                     metrics.BANK_HITS.inc()
                 if key in self._banks:
                     self._banks.move_to_end(key)
-                return self._told(key, FittedRoi(bank, stored.calibration, stored.damaged))
+                problem = self._store.storage.problem(key)
+                return self._told(key, FittedRoi(bank, stored.calibration, stored.damaged, problem))
             try:
                 bank = await self._bank(key, ref)
             except ArtifactCorruptError as error:
@@ -161,8 +164,8 @@ class VersionCache:
 
     def _told(self, key: RoiKey, roi: FittedRoi) -> FittedRoi:
         found: dict[ServingKind, str] = {}
-        if roi.loaded.ref.damaged:
-            found["pointer"] = roi.loaded.ref.damaged
+        if pointer := roi.loaded.ref.damaged or roi.storage_problem:
+            found["pointer"] = pointer
         versions = [what for what in roi.loaded.damaged if what != roi.loaded.ref.damaged]
         if versions:
             found["version"] = "; ".join(versions)

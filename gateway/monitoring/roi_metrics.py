@@ -61,7 +61,7 @@ class RoiCollector(Collector):
         others: list[Drift] = []
         states: dict[_Labels, _State] = {}
         seen: dict[RoiKey, tuple[str, Manifest]] = {}
-        for key in self._store.rois():
+        for key in self._rois():
             try:
                 ref = self._store.current(key)
                 known = self._manifests.get(key)
@@ -81,6 +81,13 @@ class RoiCollector(Collector):
                 log.debug("skipped in this scrape: %s", error.message)
         self._manifests = seen
         return states, others, n_fitted
+
+    def _rois(self) -> list[RoiKey]:
+        try:
+            return self._store.rois()
+        except GatewayError as error:
+            log.warning("no ROI in this scrape: %s", error.message)
+            return []
 
     def _disk(self) -> Iterator[GaugeMetricFamily]:
         yield _one(

@@ -19,6 +19,18 @@ _REPORT_S = 2.0
 _DAY_S = 24 * 3600
 
 
+async def prepare_storage(services: Services) -> None:
+    """Check that the storage can be used. One that does not answer is checked before the first change.
+
+    Raises:
+        UnsuitableStorageError: it cannot be used.
+    """
+    try:
+        await to_thread.run_sync(services.store.storage.prepare)
+    except GatewayError as error:
+        log.warning("nothing can be learned or calibrated yet: %s", error.message)
+
+
 async def warm(services: Services) -> None:
     """Load the versions that the previous process used last, with their networks."""
     for roi in await services.banks.warm():

@@ -30,6 +30,7 @@ from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.opening import open_storage
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def create_services(settings: Settings) -> Services:
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
     engines = create_engine_registry(settings)
-    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, faults=counted_faults())
+    store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)
     banks = VersionCache(
         store,

@@ -93,7 +93,7 @@ class AuditTrail:
     def read(self, key: RoiKey, limit: int) -> list[dict[str, Any]]:
         """Return the last changes, newest first. `outcome` is done, failed, or unknown for an interrupted change."""
         changes: dict[str, dict[str, Any]] = {}
-        for line in self._storage.audit(key):
+        for line in self._storage.audit(key, 2 * limit):  # a change has two
             try:
                 entry = json.loads(line)
                 named = entry["id"]

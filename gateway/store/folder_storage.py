@@ -32,6 +32,9 @@ class FolderStorage:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def prepare(self) -> None:
+        """Do nothing: a folder that cannot be written is reported when it is."""
+
     def keys(self) -> Iterator[RoiKey]:
         """See `Storage.keys`."""
         return stored_keys(self.root)
@@ -157,9 +160,9 @@ class FolderStorage:
             for folder in (_AUDIT / key.path).parents:
                 sync_folder(self.root / folder)
 
-    def audit(self, key: RoiKey) -> list[bytes]:
+    def audit(self, key: RoiKey, last: int) -> list[bytes]:
         """See `Storage.audit`."""
-        return read_lines(file_of(self.root / _AUDIT, key, "jsonl"))
+        return read_lines(file_of(self.root / _AUDIT, key, "jsonl"))[-last:]
 
     def size(self, place: Place) -> int:
         """See `Storage.size`."""

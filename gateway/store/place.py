@@ -26,6 +26,10 @@ Part = Literal["learned", "images"]
 STORED_IMAGES = "images"
 
 
+class UnsuitableStorageError(Exception):
+    """A bucket that cannot be used. The message names it."""
+
+
 class Place(Protocol):
     """A file or folder of an ROI, to be read. It has the methods of `pathlib.Path` that the store uses."""
 
@@ -80,6 +84,13 @@ class Storage(Protocol):
     @property
     def what(self) -> str:
         """Its name in messages."""
+
+    def prepare(self) -> None:
+        """Check once that it does what the store rests on, if it answers.
+
+        Raises:
+            UnsuitableStorageError: it does not.
+        """
 
     def keys(self) -> Iterable[RoiKey]:
         """Return all ROIs that have files or are being made, in any order."""
@@ -147,8 +158,8 @@ class Storage(Protocol):
             OSError: the line cannot be written.
         """
 
-    def audit(self, key: RoiKey) -> Sequence[bytes]:
-        """Return the lines of the audit trail of an ROI, oldest first."""
+    def audit(self, key: RoiKey, last: int) -> Sequence[bytes]:
+        """Return the last lines of the audit trail of an ROI, oldest first."""
 
     def size(self, place: Place) -> int:
         """Return the size of a file in bytes.

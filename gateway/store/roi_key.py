@@ -70,14 +70,22 @@ class RoiKey:
 def stored_keys(root: Path) -> Iterator[RoiKey]:
     """Yield the ROIs that have a folder `RoiKey.path` in a folder, in any order."""
     for folder in (*root.glob("*/*"), *root.glob(f"{_RECIPES}/*/*/*")):
-        names = folder.relative_to(root).parts
-        role_id, roi_id = id_of_folder(names[-2]), id_of_folder(names[-1])
-        recipe_id = DEFAULT_RECIPE if len(names) == 2 else id_of_folder(names[1])
-        if role_id is None or roi_id is None or recipe_id is None or not folder.is_dir():
-            continue
-        key = RoiKey(role_id, roi_id, recipe_id)
-        if key.path == PurePath(*names):  # else a folder "default" among the other recipes
+        key = key_of(folder.relative_to(root))
+        if key is not None and folder.is_dir():
             yield key
+
+
+def key_of(path: PurePath) -> RoiKey | None:
+    """Return the ROI that has a path, or None for a path of no ROI."""
+    names = path.parts
+    if len(names) not in (2, 4):
+        return None
+    role_id, roi_id = id_of_folder(names[-2]), id_of_folder(names[-1])
+    recipe_id = DEFAULT_RECIPE if len(names) == 2 else id_of_folder(names[1])
+    if role_id is None or roi_id is None or recipe_id is None:
+        return None
+    key = RoiKey(role_id, roi_id, recipe_id)
+    return key if key.path == path else None  # else a folder "default" among the other recipes
 
 
 def file_of(root: Path, key: RoiKey, extension: str) -> Path:

@@ -21,6 +21,7 @@ from patchcore_client.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     TimeoutError,  # noqa: A004
     TooLargeError,
     TrainedOfflineError,
@@ -59,6 +60,7 @@ __all__ = [
     "ShuttingDownError",
     "SlowBodyError",
     "StorageFullError",
+    "StorageUnavailableError",
     "TimeoutError",
     "TooLargeError",
     "TrainedOfflineError",

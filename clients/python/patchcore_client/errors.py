@@ -22,6 +22,7 @@ PatchcoreError
     ├── ShuttingDownError         503 shutting_down
     ├── EngineUnavailableError    503 engine_unavailable
     │   └── EngineTimeoutError    503 engine_timeout
+    ├── StorageUnavailableError   503 storage_unavailable
     ├── ArtifactCorruptError      500 artifact_corrupt
     ├── NewerFormatError          500 newer_format
     └── StorageFullError          507 storage_full
@@ -189,6 +190,12 @@ class EngineTimeoutError(EngineUnavailableError):
     """The engine did not answer within the deadline."""
 
     error_code = "engine_timeout"
+
+
+class StorageUnavailableError(GatewayError):
+    """The object store does not answer. Nothing was changed; inspections of known versions go on."""
+
+    error_code = "storage_unavailable"
 
 
 class ArtifactCorruptError(GatewayError):

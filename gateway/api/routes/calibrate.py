@@ -25,6 +25,7 @@ from gateway.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     UnknownRoiError,
 )
 from gateway.worker_threads import in_thread
@@ -48,6 +49,7 @@ router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: serv
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep, body: CalibrateRequest) -> Response:

@@ -9,7 +9,13 @@ from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.drift import DriftAnswer
 from gateway.api.strict_route import StrictRoute
-from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
+from gateway.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    NewerFormatError,
+    StorageUnavailableError,
+    UnknownRoiError,
+)
 
 router = APIRouter(tags=["status"], route_class=StrictRoute)
 
@@ -18,7 +24,9 @@ router = APIRouter(tags=["status"], route_class=StrictRoute)
     "/rois/{role_id}/{roi_id}/drift",
     response_model=DriftAnswer,
     summary="Drift of an ROI",
-    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
+    responses=documented(
+        InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError, StorageUnavailableError
+    ),
 )
 async def drift(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """Compare recent inspections on this gateway's host with the OK images of the version in use.

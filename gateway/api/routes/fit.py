@@ -36,6 +36,7 @@ from gateway.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     TooLargeError,
     TrainedOfflineError,
     UnsupportedImageError,
@@ -64,6 +65,7 @@ router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: serv
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def fit_ok(

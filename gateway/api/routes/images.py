@@ -19,6 +19,7 @@ from gateway.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     TrainedOfflineError,
     UnknownImageError,
     UnknownRoiError,
@@ -45,6 +46,7 @@ router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: serv
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def delete_ok_image(

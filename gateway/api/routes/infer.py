@@ -42,6 +42,7 @@ from gateway.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     TooLargeError,
     UnknownRoiError,
     UnsupportedImageError,
@@ -75,6 +76,7 @@ _BATCH = TypeAdapter(Annotated[list[BatchItem], FailFast()])
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def infer(
@@ -145,6 +147,7 @@ async def infer(
         EngineUnavailableError,
         EngineTimeoutError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def infer_batch(

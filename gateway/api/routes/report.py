@@ -18,7 +18,13 @@ from gateway.api.fields import OR_NULL, RoiId, RoleId
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.report import ReportAnswer
 from gateway.api.strict_route import StrictRoute
-from gateway.errors import ArtifactCorruptError, InvalidRequestError, NewerFormatError, UnknownRoiError
+from gateway.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    NewerFormatError,
+    StorageUnavailableError,
+    UnknownRoiError,
+)
 from gateway.images.decoding import Limits
 from gateway.monitoring.drift.histogram import peak_histogram
 from gateway.monitoring.drift.measure import MIN_SAMPLES
@@ -39,7 +45,9 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; fr
     summary="Report of an ROI",
     responses={
         200: {"content": {"text/html": {}}, "description": "A self-contained page, or the same figures as JSON"},
-        **documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
+        **documented(
+            InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError, StorageUnavailableError
+        ),
     },
 )
 async def report(

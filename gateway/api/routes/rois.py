@@ -22,6 +22,7 @@ from gateway.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     UnknownRoiError,
     UnknownVersionError,
 )
@@ -40,7 +41,7 @@ changes = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: ser
     operation_id="listRois",
     response_model=RoiList,
     summary="List the fitted ROIs",
-    responses=documented(InvalidRequestError),
+    responses=documented(InvalidRequestError, StorageUnavailableError),
 )
 async def rois(services: ServicesDep, caller: CallerDep) -> Response:
     """List every fitted ROI that the key allows, with its counts, version and calibration.
@@ -55,7 +56,9 @@ async def rois(services: ServicesDep, caller: CallerDep) -> Response:
     operation_id="getRoi",
     response_model=RoiDetail,
     summary="One ROI in detail",
-    responses=documented(InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError),
+    responses=documented(
+        InvalidRequestError, UnknownRoiError, ArtifactCorruptError, NewerFormatError, StorageUnavailableError
+    ),
 )
 async def roi(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
     """Return one ROI with its OK images and their leave-one-out scores."""
@@ -67,7 +70,7 @@ async def roi(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id:
     "/rois/{role_id}/{roi_id}/audit",
     response_model=AuditAnswer,
     summary="Audit trail of an ROI",
-    responses=documented(InvalidRequestError, UnknownRoiError),
+    responses=documented(InvalidRequestError, UnknownRoiError, StorageUnavailableError),
 )
 async def audit(
     services: ServicesDep,
@@ -100,6 +103,7 @@ async def audit(
         ArtifactCorruptError,
         NewerFormatError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def rollback(
@@ -140,6 +144,7 @@ async def rollback(
         ShuttingDownError,
         NewerFormatError,
         StorageFullError,
+        StorageUnavailableError,
     ),
 )
 async def delete_roi(

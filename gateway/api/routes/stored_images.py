@@ -32,6 +32,7 @@ from gateway.errors import (
     ShuttingDownError,
     SlowBodyError,
     StorageFullError,
+    StorageUnavailableError,
     TooLargeError,
     UnknownImageError,
     UnknownRoiError,
@@ -59,6 +60,7 @@ _OF_A_CHANGE = (
     ShuttingDownError,
     NewerFormatError,
     StorageFullError,
+    StorageUnavailableError,
 )
 _OF_ONE = (InvalidRequestError, UnknownImageError, ArtifactCorruptError, NewerFormatError)
 
@@ -113,7 +115,7 @@ async def store_images(
     _PATH,
     response_model=ImageList,
     summary="List the images of an ROI",
-    responses=documented(InvalidRequestError, UnknownRoiError, NewerFormatError),
+    responses=documented(InvalidRequestError, UnknownRoiError, NewerFormatError, StorageUnavailableError),
 )
 async def list_images(
     services: ServicesDep,

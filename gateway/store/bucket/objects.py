@@ -1,0 +1,254 @@
+"""The objects of a bucket, through obstore, with the errors of the store."""
+
+import logging
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotModifiedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from gateway.errors import StorageFullError, StorageUnavailableError
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 5
+_SHORT = timedelta(seconds=4)
+"""For pointers and other small objects: an inspection may wait for one."""
+_LONG = timedelta(seconds=120)
+_CONNECT = timedelta(seconds=2)
+_REFUSED = re.compile(r"status(?: code)?:? (4\d\d)")
+
+
+class LostRaceError(Exception):
+    """The object is not what the condition of a write says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The content of an object, and what a later condition names it by."""
+
+    data: bytes
+    e_tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object in a list."""
+
+    path: str
+    size: int
+    e_tag: str
+    modified: datetime
+
+
+class Objects:
+    """The objects below a URL. Every method blocks and is thread-safe.
+
+    Credentials, region and endpoint come from the usual variables of the environment, or from the role of the machine.
+    Messages and logs have the URL without its query, and never what the server said: that may hold a signature.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            ValueError: the URL or a variable of the environment cannot be used.
+        """
+        self.url = url.partition("?")[0]
+        try:
+            self._short, self._long = (
+                from_url(
+                    url,
+                    client_options={"timeout": timeout, "connect_timeout": _CONNECT, "allow_http": True},
+                    retry_config={"max_retries": retries, "retry_timeout": timeout},
+                )
+                for timeout, retries in ((_SHORT, 1), (_LONG, 3))
+            )
+        except BaseError as error:
+            raise ValueError(f"{self.url}: {type(error).__name__}: {_first_line(error)}") from None
+        self._is_silent = False
+
+    @property
+    def problem(self) -> str | None:
+        """Why what is known of the bucket may be old, or None while it answers."""
+        return f"{self.url} does not answer" if self.is_silent else None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the last request had no answer."""
+        return self._is_silent
+
+    def get(self, path: str) -> Body:
+        """Return a small object.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        with self._asking("read"):
+            result = obstore.get(self._short, path)
+            return Body(bytes(result.bytes()), result.meta["e_tag"] or "")
+
+    def get_changed(self, path: str, e_tag: str) -> Body | None:
+        """Return a small object if it is another than the one known by its ETag, else None.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        with self._asking("read"):
+            try:
+                result = obstore.get(self._short, path, options={"if_none_match": e_tag})
+                return Body(bytes(result.bytes()), result.meta["e_tag"] or "")
+            except NotModifiedError:
+                return None
+
+    def get_large(self, path: str) -> bytes:
+        """Return an object of any size.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        with self._asking("read"):
+            return bytes(obstore.get(self._long, path).bytes())
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object of any size. Nobody else writes this name.
+
+        Raises:
+            StorageFullError: the bucket accepts no writes.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        with self._asking("write"):
+            obstore.put(self._long, path, data)
+
+    def create(self, path: str, data: bytes) -> str:
+        """Write a small object that does not exist yet. Return its ETag.
+
+        Raises:
+            LostRaceError: it exists.
+            StorageFullError: the bucket accepts no writes.
+            StorageUnavailableError: the bucket does not answer. The object may exist or not.
+        """
+        with self._asking("write"):
+            try:
+                return obstore.put(self._short, path, data, mode="create", use_multipart=False)["e_tag"] or ""
+            except BaseError as error:
+                raise _lost(path, error) from None
+
+    def exchange(self, path: str, data: bytes, e_tag: str) -> str:
+        """Write a small object in the place of the one with an ETag. Return its ETag.
+
+        Raises:
+            LostRaceError: it is another one.
+            StorageFullError: the bucket accepts no writes.
+            StorageUnavailableError: the bucket does not answer. The object may be the old or the new one.
+        """
+        with self._asking("write"):
+            try:
+                return obstore.put(self._short, path, data, mode={"e_tag": e_tag}, use_multipart=False)["e_tag"] or ""
+            except FileNotFoundError:
+                raise LostRaceError(path) from None
+            except BaseError as error:
+                raise _lost(path, error) from None
+
+    def below(self, prefix: str) -> list[Listed]:
+        """Return all objects below a prefix that ends with a slash, sorted by path.
+
+        Raises:
+            StorageUnavailableError: the bucket does not answer.
+        """
+        with self._asking("list"):
+            found = [meta for chunk in obstore.list(self._long, prefix) for meta in chunk]
+        return sorted(
+            (Listed(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"]) for meta in found),
+            key=lambda each: each.path,
+        )
+
+    def now(self) -> datetime:
+        """Return the time by the clock of the bucket, which stamps its objects.
+
+        Raises:
+            StorageFullError: the bucket accepts no writes.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        path = f"probe/{uuid.uuid4().hex}"
+        self.put(path, b"now")
+        with self._asking("read"):
+            modified = obstore.head(self._short, path)["last_modified"]
+        self.delete([path])
+        return modified
+
+    def delete(self, paths: list[str]) -> None:
+        """Remove objects. One that is missing is no error.
+
+        Raises:
+            StorageFullError: the bucket accepts no writes.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        if paths:
+            with self._asking("write"):
+                obstore.delete(self._long, paths)
+
+    @contextmanager
+    def _asking(self, how: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, LostRaceError):
+            self._answered()
+            raise
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            self._answered()
+            if how == "write":
+                raise StorageFullError(
+                    f"{self.url} accepts no writes ({type(error).__name__})",
+                    "Check the quota of the bucket, and that its credentials may write.",
+                ) from None
+            raise StorageUnavailableError(
+                f"{self.url} refuses to {how} ({type(error).__name__})",
+                "Check the credentials in the gateway's environment.",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from None
+        except BaseError as error:
+            refused = _REFUSED.search(str(error))
+            if how == "write" and refused is not None and refused[1] not in ("408", "409", "429"):
+                self._answered()
+                raise StorageFullError(
+                    f"{self.url} accepts no writes (status {refused[1]})", "Check the quota of the bucket."
+                ) from None
+            if not self._is_silent:
+                log.warning("%s does not answer (%s)", self.url, type(error).__name__)
+                self._is_silent = True
+            raise StorageUnavailableError(f"{self.url} does not answer", retry_after_s=_RETRY_AFTER_S) from None
+        else:
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._is_silent:
+            log.info("%s answers again", self.url)
+            self._is_silent = False
+
+
+def _lost(path: str, error: BaseError) -> Exception:
+    """Return the error of a conditional write. S3 answers 409 to writers that come at the same moment."""
+    if isinstance(error, (AlreadyExistsError, PreconditionError)):
+        return LostRaceError(path)
+    refused = _REFUSED.search(str(error))
+    return LostRaceError(path) if refused is not None and refused[1] == "409" else error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -1,0 +1,270 @@
+"""The pointers of a bucket: what each ROI has, as this gateway knows it, and how a pointer is moved."""
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from gateway.errors import ArtifactCorruptError, GatewayError, StorageUnavailableError
+from gateway.store.bucket.local_cache import LocalCache
+from gateway.store.bucket.objects import LostRaceError, Objects
+from gateway.store.bucket.roi_state import RoiFiles, RoiPointer, RoiState, StoredFile, new_object
+from gateway.store.checksummed import DamagedError, sha256_of
+from gateway.store.roi_key import RoiKey, key_of
+
+_SILENT_PAUSE_S = 2.0
+"""While the bucket does not answer, one reader at a time waits for it, this long after the one before."""
+_KEPT_S = 3600.0
+"""How long a list remembers what it no longer has."""
+_MOVES = 31
+"""Moves of others between a PUT and the moment when its writer looks what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    state: RoiState
+    asked_at: float
+
+
+class Pointers:
+    """Every method blocks and is thread-safe."""
+
+    def __init__(self, objects: Objects, cache: LocalCache, poll_s: float) -> None:
+        self._objects = objects
+        self._cache = cache
+        self._poll_s = poll_s
+        self._lock = threading.Lock()
+        self._known: dict[RoiKey, _Known] = {}
+        self._asking: dict[RoiKey, threading.Lock] = {}
+        self._damaged: dict[RoiKey, str] = {}
+        self._keys: list[RoiKey] | None = None
+        self._keys_at = -1e9
+        self._tried_at = -1e9
+
+    def problem(self, key: RoiKey) -> str | None:
+        """Return why what is known of an ROI may be old, or None."""
+        return self._damaged.get(key) or self._objects.problem
+
+    def keys(self) -> list[RoiKey]:
+        """Return all ROIs that have a pointer, as known lately. While the bucket does not answer, those known before.
+
+        Raises:
+            StorageUnavailableError: the bucket has not answered yet.
+        """
+        known = self._keys
+        if known is not None and (time.monotonic() - self._keys_at < self._poll_s or self._is_pausing()):
+            return known
+        try:
+            return self.ask_for_all()
+        except StorageUnavailableError:
+            self._tried_at = time.monotonic()
+            if known is None:
+                raise
+            return known
+
+    def ask_for_all(self) -> list[RoiKey]:
+        """Ask for the list of all pointers now. A pointer with a known ETag is not asked for again.
+
+        Raises:
+            StorageUnavailableError: the bucket does not answer.
+        """
+        now = time.monotonic()
+        found = []
+        for listed in self._objects.below("pointers/"):
+            key = key_of(PurePosixPath(listed.path).relative_to("pointers"))
+            if key is None:
+                continue
+            found.append(key)
+            with self._lock:
+                known = self._known.get(key)
+                if known is not None and known.state.e_tag == listed.e_tag:
+                    self._known[key] = _Known(known.state, now)
+        self._keys, self._keys_at = found, now
+        return found
+
+    def known(self, key: RoiKey) -> RoiState:
+        """Return the state as last known, however old; asks if nothing is known."""
+        known = self._known.get(key)
+        return self.ask(key) if known is None else known.state
+
+    def state(self, key: RoiKey) -> RoiState:
+        """Return the files of an ROI, as known at most `poll_s` ago. While the bucket does not answer, as last known.
+
+        Raises:
+            ArtifactCorruptError: the pointer is damaged, and nothing is known from before.
+            StorageUnavailableError: the bucket does not answer, and nothing is known from before.
+        """
+        known = self._known.get(key)
+        if known is not None and (time.monotonic() - known.asked_at < self._poll_s or self._is_pausing()):
+            return known.state
+        with self._lock:
+            asking = self._asking.setdefault(key, threading.Lock())
+        if not asking.acquire(blocking=known is None):
+            assert known is not None
+            return known.state  # another thread asks just now
+        try:
+            return self.ask(key)
+        except (StorageUnavailableError, ArtifactCorruptError):
+            self._tried_at = time.monotonic()
+            if known is None:
+                raise
+            return known.state
+        finally:
+            asking.release()
+
+    def ask(self, key: RoiKey) -> RoiState:
+        """Ask for the pointer of an ROI now.
+
+        Raises:
+            ArtifactCorruptError: the pointer or its list is damaged.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        now = time.monotonic()
+        known = self._known.get(key)
+        try:
+            state = self._asked(key, None if known is None else known.state)
+        except DamagedError as error:
+            self._damaged[key] = f"its pointer in {self._objects.url} is damaged: {error}"
+            raise ArtifactCorruptError(
+                f"{key}: {self._damaged[key]}",
+                f"Restore the object {_pointer_of(key)} from an older version in the bucket, or delete it and import "
+                "the ROI.",
+            ) from error
+        self._damaged.pop(key, None)
+        return self._learned(key, state, now)
+
+    def content(self, key: RoiKey, name: str) -> bytes:
+        """Return the content of an object of an ROI, from the cache or the bucket.
+
+        Content that differs from its checksum in the bucket is returned as it is, and not kept.
+
+        Raises:
+            FileNotFoundError: it is missing in the bucket.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        sha256 = name[:64]
+        data = self._cache.get(sha256)
+        if data is not None:
+            if sha256_of(data) == sha256:
+                return data
+            self._cache.drop(sha256)
+        data = self._objects.get_large(_object_of(key, name))
+        if sha256_of(data) == sha256:
+            self._cache.put(sha256, data)
+        return data
+
+    def move(self, key: RoiKey, before: RoiState, files: Mapping[str, StoredFile] | None) -> RoiState | None:
+        """Move the pointer of an ROI from a state to other files, or to a deleted ROI.
+
+        Returns:
+            The new state, or None if the pointer had moved meanwhile.
+
+        Raises:
+            StorageFullError: nothing was changed.
+            StorageUnavailableError: nothing was changed, unless the message says that this is unknown.
+        """
+        move = uuid.uuid4().hex
+        state = RoiState(moves=(move,))
+        if files is not None:
+            state = self._with_list(key, before, files, move)
+        body = RoiPointer(files=state.list_object, move=move).to_bytes()
+        try:
+            e_tag = self._put(key, before, body)
+        except LostRaceError:
+            # Perhaps against ourselves: obstore repeats a PUT whose answer was lost.
+            found = self.ask(key)
+            if move in found.moves:
+                return found
+            with suppress(GatewayError):
+                self._objects.delete([_object_of(key, name) for name in (state.list_object,) if name is not None])
+            return None
+        except StorageUnavailableError as error:
+            return self._settled(key, before, move, error)
+        return self._learned(key, replace(state, e_tag=e_tag), time.monotonic())
+
+    def _with_list(self, key: RoiKey, before: RoiState, files: Mapping[str, StoredFile], move: str) -> RoiState:
+        """Upload the list of files, and return the state that a pointer to it stands for."""
+        now = time.time()
+        kept = {file.object for file in files.values()}
+        gone = {file.object for file in before.files.values()} - kept
+        dropped = {name: at for name, at in before.dropped.items() if at > now - _KEPT_S} | dict.fromkeys(gone, now)
+        if before.list_object is not None:
+            dropped[before.list_object] = now
+        moves = (*before.moves[-_MOVES:], move)
+        data = RoiFiles(files=dict(files), dropped=dropped, moves=moves).to_bytes()
+        name = new_object(data)
+        self._objects.put(_object_of(key, name), data)
+        self._cache.put(name[:64], data)
+        return RoiState(None, dict(files), dropped, moves, name)
+
+    def _settled(self, key: RoiKey, before: RoiState, move: str, error: StorageUnavailableError) -> RoiState:
+        """Find out whether a PUT without an answer moved the pointer.
+
+        It may still arrive. A move to where the pointer was makes its condition false for good.
+
+        Raises:
+            StorageUnavailableError: it did not, or nobody knows.
+        """
+        same = RoiPointer(files=before.list_object, move=uuid.uuid4().hex).to_bytes()
+        try:
+            with suppress(LostRaceError):
+                self._put(key, before, same)
+            found = self.ask(key)
+        except StorageUnavailableError:
+            raise StorageUnavailableError(
+                f"{self._objects.url} stopped answering while {key} was changed: whether it was is unknown",
+                "GET the ROI once the store answers, before the request is sent again.",
+                retry_after_s=error.retry_after_s,
+            ) from None
+        if move in found.moves:
+            return found
+        raise error
+
+    def _put(self, key: RoiKey, before: RoiState, body: bytes) -> str:
+        if before.e_tag is None:
+            return self._objects.create(_pointer_of(key), body)
+        return self._objects.exchange(_pointer_of(key), body, before.e_tag)
+
+    def _asked(self, key: RoiKey, known: RoiState | None) -> RoiState:
+        try:
+            if known is not None and known.e_tag is not None:
+                body = self._objects.get_changed(_pointer_of(key), known.e_tag)
+                if body is None:
+                    return known
+            else:
+                body = self._objects.get(_pointer_of(key))
+        except FileNotFoundError:
+            return RoiState()
+        pointer = RoiPointer.from_bytes(body.data, "the pointer")
+        if pointer.files is None:
+            return RoiState(body.e_tag, moves=(pointer.move,))
+        if known is not None and known.list_object == pointer.files:
+            return replace(known, e_tag=body.e_tag)
+        try:
+            data = self.content(key, pointer.files)
+        except FileNotFoundError as error:
+            raise DamagedError("the list that it names is missing") from error
+        found = RoiFiles.from_bytes(data, "the list that it names")
+        return RoiState(body.e_tag, found.files, found.dropped, found.moves, pointer.files)
+
+    def _learned(self, key: RoiKey, state: RoiState, at: float) -> RoiState:
+        """Keep a state, unless one that was asked for later is known already."""
+        with self._lock:
+            known = self._known.get(key)
+            if known is None or known.asked_at <= at:
+                self._known[key] = _Known(state, at)
+        return state
+
+    def _is_pausing(self) -> bool:
+        return self._objects.is_silent and time.monotonic() - self._tried_at < _SILENT_PAUSE_S
+
+
+def _pointer_of(key: RoiKey) -> str:
+    return f"pointers/{key.path.as_posix()}"
+
+
+def _object_of(key: RoiKey, name: str) -> str:
+    return f"objects/{key.path.as_posix()}/{name}"

@@ -1,0 +1,65 @@
+"""Whether the conditional writes of a bucket hold, with writers at the same moment.
+
+Some stores that speak S3 ignore the conditions, or check them before they write and not at once. Over these, two
+gateways would overwrite each other without noticing.
+"""
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from threading import Barrier
+
+from gateway.errors import StorageUnavailableError
+from gateway.store.bucket.objects import LostRaceError, Objects
+from gateway.store.place import UnsuitableStorageError
+
+_WRITERS = 6
+_ROUNDS = 2
+
+
+def require_conditional_writes(objects: Objects) -> None:
+    """Let writers race for one object, to create it and to replace it. Of each race, exactly one may win.
+
+    Raises:
+        UnsuitableStorageError: a write went through that should not.
+        StorageFullError: the bucket accepts no writes.
+        StorageUnavailableError: the bucket does not answer.
+    """
+    path = f"probe/{uuid.uuid4().hex}"
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        try:
+            tag = _winner(pool, objects, "If-None-Match", partial(objects.create, path))
+            for _ in range(_ROUNDS):
+                tag = _winner(pool, objects, "If-Match", partial(objects.exchange, path, e_tag=tag))
+            if objects.get(path).e_tag != tag:
+                raise UnsuitableStorageError(_cannot_be_used(objects, "the winner of a race was overwritten"))
+        finally:
+            with suppress(StorageUnavailableError):
+                objects.delete([path])
+
+
+def _winner(pool: ThreadPoolExecutor, objects: Objects, condition: str, write: Callable[[bytes], str]) -> str:
+    barrier = Barrier(_WRITERS)
+
+    def attempt(_: int) -> str | None:
+        body = uuid.uuid4().bytes
+        barrier.wait()
+        try:
+            return write(body)
+        except LostRaceError:
+            return None
+
+    tags = [tag for tag in pool.map(attempt, range(_WRITERS)) if tag is not None]
+    if len(tags) != 1:
+        said = f"{len(tags)} of {_WRITERS} writers at the same moment went through on one condition {condition}"
+        raise UnsuitableStorageError(_cannot_be_used(objects, said))
+    return tags[0]
+
+
+def _cannot_be_used(objects: Objects, why: str) -> str:
+    return (
+        f"GATEWAY_MODELS_DIR: {objects.url} cannot be used: {why}, and exactly one may. Use a store whose conditional "
+        "PUT holds, such as S3, Google Cloud Storage, Azure or MinIO, or a folder"
+    )
