@@ -204,7 +204,7 @@ class FitService:
                     state = state_of(before, self._calibration(key, before, warnings))
                     return FitResult(before, 0, duplicates, suspects, state, warnings, times)
 
-            with times.stage("store"):
+            with times.stage("store"), self._store.storage.batch(key):
                 gone = store_added(ok, fit, added)
             images = [image for image in images if image.sha256 not in gone]
             require_any(key, images)

@@ -40,11 +40,11 @@ def request_of(data: bytes, **fields: Any) -> InferRequest:
 class Bench:
     """The services with one models folder."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, store: ArtifactStore | None = None, **settings: Any) -> None:
         defaults = {"models_dir": folder, "cache_dir": folder.parent / "cache", "coreset_rate": 1.0, "blur_sigma": 0}
         self.settings = Settings(_env_file=None, **{**defaults, **settings})
         self.engine = BrightnessEngine()
-        self.store = ArtifactStore(folder, keep_versions=5, faults=counted_faults())
+        self.store = store or ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
         self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
         self.images = StoredImages(self.store, self.settings)

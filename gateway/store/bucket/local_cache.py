@@ -33,8 +33,8 @@ class LocalCache:
     def get(self, name: str) -> bytes | None:
         """Return what is kept under a name of letters, digits, ``-`` and ``.``, or None."""
         with self._lock:
+            self._use(name)
             if name in self._memory:
-                self._memory.move_to_end(name)
                 return self._memory[name]
         try:
             data = (self._folder / name).read_bytes()
@@ -44,9 +44,6 @@ class LocalCache:
             os.utime(self._folder / name)
         with self._lock:
             self._remember(name, data)
-            sizes = self._known()
-            if name in sizes:
-                sizes.move_to_end(name)
         return data
 
     def put(self, name: str, data: bytes) -> None:
@@ -79,6 +76,11 @@ class LocalCache:
         with self._lock:
             self._memory_bytes -= len(self._memory.pop(name, b""))
             self._n_bytes -= self._known().pop(name, 0)
+
+    def _use(self, name: str) -> None:
+        for kept in (self._known(), self._memory):
+            if name in kept:
+                kept.move_to_end(name)
 
     def _remember(self, name: str, data: bytes) -> None:
         self._memory_bytes -= len(self._memory.pop(name, b""))

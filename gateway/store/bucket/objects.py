@@ -19,7 +19,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from gateway.errors import StorageFullError, StorageUnavailableError
+from gateway.errors import GatewayError, StorageFullError, StorageUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _SHORT = timedelta(seconds=4)
 """For pointers and other small objects: an inspection may wait for one."""
 _LONG = timedelta(seconds=120)
 _CONNECT = timedelta(seconds=2)
+_TEMPORARY = ("408", "409", "429")
 _REFUSED = re.compile(r"status(?: code)?:? (4\d\d)")
 
 
@@ -212,29 +213,30 @@ class Objects:
             raise
         except (PermissionDeniedError, UnauthenticatedError) as error:
             self._answered()
-            if how == "write":
-                raise StorageFullError(
-                    f"{self.url} accepts no writes ({type(error).__name__})",
-                    "Check the quota of the bucket, and that its credentials may write.",
-                ) from None
-            raise StorageUnavailableError(
-                f"{self.url} refuses to {how} ({type(error).__name__})",
-                "Check the credentials in the gateway's environment.",
-                retry_after_s=_RETRY_AFTER_S,
-            ) from None
+            raise self._refusal(how, type(error).__name__) from None
         except BaseError as error:
             refused = _REFUSED.search(str(error))
-            if how == "write" and refused is not None and refused[1] not in ("408", "409", "429"):
+            if refused is not None and refused[1] not in _TEMPORARY:
                 self._answered()
-                raise StorageFullError(
-                    f"{self.url} accepts no writes (status {refused[1]})", "Check the quota of the bucket."
-                ) from None
+                raise self._refusal(how, f"status {refused[1]}") from None
             if not self._is_silent:
                 log.warning("%s does not answer (%s)", self.url, type(error).__name__)
                 self._is_silent = True
             raise StorageUnavailableError(f"{self.url} does not answer", retry_after_s=_RETRY_AFTER_S) from None
         else:
             self._answered()
+
+    def _refusal(self, how: str, why: str) -> GatewayError:
+        if how == "write":
+            return StorageFullError(
+                f"{self.url} accepts no writes ({why})",
+                "Check that the bucket exists, its quota, and that the gateway's credentials may write.",
+            )
+        return StorageUnavailableError(
+            f"{self.url} refuses to {how} ({why})",
+            "Check that the bucket exists, and the credentials in the gateway's environment.",
+            retry_after_s=_RETRY_AFTER_S,
+        )
 
     def _answered(self) -> None:
         if self._is_silent:

@@ -15,8 +15,7 @@ from gateway.errors import StorageUnavailableError
 from gateway.store.bucket.objects import LostRaceError, Objects
 from gateway.store.place import UnsuitableStorageError
 
-_WRITERS = 6
-_ROUNDS = 2
+_WRITERS = 4
 
 
 def require_conditional_writes(objects: Objects) -> None:
@@ -31,8 +30,7 @@ def require_conditional_writes(objects: Objects) -> None:
     with ThreadPoolExecutor(_WRITERS) as pool:
         try:
             tag = _winner(pool, objects, "If-None-Match", partial(objects.create, path))
-            for _ in range(_ROUNDS):
-                tag = _winner(pool, objects, "If-Match", partial(objects.exchange, path, e_tag=tag))
+            tag = _winner(pool, objects, "If-Match", partial(objects.exchange, path, e_tag=tag))
             if objects.get(path).e_tag != tag:
                 raise UnsuitableStorageError(_cannot_be_used(objects, "the winner of a race was overwritten"))
         finally:
