@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     copy = commands.add_parser(
         "copy", help="copy ROIs to another models folder or bucket, with all versions, images and the audit trail"
     )
-    copy.add_argument("target", metavar="FOLDER|URL", help="an ROI that it has already is left as it is")
+    copy.add_argument("target", type=_place, metavar="FOLDER|URL", help="an ROI that it has already is left as it is")
     copy.add_argument("--roi", type=_key, action="append", metavar="ROLE/ROI", help="(default: all)")
     return parser
 
@@ -126,6 +126,13 @@ def _key(text: str) -> RoiKey:
         return RoiKey.parse(text)
     except GatewayError as error:
         raise argparse.ArgumentTypeError(f"{error.message}. {error.hint}") from error
+
+
+def _place(text: str) -> Path | str:
+    try:
+        return Settings.folder_or_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _list(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
@@ -229,8 +236,7 @@ def _publish_model(store: ArtifactStore, settings: Settings, args: argparse.Name
 
 
 def _copy(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
-    where = Settings.folder_or_url(args.target)
-    target = ArtifactStore(open_storage(settings, where), keep_versions=settings.keep_versions)
+    target = ArtifactStore(open_storage(settings, args.target), keep_versions=settings.keep_versions)
     target.storage.prepare()
     n_copied = n_there = 0
     for key in args.roi or store.folders():

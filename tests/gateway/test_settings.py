@@ -47,6 +47,29 @@ def test_relative_folders_start_from_the_project_folder(monkeypatch: pytest.Monk
     assert settings.cache_dir == Path("/absolute")
 
 
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/prefix/", "gs://bucket/a", "az://container/a"])
+def test_the_models_may_be_in_a_bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GATEWAY_MODELS_DIR", url)
+    assert Settings(_env_file=None).models_dir == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://host/models", "expected a folder, or s3://…, gs://…, az://…"),
+        ("s3://", "expected a folder, or s3://…"),
+        ("s3://key:secret@bucket/a", "a URL without credentials"),
+        ("az://container/a?sig=secret", "a URL without credentials"),
+    ],
+)
+def test_a_url_of_something_else_is_refused_and_credentials_are_not_repeated(url: str, said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(_env_file=None, models_dir=url)
+    message = refused.value.errors()[0]["msg"]
+    assert said in message
+    assert "secret" not in message
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

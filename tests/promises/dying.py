@@ -1,8 +1,9 @@
 """A program that is killed in the midst of a write: ``python -m tests.promises.dying STEP whole|torn MODULE …``.
 
-A step is a system call that changes what is on disk. Just before the n-th of them the process gets SIGKILL, from
-itself, as it would from somebody else at that moment. ``torn`` is for the negative control: files are then replaced in
-place, half by half, and the steps are the moments between the halves of ``current``.
+A step is a system call that changes what is on disk, or a request that changes what is in a bucket. Just before the
+n-th of them the process gets SIGKILL, from itself, as it would from somebody else at that moment. ``torn`` is for the
+negative control: files are then replaced in place, half by half, and the steps are the moments between the halves of
+``current``.
 """
 
 import functools
@@ -12,6 +13,8 @@ import runpy
 import signal
 import sys
 from pathlib import Path
+
+import obstore
 
 from gateway.store.manifest import CURRENT
 
@@ -59,5 +62,7 @@ if __name__ == "__main__":
     else:
         for name in _STEPS:
             setattr(os, name, _before(die, getattr(os, name)))
+        obstore.put = _before(die, obstore.put)
+        obstore.delete = _before(die, obstore.delete)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -13,6 +13,7 @@ from gateway.errors import GatewayError, UnknownRoiError
 from gateway.images.identity import pixel_digest
 from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.folder_storage import FolderStorage
 from gateway.store.roi_key import RoiKey
 from tests.e2e.synthetic_images import decoded, png, steel
 
@@ -50,7 +51,8 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
         loaded = load_version(store, key, ref)
         for image in loaded.manifest.images:
             store.ok(key).image(image)
-            if store.ok(key).tokens(image.sha256, loaded.manifest.model_fingerprint) is None:
+            has_tokens = isinstance(store.storage, FolderStorage)  # a bucket has none
+            if has_tokens and store.ok(key).tokens(image.sha256, loaded.manifest.model_fingerprint) is None:
                 raise BrokenPromiseError(f"{key}: tokens of {image.sha256} are damaged")
         stored = store.calibration(key, loaded.manifest)
     except UnknownRoiError:

@@ -75,7 +75,7 @@ class Fleet:
             return gateway
 
 
-def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bool = False) -> int:
+def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bool = False, store=None) -> int:
     """Kill gateways while clients change ROIs through them, and look at every ROI after each kill.
 
     Half of the kills come from outside at a random time, half at a random step of the gateway's own writes.
@@ -83,10 +83,11 @@ def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bo
     Args:
         launch: the fixture.
         repository: with the model.
-        models_dir: shared by the gateways.
+        models_dir: folder or bucket that the gateways share.
         kills: at least so many.
         seed: of what is sent, where, and when it dies.
         torn: the negative control: files are replaced in place, half by half, and killed between.
+        store: what looks at every ROI; by default that of the folder.
 
     Returns:
         How many were killed.
@@ -103,7 +104,7 @@ def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bo
         name = f"{'torn' if torn else 'killed'} {next(numbers)}"
         return launch(name, command=command, models_dir=models_dir, model_repository=repository)
 
-    store = ArtifactStore(models_dir, keep_versions=5)
+    store = store or ArtifactStore(models_dir, keep_versions=5)
     alone = [OneClient(f"alone {i}", random.Random(rng.random())) for i in range(3)]
     crowds: list[ManyClients] = []
     n_killed = 0
