@@ -6,7 +6,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY gateway gateway
 COPY postprocess postprocess
-RUN /opt/gateway/bin/pip install -c constraints.txt '.[triton]' \
+RUN /opt/gateway/bin/pip install -c constraints.txt '.[triton,bucket]' \
   && if /opt/gateway/bin/python -c 'import torch' 2>/dev/null; then echo 'torch does not belong here' >&2; exit 1; fi
 
 FROM python:3.11.11-slim-bookworm

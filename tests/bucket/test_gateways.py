@@ -60,7 +60,7 @@ def test_two_gateways_over_a_bucket_answer_alike_and_say_when_it_is_away(launch,
         wait_until(lambda: right.client.get("/ready").json()["storage"] == "ready")
         assert answered(right.client.delete("/rois/steel/kept"))
         wait_until(lambda: left.post("/infer", "kept", [UNSEEN], "image").status_code == 404)
-        trail = answered(left.client.get("/rois/steel/kept/audit"))["changes"]
+        trail = answered(left.client.get("/rois/steel/kept/audit"))["entries"]
         assert [each["action"] for each in trail[:2]] == ["delete", "fit"]
         for gateway in (left, right):
             log = gateway.log.read_text()

@@ -41,6 +41,13 @@ EVERYTHING = {
     },
     "triton": {**SECRETS["triton"], "keda": {"enabled": True}},
     "export": {"enabled": True, "weightsClaim": "weights", "args": ["--weights", "/weights/dinov2.safetensors"]},
+    "models": {
+        "bucket": {
+            "url": "s3://inspection/models",
+            "existingSecret": "store",
+            "env": {"AWS_ENDPOINT_URL": "https://s3.plant.example", "AWS_REGION": "eu-central-1"},
+        }
+    },
     "networkPolicy": {
         "gatewayFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
         "gatewayEgress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}],
@@ -78,6 +85,11 @@ REFUSED = {
         {**SECRETS, "gateway": {**SECRETS["gateway"], "settings": {"AWS_SECRET_ACCESS_KEY": "x"}}},
         "AWS_SECRET_ACCESS_KEY",
     ),
+    "a secret among the variables of a bucket": (
+        {**SECRETS, "models": {"bucket": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}},
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+    "a bucket with credentials": ({**SECRETS, "models": {"bucket": {"url": "s3://key:secret@b/x"}}}, "url"),
     "a name of a model that ends a shell's word": ({**SECRETS, "modelRepository": {"modelName": "a; b"}}, "modelName"),
 }
 CUSTOM = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
@@ -220,12 +232,23 @@ def test_no_pod_is_root_or_has_a_token_or_can_write_to_its_image(release):
 def test_every_folder_that_a_gateway_writes_to_is_a_volume(release):
     pod = pods(release)["gateway"]
     given, places = environment(pod), mounts(pod)
-    for name in ("MODELS", "CACHE", "STATE"):
+    is_bucket = "://" in given["GATEWAY_MODELS_DIR"]
+    for name in ("CACHE", "STATE") if is_bucket else ("MODELS", "CACHE", "STATE"):
         volume, is_writable = places[given[f"GATEWAY_{name}_DIR"]]
         assert is_writable
         assert ("persistentVolumeClaim" in volume) == (name == "MODELS")
     assert places["/tmp"][1]  # the bodies of requests
     assert not places[given["GATEWAY_MODEL_REPOSITORY"]][1]
+
+
+def test_with_a_bucket_no_folder_of_models_is_claimed_and_credentials_come_from_a_secret(everything):
+    assert [each["metadata"]["name"] for each in of_kind(everything, "PersistentVolumeClaim")] == [
+        "line-7-model-repository"
+    ]
+    pod = pods(everything)["gateway"]
+    assert "/data/models" not in mounts(pod)
+    assert pod["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "store"}}]
+    assert environment(pod)["AWS_REGION"] == "eu-central-1"
 
 
 def test_the_gateways_find_the_model_that_the_export_writes_and_triton_serves(everything):
