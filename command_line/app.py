@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Visual inspection that learns from good parts: a client of a PatchCore gateway.",
-    epilog="Exit status: 0 done; 1 a part is ng (--fail-on-ng) or a check failed; 2 wrong usage; 3 refused, or no answer.",
+    epilog="Exit status: 0 done; 1 ng with --fail-on-ng, or a failed check; 2 wrong usage; 3 refused, or no answer.",
 )
 
 
