@@ -8,11 +8,21 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
 import typer
-from patchcore_client import GatewayError, PatchcoreError
+from patchcore_client import ConnectError, GatewayError, PatchcoreError
 
 from command_line.connection import Connection, session
 from command_line.exits import CommandError, ExitStatus, UsageError
 from command_line.output import say
+
+_HINTS = {
+    "image_conflict": "Check the picture. `patchcore roi images relabel` changes the label.",
+    "model_mismatch": "`patchcore roi fit` without files learns its OK images again.",
+    "unauthorized": "Give a key with --key or PATCHCORE_KEY. The administrator makes keys.",
+    "unknown_roi": "`patchcore roi list` lists the ROIs, `patchcore roi fit` teaches one.",
+    "unknown_version": "`patchcore roi show` lists the kept versions.",
+}
+"""What to do about an error in this command line. The gateway's own hints name requests."""
+_CONNECT_HINT = "Is the gateway running? `patchcore serve` starts one here; --url or PATCHCORE_URL names another."
 
 Work = Callable[..., Awaitable[ExitStatus | None]]
 
@@ -59,7 +69,9 @@ def finish(work: Callable[[], ExitStatus | None]) -> NoReturn:
     except CommandError as error:
         _fail(str(error), error.hint, error.status)
     except GatewayError as error:
-        _fail(f"{error.code}: {error.message}", error.hint, ExitStatus.FAILED)
+        _fail(f"{error.code}: {error.message}", _HINTS.get(error.code, error.hint), ExitStatus.FAILED)
+    except ConnectError as error:
+        _fail(str(error), _CONNECT_HINT, ExitStatus.FAILED)
     except PatchcoreError as error:
         _fail(str(error), "", ExitStatus.FAILED)
     raise typer.Exit(status)

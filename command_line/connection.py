@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from patchcore_client import AsyncPatchcoreClient, Retries
+from patchcore_client import AsyncPatchcoreClient
 from patchcore_client.calls import KEY_VARIABLE, URL_VARIABLE
 
 from command_line.exits import UsageError
@@ -95,7 +95,7 @@ async def session(given: Connection, *, url_was_typed: bool) -> AsyncIterator[Se
             yield Session(client, given.recipe, given.json, _LOCAL_IN_FLIGHT)
         return
     try:
-        client = AsyncPatchcoreClient(given.url, given.key, recipe_id=given.recipe, retries=Retries(attempts=6))
+        client = AsyncPatchcoreClient(given.url, given.key, recipe_id=given.recipe)
     except ValueError as error:
         raise UsageError(str(error)) from error
     async with client:

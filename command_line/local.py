@@ -1,6 +1,5 @@
 """A gateway in this process, for `--local`: the application that a gateway serves, without a socket."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,10 +7,13 @@ from pathlib import Path
 import httpx
 from patchcore_client import AsyncPatchcoreClient, Retries
 from pydantic import ValidationError
-from rich.logging import RichHandler
 
 from command_line.exits import CommandError
-from command_line.output import messages
+
+_QUEUE_S = 3600.0
+"""Nobody else waits, so that no image is refused because others are before it."""
+
+_SETTINGS_HINT = "Correct the environment or .env; `patchcore doctor` checks them."
 
 
 @asynccontextmanager
@@ -24,21 +26,29 @@ async def local_client(models_dir: Path, recipe: str | None) -> AsyncIterator[As
     Raises:
         CommandError: a setting is invalid, or the engine cannot start.
     """
-    # The gateway logs in its own form unless there is a handler.
-    handler = RichHandler(console=messages, show_time=False, show_path=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
     try:
         from gateway.app import create_app  # seconds of imports, for this option alone
-        from gateway.settings import Settings
+        from gateway.monitoring import logs
+        from gateway.settings import Settings, setting_problems
 
-        settings = Settings(models_dir=models_dir, api_keys=None, api_keys_file=None, max_queue_s=3600)
+        settings = Settings(
+            models_dir=models_dir,
+            api_keys=None,
+            api_keys_file=None,
+            max_queue_s=_QUEUE_S,
+            log_level="warning",
+            log_format="console",
+        )
+        logs.configure(settings)
         app = create_app(settings)
-    except (ValidationError, ValueError, RuntimeError) as error:
-        raise CommandError(f"the settings of the gateway: {error}", "patchcore doctor checks them.") from error
+    except ValidationError as error:
+        raise CommandError("; ".join(setting_problems(error)), _SETTINGS_HINT) from error
+    except (ValueError, RuntimeError) as error:
+        raise CommandError(str(error), _SETTINGS_HINT) from error
     async with app.router.lifespan_context(app):
         status = await app.state.services.engine.ready()
         if not status.ready:
-            raise CommandError(f"the engine cannot start: {status.reason}", "patchcore doctor says what is missing.")
+            raise CommandError(f"the engine cannot start: {status.reason}", "`patchcore doctor` says what is missing.")
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = AsyncPatchcoreClient(
             "http://127.0.0.1", "", recipe_id=recipe, transport=transport, retries=Retries(attempts=1)

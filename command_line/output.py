@@ -18,7 +18,7 @@ messages = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 def say(text: str) -> None:
     """Print a message on stderr."""
-    messages.print(printable(text), soft_wrap=True)
+    messages.print("\n".join(map(printable, text.splitlines())), soft_wrap=True)
 
 
 def line(text: str) -> None:

@@ -95,7 +95,7 @@ async def _results(inspector: Inspector, watched: WatchedFolder, in_flight: int)
         ready = await in_thread(watched.ready, time.monotonic())
         for start in range(0, len(ready), in_flight):
             part = ready[start : start + in_flight]
-            for path, result in zip(part, await asyncio.gather(*(_patient(inspector, p) for p in part)), strict=True):
+            for path, result in zip(part, await asyncio.gather(*(patient(inspector, p) for p in part)), strict=True):
                 if isinstance(result.outcome, _LOOKS_INCOMPLETE) and watched.postpone(path):
                     continue
                 watched.done(path)
@@ -104,8 +104,12 @@ async def _results(inspector: Inspector, watched: WatchedFolder, in_flight: int)
         await asyncio.sleep(_LOOK_S)
 
 
-async def _patient(inspector: Inspector, path: Path) -> Result:
-    """Inspect a file, and wait for a gateway that is away."""
+async def patient(inspector: Inspector, path: Path) -> Result:
+    """Inspect a file, and wait for a gateway that is away.
+
+    Raises:
+        PatchcoreError: the gateway refuses for good: an unknown ROI, or a wrong key.
+    """
     wait_s = 1.0
     while True:
         try:

@@ -19,7 +19,7 @@ from gateway.networks.model_description import DescriptionError, ModelDescriptio
 from gateway.networks.protocol import TokenEngine
 from gateway.networks.registry import create_engine_registry
 from gateway.setting_names import environment_warnings
-from gateway.settings import Settings
+from gateway.settings import Settings, setting_problems
 from gateway.store.artifact_store import ArtifactStore
 
 _GPU_EXTRA = "GATEWAY_EXTRAS=gpu scripts/run installs the builds for a GPU."
@@ -30,12 +30,8 @@ async def gateway_checks() -> AsyncIterator[Check]:
     """Start the engine of the settings, compute with it, and compare what it uses with what the machine has."""
     try:
         settings = Settings()
-    except (ValidationError, ValueError) as error:
-        said = (
-            "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
-            if isinstance(error, ValidationError)
-            else str(error)
-        )
+    except ValueError as error:
+        said = "; ".join(setting_problems(error)) if isinstance(error, ValidationError) else str(error)
         yield problem("settings", said, "Correct the environment or .env; docs/settings.md lists the settings.")
         return
     warnings = environment_warnings(os.environ, Settings.names())
