@@ -54,7 +54,9 @@ RoiArgument = Annotated[RoiName, typer.Argument(help="Part or station, and regio
 RoiOption = Annotated[
     RoiName | None, typer.Option("--roi", help="Part or station, and region of it. Default: the only ROI.", **_ROI)
 ]
-PathsArgument = Annotated[list[Path], typer.Argument(help="Image files, and folders of them.", exists=True)]
+PathsArgument = Annotated[
+    list[Path], typer.Argument(help="Image files, and folders of them.", exists=True, metavar="PATH...")
+]
 MmPerPx = Annotated[
     float | None,
     typer.Option("--mm-per-px", min=0, help="Millimetres per pixel of the image. Default: as learned.", metavar="MM"),

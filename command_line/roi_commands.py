@@ -102,7 +102,7 @@ async def fit(
     roi: RoiArgument,
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="OK images, and folders of them. Default: the stored OK images.", exists=True),
+        typer.Argument(help="OK images, and folders. Default: the stored OK images.", exists=True, metavar="[PATH...]"),
     ] = None,
     mm_per_px: MmPerPx = None,
     coreset_rate: Annotated[
@@ -281,7 +281,9 @@ async def report(
 
 @command(roi_app, "rollback")
 async def rollback(
-    found: Session, roi: RoiArgument, version: Annotated[int, typer.Argument(help="A kept version, see `show`.", min=1)]
+    found: Session,
+    roi: RoiArgument,
+    version: Annotated[int, typer.Argument(help="A kept version, see `show`.", min=1, metavar="VERSION")],
 ) -> None:
     """Use an earlier version again, with the thresholds that it had."""
     answer = await found.client.rollback(roi.role_id, roi.roi_id, version)

@@ -44,7 +44,9 @@ def register(app: typer.Typer) -> None:
         found: Session,
         folder: Annotated[
             Path,
-            typer.Argument(help="Folder that images come to.", exists=True, file_okay=False, resolve_path=True),
+            typer.Argument(
+                help="Folder that images come to.", exists=True, file_okay=False, resolve_path=True, metavar="DIR"
+            ),
         ],
         options: InspectOptions,
         roi: RoiOption = None,
