@@ -382,6 +382,20 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
 # --- looked at --------------------------------------------------------------------------------------------------------
 
 
+def test_list_and_verify_know_an_roi_with_stored_images_alone(site, tmp_path):
+    shutil.copytree(site.models_dir / "steel/kept/images", tmp_path / "steel/new/images")
+    n_stored = len(ArtifactStore(tmp_path, keep_versions=5).images(RoiKey("steel", "new")).records().stored)
+    expected = {"role_id": "steel", "roi_id": "new", "recipe_id": "default", "n_stored": n_stored}
+    listed = json.loads(done(artifacts(tmp_path, "list", "--json")))
+    assert (listed["rois"], listed["unfitted"]) == ([], [expected])
+    assert f"steel/new: never fitted; {n_stored} stored images" in done(artifacts(tmp_path, "list"))
+    done(artifacts(tmp_path, "verify"))
+    path = next(path for path in (tmp_path / "steel/new/images").iterdir() if path.suffix == ".png")
+    path.write_bytes(b"")
+    run = artifacts(tmp_path, "verify")
+    assert (run.returncode, path.stem in run.stdout) == (1, True), run.stdout
+
+
 def test_list_tells_versions_counts_and_calibration(site):
     (listed,) = json.loads(done(artifacts(site.models_dir, "list", "--json")))["rois"]
     size = sum(path.stat().st_size for path in (site.models_dir / "steel" / "kept").rglob("*") if path.is_file())
