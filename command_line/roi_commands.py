@@ -33,27 +33,30 @@ Scores = list[float]
 
 @command(roi_app, "list")
 async def list_rois(found: Session) -> ExitStatus:
-    """List the ROIs that were taught."""
+    """List the ROIs that were taught, and those that only have stored images."""
     answer = await found.client.list_rois()
     if found.json:
         print_json(answer)
     else:
-        table(
-            ("ROI", "recipe", "version", "OK images", "mm/px", "calibrated", "peak threshold", "notes"),
+        learned: list[tuple[Any, ...]] = [
             (
-                (
-                    f"{roi.role_id}/{roi.roi_id}",
-                    roi.recipe_id,
-                    roi.version,
-                    roi.n_ok_total,
-                    roi.mm_per_px,
-                    _calibrated(roi.calibration),
-                    None if roi.calibration is None else roi.calibration.peak_threshold,
-                    [*(["damaged"] if roi.degraded else []), *(f"drift: {alarm}" for alarm in roi.drift_alarms)],
-                )
-                for roi in answer.rois
-            ),
-        )
+                f"{roi.role_id}/{roi.roi_id}",
+                roi.recipe_id,
+                roi.version,
+                roi.n_ok_total,
+                roi.mm_per_px,
+                _calibrated(roi.calibration),
+                None if roi.calibration is None else roi.calibration.peak_threshold,
+                [*(["damaged"] if roi.degraded else []), *(f"drift: {alarm}" for alarm in roi.drift_alarms)],
+            )
+            for roi in answer.rois
+        ]
+        stored = [
+            (f"{roi.role_id}/{roi.roi_id}", roi.recipe_id, *[None] * 5, f"not learned: {roi.n_ok} OK images are stored")
+            for roi in answer.unfitted
+        ]
+        columns = ("ROI", "recipe", "version", "OK images", "mm/px", "calibrated", "peak threshold", "notes")
+        table(columns, [*learned, *stored])
     for problem in answer.unreadable:
         say(f"damaged: {problem}")
     return ExitStatus.FAILED if answer.unreadable else ExitStatus.DONE
@@ -297,14 +300,19 @@ async def rollback(
 @command(roi_app, "delete")
 async def delete(found: Session, roi: RoiArgument, dry_run: DryRun = False, yes: Yes = False) -> ExitStatus:
     """Delete an ROI with its images, versions and calibration."""
-    answer = await found.client.get_roi(roi.role_id, roi.roi_id)
     images = await found.client.list_images(roi.role_id, roi.roi_id, limit=1)
-    counted = f"{len(answer.versions)} versions, {images.n_ok} OK and {images.n_ng} NG images"
-    what = f"{roi} of recipe {answer.recipe_id}: {counted}"
+    try:
+        n_versions = len((await found.client.get_roi(roi.role_id, roi.roi_id)).versions)
+    except UnknownRoiError:
+        if not images.n_ok + images.n_ng:
+            raise
+        n_versions = 0  # it has stored images alone
+    counted = f"{n_versions} versions, {images.n_ok} OK and {images.n_ng} NG images"
+    what = f"{roi} of recipe {images.recipe_id}: {counted}"
     if dry_run:
         if found.json:
-            counts = {"versions": len(answer.versions), "n_ok": images.n_ok, "n_ng": images.n_ng}
-            print_json({"would_delete": {"role_id": answer.role_id, "roi_id": answer.roi_id, **counts}})
+            counts = {"versions": n_versions, "n_ok": images.n_ok, "n_ng": images.n_ng}
+            print_json({"would_delete": {"role_id": images.role_id, "roi_id": images.roi_id, **counts}})
         else:
             line(f"would delete {what}")
         return ExitStatus.DONE

@@ -105,6 +105,8 @@ def test_stored_images_are_added_listed_relabelled_and_deleted(run, parts):
     assert "Add --yes" in run("roi", "images", "delete", roi, last, status=2).stderr
     assert "hole.png" in run("roi", "images", "list", roi).stdout
     assert "deleted 2 images" in run("roi", "images", "delete", roi, "--label", "ng", "--yes").stdout
+    assert "not learned: 5 OK images are stored" in run("roi", "list").stdout
+    assert "0 versions, 5 OK and 0 NG images" in run("roi", "delete", roi, "--dry-run").stdout
     assert "5, 5 of them new" in run("roi", "fit", roi, "--mm-per-px", 0.2).stdout
     run("roi", "images", "delete", roi, status=2)
 
