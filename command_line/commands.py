@@ -74,6 +74,10 @@ def finish(work: Callable[[], ExitStatus | None]) -> NoReturn:
         _fail(str(error), _CONNECT_HINT, ExitStatus.FAILED)
     except PatchcoreError as error:
         _fail(str(error), "", ExitStatus.FAILED)
+    except BrokenPipeError:  # of `patchcore … | head`; Typer ends the process
+        raise
+    except OSError as error:
+        _fail(str(error), "", ExitStatus.FAILED)
     raise typer.Exit(status)
 
 

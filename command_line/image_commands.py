@@ -17,6 +17,7 @@ images_app = typer.Typer(no_args_is_help=True, help="The images of an ROI that t
 _PAGE = 500
 _AT_ONCE = 20
 _SHORT_ID = 12
+_SHORTEST_ID = 4
 
 Label = Literal["ok", "ng"]
 Ids = Annotated[list[str], typer.Argument(help="Id of an image, or its first characters.", metavar="ID...")]
@@ -150,6 +151,8 @@ async def _chosen(found: Session, roi: RoiName, ids: list[str]) -> list[ImageAns
     images = [image for page in await _pages(found, roi, None) for image in page.images]
     chosen: dict[str, ImageAnswer] = {}
     for given in ids:
+        if len(given) < _SHORTEST_ID:
+            raise UsageError(f"{given!r}: expected the first {_SHORTEST_ID} characters of an id, or more")
         named = [image for image in images if image.id.startswith(given.lower())]
         if len(named) != 1:
             raise UsageError(

@@ -14,7 +14,7 @@ from command_line.exits import ExitStatus
 from command_line.files import image_files, require_other_folder
 from command_line.inspecting import Inspector, chosen_roi, mm_per_px_of
 from command_line.output import json_line, line, progress, say
-from command_line.results import csv_file
+from command_line.results import counted, csv_file
 
 Csv = Annotated[
     Path | None, typer.Option("--csv", help="Write one row for each image.", metavar="FILE", dir_okay=False)
@@ -59,8 +59,8 @@ async def inspect_files(
     """Inspect the given files and folders. Print one line for each image, and a summary.
 
     Returns:
-        `FAILED` if an image was not inspected, or has no verdict although `fail_on_ng` asks for one. `NG` if a part is
-        ng and `fail_on_ng`.
+        `FAILED` if an image was not inspected, or is neither ok nor ng although `fail_on_ng` asks for one of them. `NG`
+        if a part is ng and `fail_on_ng`.
 
     Raises:
         PatchcoreError: an error that is not about one image. The rows of the images before it are written.
@@ -88,8 +88,9 @@ async def inspect_files(
         _summarise(verdicts, len(images.paths), csv, overlays)
     if verdicts["error"]:
         return ExitStatus.FAILED
-    if fail_on_ng and verdicts["uncalibrated"]:
-        say("error: images without a verdict; calibrate the ROI with `patchcore roi calibrate`")
+    undecided = sorted(set(verdicts) - {"ok", "ng"})
+    if fail_on_ng and undecided:
+        say(f"error: {', '.join(undecided)} is neither ok nor ng; `patchcore roi calibrate` sets the thresholds")
         return ExitStatus.FAILED
     return ExitStatus.NG if fail_on_ng and verdicts["ng"] else ExitStatus.DONE
 
@@ -97,9 +98,8 @@ async def inspect_files(
 def _summarise(verdicts: Counter[str], total: int, csv: Path | None, overlays: Path | None) -> None:
     if not verdicts:
         return
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common())
-    done = sum(verdicts.values())
-    said = f"{done} images: {counts}" if done == total else f"{done} of {total} images: {counts}"
+    done = verdicts.total()
+    said = counted(verdicts) if done == total else f"{counted(verdicts)}; {total - done} without a result"
     if csv is not None:
         said += f"; rows in {csv}"
     if overlays is not None:

@@ -8,7 +8,15 @@ from typing import Any
 from pydantic import BaseModel
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 _PIPE_WIDTH = 10_000
@@ -81,7 +89,7 @@ def progress(*, counts: bool = True) -> Progress:
     Args:
         counts: whether the number of steps is known; else a spinner shows that something goes on.
     """
-    columns = (BarColumn(), MofNCompleteColumn()) if counts else (SpinnerColumn(),)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) if counts else (SpinnerColumn(),)
     return Progress(
         TextColumn("{task.description}", markup=False),
         *columns,

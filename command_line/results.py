@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,6 +99,17 @@ class Result:
         return f"{found.verdict:<12} {numbers} {self.name}  {regions}".rstrip()
 
 
+def counted(verdicts: Counter[str]) -> str:
+    """Return how many images have which verdict.
+
+    >>> counted(Counter({"ok": 3, "ng": 1}))
+    '4 images: 3 ok, 1 ng'
+    """
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common())
+    n = verdicts.total()
+    return f"{n} image{'s' * (n != 1)}{': ' * bool(counts)}{counts}"
+
+
 def area_mm2(found: Inspection) -> float:
     """Return the area of all regions together."""
     return round(sum(region.area_mm2 for region in found.regions), 3)
@@ -137,10 +149,10 @@ def csv_file(path: Path, *, append: bool = False) -> Iterator[CsvFile]:
     Raises:
         UsageError: the file cannot be written, or has other columns.
     """
-    existing = path.read_text("utf-8") if append and path.is_file() else ""
-    if existing and next(csv.reader(io.StringIO(existing)), None) != list(COLUMNS):
-        raise UsageError(f"{path}: has other columns than {', '.join(COLUMNS)}", "Name another file.")
     try:
+        existing = path.read_text("utf-8", "replace") if append and path.is_file() else ""
+        if existing and next(csv.reader(io.StringIO(existing)), None) != list(COLUMNS):
+            raise UsageError(f"{path}: has other columns than {', '.join(COLUMNS)}", "Name another file.")
         file = path.open("a" if append else "w", encoding="utf-8", newline="")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
@@ -157,5 +169,5 @@ def inspected_before(path: Path) -> set[tuple[str, str]]:
     """Return name and time of change of each file that a CSV file has a result for."""
     if not path.is_file():
         return set()
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
         return {(row["file"], row["modified"]) for row in csv.DictReader(file) if row.get("warnings") is not None}

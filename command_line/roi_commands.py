@@ -158,6 +158,8 @@ async def fit(
         ("calibration", answer.calibration),
     )
     _warn(answer.warnings)
+    if answer.calibration in ("none", "stale"):
+        say(f"next: patchcore roi calibrate {roi}")
 
 
 @command(roi_app, "calibrate")

@@ -27,7 +27,7 @@ from command_line.files import require_other_folder
 from command_line.infer import Overlays
 from command_line.inspecting import Inspector, chosen_roi
 from command_line.output import json_line, say
-from command_line.results import Result, csv_file, inspected_before
+from command_line.results import Result, counted, csv_file, inspected_before
 from command_line.watched_folder import WatchedFolder
 
 _LOOK_S = 0.25
@@ -70,11 +70,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Inspect each new image of a folder once, until Ctrl-C. Prints one line of JSON for each."""
         chosen = await chosen_roi(found, roi)
-        mm_per_px = (await found.client.get_roi(chosen.role_id, chosen.roi_id)).mm_per_px
         require_other_folder(overlays, folder)
-        inspector = Inspector(
-            found, chosen, options, mm_per_px=options.mm_per_px or mm_per_px, folder=folder, overlays=overlays
-        )
+        learned = await found.client.get_roi(chosen.role_id, chosen.roi_id)  # fails now where inspections would fail
+        mm_per_px = learned.mm_per_px if options.mm_per_px is None else options.mm_per_px
+        inspector = Inspector(found, chosen, options, mm_per_px=mm_per_px, folder=folder, overlays=overlays)
         watched = WatchedFolder(folder, settle_s=settle, patience_s=give_up, leave_out=overlays)
         with nullcontext() if csv is None else csv_file(csv, append=True) as rows:
             watched.skip_existing(None if not existing else inspected_before(csv) if csv else set())
@@ -87,8 +86,7 @@ def register(app: typer.Typer) -> None:
                         rows.write(result.row())
                     json_line(result.record())
             finally:
-                counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common())
-                say(f"{verdicts.total()} images{f': {counts}' if counts else ''}")
+                say(counted(verdicts))
 
 
 async def _results(inspector: Inspector, watched: WatchedFolder, in_flight: int) -> AsyncGenerator[Result]:

@@ -82,7 +82,7 @@ def test_json_has_one_line_for_each_image_and_a_part_that_is_ng_is_status_1_wher
 def test_an_roi_without_thresholds_does_not_pass_for_good(run, parts):
     run("roi", "fit", "cli/raw", parts / "good/0.png", "--mm-per-px", 0.2)
     done = run("roi", "infer", "cli/raw", parts / "test/ok.png", "--fail-on-ng", status=3)
-    assert "images without a verdict" in done.stderr
+    assert "uncalibrated is neither ok nor ng" in done.stderr
 
 
 def test_overlays_in_the_folder_of_the_images_are_refused(run, parts, taught):
@@ -101,6 +101,7 @@ def test_stored_images_are_added_listed_relabelled_and_deleted(run, parts):
     first, last = listed[0]["id"], listed[-1]["id"]
     assert "ok → ng" in run("roi", "images", "relabel", roi, first[:10], "--label", "ng").stdout
     assert "names 0 images" in run("roi", "images", "relabel", roi, "feed", "--label", "ng", status=2).stderr
+    assert "first 4 characters" in run("roi", "images", "delete", roi, "", "--yes", status=2).stderr
     assert first[:12] in run("roi", "images", "delete", roi, "--label", "ng", "--dry-run").stdout
     assert "Add --yes" in run("roi", "images", "delete", roi, last, status=2).stderr
     assert "hole.png" in run("roi", "images", "list", roi).stdout
