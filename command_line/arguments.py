@@ -55,7 +55,7 @@ RoiOption = Annotated[
     RoiName | None, typer.Option("--roi", help="Part or station, and region of it. Default: the only ROI.", **_ROI)
 ]
 PathsArgument = Annotated[
-    list[Path], typer.Argument(help="Image files, and folders of them.", exists=True, metavar="PATH...")
+    list[Path], typer.Argument(help="Image files, and folders of them.", exists=True, metavar="PATH")
 ]
 MmPerPx = Annotated[
     float | None,

@@ -20,7 +20,7 @@ _SHORT_ID = 12
 _SHORTEST_ID = 4
 
 Label = Literal["ok", "ng"]
-Ids = Annotated[list[str], typer.Argument(help="Id of an image, or its first characters.", metavar="ID...")]
+Ids = Annotated[list[str], typer.Argument(help="Id of an image, or its first characters.", metavar="ID")]
 LabelOption = Annotated[Label, typer.Option(help="Good or defective.")]
 
 
@@ -99,7 +99,7 @@ async def delete(
     found: Session,
     roi: RoiArgument,
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Id of an image, or its first characters.", metavar="[ID...]")
+        list[str] | None, typer.Argument(help="Id of an image, or its first characters.", metavar="ID")
     ] = None,
     label: Annotated[Label | None, typer.Option(help="Delete all images with this label.")] = None,
     dry_run: DryRun = False,

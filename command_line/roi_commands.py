@@ -105,7 +105,7 @@ async def fit(
     roi: RoiArgument,
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="OK images, and folders. Default: the stored OK images.", exists=True, metavar="[PATH...]"),
+        typer.Argument(help="OK images, and folders. Default: the stored OK images.", exists=True, metavar="PATH"),
     ] = None,
     mm_per_px: MmPerPx = None,
     coreset_rate: Annotated[

@@ -95,7 +95,11 @@ def commands_table() -> str:
             add(f"{name} {each.name}", each)
         if not hasattr(command, "commands"):
             said = (command.help or "").partition("\n")[0]
-            arguments = [each.metavar for each in command.params if each.param_type_name == "argument"]
+            arguments = [
+                (each.metavar if each.required else f"[{each.metavar}]") + "..." * (each.nargs == -1)
+                for each in command.params
+                if each.param_type_name == "argument"
+            ]
             rows.append(f"| `{' '.join([name, *arguments])}` | {said} |")
 
     add("patchcore", typer.main.get_command(patchcore))
