@@ -23,6 +23,8 @@ from gateway.settings import Settings, setting_problems
 from gateway.store.artifact_store import ArtifactStore
 
 _GPU_EXTRA = "GATEWAY_EXTRAS=gpu scripts/run installs the builds for a GPU."
+_TRITON = "Start Triton, or correct GATEWAY_TRITON_URL; docs/triton.md says how."
+_EMBEDDED = "Export a model, or correct GATEWAY_DEVICE and GATEWAY_PRECISION."
 _TIMED = 5
 
 
@@ -39,6 +41,9 @@ async def gateway_checks() -> AsyncIterator[Check]:
     yield _models_folder(settings)
     if settings.engine == "embedded":
         yield _model(settings)
+    elif len(settings.triton_targets) > 1:
+        for target in settings.triton_targets:
+            yield await _triton(settings.model_copy(update={"triton_url": target}))
     engines = create_engine_registry(settings)
     engine = engines.token_engine
     try:
@@ -71,15 +76,25 @@ def _model(settings: Settings) -> Check:
     return ok("model", said)
 
 
+async def _triton(settings: Settings) -> Check:
+    """Ask one of several servers. Batches go around a server that is away, and nothing else says so."""
+    about = f"Triton {settings.triton_url}"
+    engines = create_engine_registry(settings)
+    try:
+        await engines.token_engine.start()
+        status = await engines.token_engine.ready()
+    finally:
+        await engines.close()
+    if not status.ready:
+        return problem(about, status.reason or "not ready", _TRITON)
+    return ok(about, f"{status.runtime} on {status.device}")
+
+
 async def _engine(engine: TokenEngine, settings: Settings) -> Check:
     where = f"Triton at {settings.triton_url}" if settings.engine == "triton" else "embedded"
     status = await engine.ready()
     if not status.ready:
-        remedy = (
-            "Start Triton, or correct GATEWAY_TRITON_URL; docs/triton.md says how."
-            if settings.engine == "triton"
-            else "Export a model, or correct GATEWAY_DEVICE and GATEWAY_PRECISION."
-        )
+        remedy = _TRITON if settings.engine == "triton" else _EMBEDDED
         return problem("engine", f"{where}: {status.reason}", remedy)
     try:
         model = engine.model

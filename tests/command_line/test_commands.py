@@ -159,9 +159,11 @@ def test_the_doctor_finds_what_is_used_and_what_is_missing(run, gateway, own_gat
     assert "random weights" in checks["model"]["remedy"]
     monkeypatch.setenv("GATEWAY_MODEL_REPOSITORY", str(tmp_path / "none"))
     monkeypatch.setenv("GATEWAY_ENGINE", "triton")
-    monkeypatch.setenv("GATEWAY_TRITON_URL", f"localhost:{free_port()}")
+    servers = [f"localhost:{free_port()}", f"localhost:{free_port()}"]
+    monkeypatch.setenv("GATEWAY_TRITON_URL", ",".join(servers))
     said = run("doctor", status=1).stdout
     assert "PROBLEM  engine         Triton at localhost" in said
+    assert all(f"PROBLEM  Triton {server}" in said for server in servers)
 
 
 def test_ctrl_c_ends_a_command_cleanly_and_keeps_what_is_done(parts, tmp_path):
