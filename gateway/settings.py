@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway import DECODER_PIXELS
@@ -374,6 +374,16 @@ class Settings(BaseSettings):
         """Return the environment variables that hold a secret."""
         fields = cls.model_fields.items()
         return {f"GATEWAY_{name.upper()}" for name, field in fields if field.annotation == SecretStr | None}
+
+
+def setting_problems(error: ValidationError) -> list[str]:
+    """Return one line for each invalid setting: its name in the environment, its value, and what is wrong."""
+    lines = []
+    for problem in error.errors():
+        name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
+        value = "(secret)" if name in Settings.secret_names() else repr(problem.get("input"))
+        lines.append(f"{name}={value}: {problem['msg'].removeprefix('Value error, ')}")
+    return lines
 
 
 def triton_targets(url: str) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def test_fits_and_calibrations_from_two_gateways_with_kills_between_count_exactl
     """Each fit is sent until it is acknowledged, by whichever gateway lives."""
     if not full:
         pytest.skip("half a minute: with --all")
-    n_fits, rois = 500, [f"part {n}" for n in range(4)]
+    n_fits, rois = 700, [f"part {n}" for n in range(4)]
     with ExitStack() as stack:
         gateways = [stack.enter_context(over(launch, url, f"gateway {n}")) for n in range(2)]
         rng = random.Random(1)
