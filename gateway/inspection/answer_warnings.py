@@ -35,7 +35,7 @@ def _damage(roi: FittedRoi) -> list[str]:
     if roi.calibration_damaged:
         found.append(f"the calibration is damaged ({roi.calibration_damaged}): its copy answers")
     if roi.storage_problem:
-        found.append(f"{roi.storage_problem}: the version answers that was in use before")
+        found.append(f"{roi.storage_problem.what}: the version answers that was in use before")
     return found
 
 

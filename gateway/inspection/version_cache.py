@@ -26,6 +26,7 @@ from gateway.store.atomic import replace_file
 from gateway.store.calibration_file import StoredCalibration
 from gateway.store.damage import ServingKind
 from gateway.store.manifest import Calibration, Manifest, VersionRef
+from gateway.store.place import StorageProblem
 from gateway.store.reader import VerifiedVersion
 from gateway.store.roi_key import RoiKey
 from gateway.store.version_folder import ok_maps_in
@@ -89,7 +90,7 @@ class FittedRoi:
     calibration: Calibration | None
     calibration_damaged: str | None = None
     """The damage of the calibration, where its copy answers."""
-    storage_problem: str | None = None
+    storage_problem: StorageProblem | None = None
     """Why the version may be old, where the store does not answer."""
 
     @property
@@ -164,8 +165,10 @@ class VersionCache:
 
     def _told(self, key: RoiKey, roi: FittedRoi) -> FittedRoi:
         found: dict[ServingKind, str] = {}
-        if pointer := roi.loaded.ref.damaged or roi.storage_problem:
-            found["pointer"] = pointer
+        if roi.storage_problem is not None:
+            found[roi.storage_problem.kind] = roi.storage_problem.what
+        if roi.loaded.ref.damaged:
+            found["pointer"] = roi.loaded.ref.damaged
         versions = [what for what in roi.loaded.damaged if what != roi.loaded.ref.damaged]
         if versions:
             found["version"] = "; ".join(versions)

@@ -8,7 +8,14 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from gateway.errors import ArtifactCorruptError, NewerFormatError, OverloadedError, StorageFullError, UnknownRoiError
+from gateway.errors import (
+    ArtifactCorruptError,
+    NewerFormatError,
+    OverloadedError,
+    StorageFullError,
+    StorageUnavailableError,
+    UnknownRoiError,
+)
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 
@@ -27,8 +34,12 @@ def sweep(store: ArtifactStore, stop: Callable[[], bool] = lambda: False) -> int
     Returns:
         The number of removed files and folders.
     """
-    gone = store.storage.clean()
-    for key in store.folders():
+    try:
+        gone, keys = store.storage.clean(), store.folders()
+    except (StorageFullError, StorageUnavailableError) as error:
+        log.warning("nothing was cleaned: %s", error.message)
+        return 0
+    for key in keys:
         if stop():
             break
         try:
@@ -36,7 +47,7 @@ def sweep(store: ArtifactStore, stop: Callable[[], bool] = lambda: False) -> int
                 gone += _sweep_roi(store, key)
         except (OverloadedError, NewerFormatError) as error:
             log.info("not cleaned: %s", error.message)
-        except (StorageFullError, OSError) as error:
+        except (StorageFullError, StorageUnavailableError, OSError) as error:
             log.warning("%s: not cleaned: %s", key, error)
     if gone:
         log.info("removed %d files or folders of interrupted writes", gone)

@@ -13,8 +13,8 @@ FaultKind = Literal["pointer", "version", "calibration", "ok_image", "ok_tokens"
 """What is damaged: `current`, files of a version, its calibration, an OK image, tokens, a stored image, or the audit
 trail."""
 
-ServingKind = Literal["pointer", "version", "calibration"]
-"""Kinds of damage for which a copy or an older version answers."""
+ServingKind = Literal["pointer", "version", "calibration", "storage"]
+"""Kinds of damage for which a copy or an older version answers, and a store that does not answer."""
 
 
 class ArtifactFaults:
@@ -46,8 +46,11 @@ class ArtifactFaults:
                 del self._open[key]
             self._gauge(len(self._open))
         for kind, what in new.items():
-            self._count(kind)
-            log.error("%s is degraded, %s: %s", key, kind, what)
+            if kind == "storage":  # nothing is damaged
+                log.warning("%s is degraded: %s", key, what)
+            else:
+                self._count(kind)
+                log.error("%s is degraded, %s: %s", key, kind, what)
         if known and not found:
             log.info("%s is whole again", key)
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from gateway.store.atomic import replace_file, storage_errors, sync_folder, write_file
 from gateway.store.audit_file import append_line, read_lines
 from gateway.store.lock import held, is_held
-from gateway.store.place import STORED_IMAGES, DiskSpace, Part, Place
+from gateway.store.place import STORED_IMAGES, DiskSpace, Part, Place, StorageProblem
 from gateway.store.roi_key import RoiKey, file_of, stored_keys
 
 _LOCKS = ".locks"
@@ -43,7 +43,7 @@ class FolderStorage:
         """See `Storage.folder`."""
         return self.root / key.path
 
-    def problem(self, key: RoiKey) -> str | None:
+    def problem(self, key: RoiKey) -> StorageProblem | None:
         """Return None: a folder is read anew each time."""
         return None
 

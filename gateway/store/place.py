@@ -67,6 +67,15 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class StorageProblem:
+    """Why what is known of an ROI may be old."""
+
+    kind: Literal["pointer", "storage"]
+    """The pointer of the ROI is damaged, or the storage does not answer."""
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSpace:
     """Space of the disk of a models folder, in bytes."""
 
@@ -98,7 +107,7 @@ class Storage(Protocol):
     def folder(self, key: RoiKey) -> Place:
         """Return the folder of an ROI."""
 
-    def problem(self, key: RoiKey) -> str | None:
+    def problem(self, key: RoiKey) -> StorageProblem | None:
         """Return why what is read of an ROI may be old, or None."""
 
     def lock(self, key: RoiKey, part: Part, timeout_s: float) -> AbstractContextManager[None]:

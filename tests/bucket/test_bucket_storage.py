@@ -16,6 +16,7 @@ from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
 from gateway.store.bucket import storage as bucket_storage
 from gateway.store.bucket.local_cache import LocalCache
+from gateway.store.bucket.roi_state import RoiPointer
 from gateway.store.cleanup import sweep
 from gateway.store.roi_key import RoiKey
 from gateway.store.rollback import forget, roll_back
@@ -371,3 +372,15 @@ def test_a_pointer_is_small_and_never_comes_back(bench, weed, url):
         assert re.fullmatch(r"[0-9a-f]{64}\.[0-9a-f]{8}", json.loads(body)["files"])
         bodies.add(body)
     assert len(bodies) == 3
+
+
+@pytest.mark.parametrize("name", ["../../../../etc/passwd", "x" * 64 + ".00000000", "0" * 64])
+def test_a_list_that_names_anything_but_an_object_is_not_followed(bench, weed, url, tmp_path, name):
+    """Its first part would name a file of the cache, which is removed where it fails its checksum."""
+    left = bench("left")
+    left.fit(EVEN)
+    (path,) = objects_of(weed, url, "pointers")
+    pointer = RoiPointer.model_construct(format=2, files=name, move="x")
+    overwrite(weed, path, pointer.to_bytes())
+    with pytest.raises(ArtifactCorruptError, match="its pointer in s3://plant/"):
+        bench("new").infer(STRAY)

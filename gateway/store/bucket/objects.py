@@ -82,11 +82,6 @@ class Objects:
         self._is_silent = False
 
     @property
-    def problem(self) -> str | None:
-        """Why what is known of the bucket may be old, or None while it answers."""
-        return f"{self.url} does not answer" if self.is_silent else None
-
-    @property
     def is_silent(self) -> bool:
         """Whether the last request had no answer."""
         return self._is_silent
@@ -179,6 +174,16 @@ class Objects:
             key=lambda each: each.path,
         )
 
+    def modified(self, path: str) -> datetime:
+        """Return when an object was written, by the clock of the bucket.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        with self._asking("read"):
+            return obstore.head(self._short, path)["last_modified"]
+
     def now(self) -> datetime:
         """Return the time by the clock of the bucket, which stamps its objects.
 
@@ -188,8 +193,7 @@ class Objects:
         """
         path = f"probe/{uuid.uuid4().hex}"
         self.put(path, b"now")
-        with self._asking("read"):
-            modified = obstore.head(self._short, path)["last_modified"]
+        modified = self.modified(path)
         self.delete([path])
         return modified
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from gateway.errors import ArtifactCorruptError, GatewayError, StorageUnavailableError
@@ -13,6 +14,7 @@ from gateway.store.bucket.local_cache import LocalCache
 from gateway.store.bucket.objects import LostRaceError, Objects
 from gateway.store.bucket.roi_state import RoiFiles, RoiPointer, RoiState, StoredFile, new_object
 from gateway.store.checksummed import DamagedError, sha256_of
+from gateway.store.place import StorageProblem
 from gateway.store.roi_key import RoiKey, key_of
 
 _SILENT_PAUSE_S = 2.0
@@ -44,9 +46,20 @@ class Pointers:
         self._keys_at = -1e9
         self._tried_at = -1e9
 
-    def problem(self, key: RoiKey) -> str | None:
+    def problem(self, key: RoiKey) -> StorageProblem | None:
         """Return why what is known of an ROI may be old, or None."""
-        return self._damaged.get(key) or self._objects.problem
+        if key in self._damaged:
+            return StorageProblem("pointer", self._damaged[key])
+        return StorageProblem("storage", f"{self._objects.url} does not answer") if self._objects.is_silent else None
+
+    def moved_at(self, key: RoiKey) -> datetime:
+        """Return when the pointer of an ROI was moved, by the clock of the bucket.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageUnavailableError: the bucket does not answer.
+        """
+        return self._objects.modified(_pointer_of(key))
 
     def keys(self) -> list[RoiKey]:
         """Return all ROIs that have a pointer, as known lately. While the bucket does not answer, those known before.

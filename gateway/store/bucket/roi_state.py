@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,14 +11,18 @@ from gateway.store.checksummed import sha256_of
 from gateway.store.place import STORED_IMAGES, Part
 from gateway.store.sealed_model import SealedModel
 
+ObjectName = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\.[0-9a-f]{8}$")]
+"""``<sha256>.<8 digits>``. Its first part names a file of the cache, so it is checked like any input."""
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+"""Name of a file of an ROI, with slashes between folders."""
+
 
 class StoredFile(BaseModel):
     """The object with the content of a file."""
 
     model_config = ConfigDict(frozen=True)
 
-    object: str
-    """``<sha256>.<8 digits>``"""
+    object: ObjectName
     size: int
 
     @property
@@ -29,8 +34,8 @@ class StoredFile(BaseModel):
 class RoiFiles(SealedModel):
     """The list of the files of an ROI, by name."""
 
-    files: dict[str, StoredFile]
-    dropped: dict[str, float] = Field(default_factory=dict)
+    files: dict[FileName, StoredFile]
+    dropped: dict[ObjectName, float] = Field(default_factory=dict)
     """Objects that a change took off the list, with the time in seconds since 1970. Somebody may still read them."""
     moves: tuple[str, ...]
     """The last moves of the pointer, the one to this list last."""
@@ -39,7 +44,7 @@ class RoiFiles(SealedModel):
 class RoiPointer(SealedModel):
     """The pointer of an ROI."""
 
-    files: str | None
+    files: ObjectName | None
     """The object with the list; None for a deleted ROI."""
     move: str
     """A random id of the move, so that no two pointers have the same content."""

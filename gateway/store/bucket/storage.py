@@ -23,7 +23,7 @@ from gateway.store.bucket.pointers import Pointers
 from gateway.store.bucket.roi_state import RoiState, StoredFile, new_object
 from gateway.store.bucket.self_test import require_conditional_writes
 from gateway.store.checksummed import sha256_of
-from gateway.store.place import DiskSpace, Part, Place
+from gateway.store.place import DiskSpace, Part, Place, StorageProblem
 from gateway.store.roi_key import RoiKey
 
 _TRIES = 20
@@ -98,7 +98,7 @@ class BucketStorage:
         """See `Storage.folder`."""
         return BucketPlace(self, key)
 
-    def problem(self, key: RoiKey) -> str | None:
+    def problem(self, key: RoiKey) -> StorageProblem | None:
         """See `Storage.problem`."""
         return self._pointers.problem(key)
 
@@ -220,17 +220,17 @@ class BucketStorage:
                 raise FileNotFoundError(str(key))
             self._require_seen(key, state)
             if self._pointers.move(key, state, None) is not None:
-                self._writer.seen[key] = {part: {} for part in self._writer.seen.get(key, {})}
+                seen = self._writer.seen.get(key, {})
+                seen.update({part: {} for part in seen})
                 return
         raise _lost(key)
 
     def drop_empty(self, key: RoiKey) -> None:
         """See `Storage.drop_empty`. One that was made within the last hour stays, since its fit may still run."""
         state = self._pointers.ask(key)
-        if state.list_object is not None and not state.files:
-            (listed,) = self._objects.below(f"{_objects_of(key)}/")[:1] or (None,)
-            if listed is None or listed.modified < self._objects.now() - _GRACE:
-                self._pointers.move(key, state, None)
+        is_empty = state.list_object is not None and not state.files
+        if is_empty and self._pointers.moved_at(key) < self._objects.now() - _GRACE:
+            self._pointers.move(key, state, None)
 
     def clean(self) -> int:
         """See `Storage.clean`."""
