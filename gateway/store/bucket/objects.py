@@ -37,11 +37,19 @@ class LostRaceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """What the condition of a write names an object by: S3 and Azure take the ETag, Google the version."""
+
+    e_tag: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """The content of an object, and what a later condition names it by."""
 
     data: bytes
-    e_tag: str
+    tag: Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +103,10 @@ class Objects:
         """
         with self._asking("read"):
             result = obstore.get(self._short, path)
-            return Body(bytes(result.bytes()), result.meta["e_tag"] or "")
+            return Body(bytes(result.bytes()), _tag(result.meta))
 
-    def get_changed(self, path: str, e_tag: str) -> Body | None:
-        """Return a small object if it is another than the one known by its ETag, else None.
+    def get_changed(self, path: str, tag: Tag) -> Body | None:
+        """Return a small object if it is another than the one known by its tag, else None.
 
         Raises:
             FileNotFoundError: there is none.
@@ -106,8 +114,8 @@ class Objects:
         """
         with self._asking("read"):
             try:
-                result = obstore.get(self._short, path, options={"if_none_match": e_tag})
-                return Body(bytes(result.bytes()), result.meta["e_tag"] or "")
+                result = obstore.get(self._short, path, options={"if_none_match": tag.e_tag})
+                return Body(bytes(result.bytes()), _tag(result.meta))
             except NotModifiedError:
                 return None
 
@@ -131,8 +139,8 @@ class Objects:
         with self._asking("write"):
             obstore.put(self._long, path, data)
 
-    def create(self, path: str, data: bytes) -> str:
-        """Write a small object that does not exist yet. Return its ETag.
+    def create(self, path: str, data: bytes) -> Tag:
+        """Write a small object that does not exist yet. Return its tag.
 
         Raises:
             LostRaceError: it exists.
@@ -141,12 +149,12 @@ class Objects:
         """
         with self._asking("write"):
             try:
-                return obstore.put(self._short, path, data, mode="create", use_multipart=False)["e_tag"] or ""
+                return _tag(obstore.put(self._short, path, data, mode="create", use_multipart=False))
             except BaseError as error:
                 raise _lost(path, error) from None
 
-    def exchange(self, path: str, data: bytes, e_tag: str) -> str:
-        """Write a small object in the place of the one with an ETag. Return its ETag.
+    def exchange(self, path: str, data: bytes, tag: Tag) -> Tag:
+        """Write a small object in the place of the one with a tag. Return its tag.
 
         Raises:
             LostRaceError: it is another one.
@@ -155,7 +163,10 @@ class Objects:
         """
         with self._asking("write"):
             try:
-                return obstore.put(self._short, path, data, mode={"e_tag": e_tag}, use_multipart=False)["e_tag"] or ""
+                mode: obstore.UpdateVersion = {"e_tag": tag.e_tag}
+                if tag.version is not None:
+                    mode["version"] = tag.version
+                return _tag(obstore.put(self._short, path, data, mode=mode, use_multipart=False))
             except FileNotFoundError:
                 raise LostRaceError(path) from None
             except BaseError as error:
@@ -246,6 +257,10 @@ class Objects:
         if self._is_silent:
             log.info("%s answers again", self.url)
             self._is_silent = False
+
+
+def _tag(meta: "obstore.PutResult | obstore.ObjectMeta") -> Tag:
+    return Tag(meta["e_tag"] or "", meta["version"])
 
 
 def _lost(path: str, error: BaseError) -> Exception:

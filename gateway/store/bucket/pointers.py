@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from gateway.errors import ArtifactCorruptError, GatewayError, StorageUnavailableError
 from gateway.store.bucket.local_cache import LocalCache
-from gateway.store.bucket.objects import LostRaceError, Objects
+from gateway.store.bucket.objects import LostRaceError, Objects, Tag
 from gateway.store.bucket.roi_state import RoiFiles, RoiPointer, RoiState, StoredFile, new_object
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.place import StorageProblem
@@ -93,7 +93,7 @@ class Pointers:
             found.append(key)
             with self._lock:
                 known = self._known.get(key)
-                if known is not None and known.state.e_tag == listed.e_tag:
+                if known is not None and known.state.tag is not None and known.state.tag.e_tag == listed.e_tag:
                     self._known[key] = _Known(known.state, now)
         self._keys, self._keys_at = found, now
         return found
@@ -185,7 +185,7 @@ class Pointers:
             state = self._with_list(key, before, files, move)
         body = RoiPointer(files=state.list_object, move=move).to_bytes()
         try:
-            e_tag = self._put(key, before, body)
+            tag = self._put(key, before, body)
         except LostRaceError:
             # Perhaps against ourselves: obstore repeats a PUT whose answer was lost.
             found = self.ask(key)
@@ -196,7 +196,7 @@ class Pointers:
             return None
         except StorageUnavailableError as error:
             return self._settled(key, before, move, error)
-        return self._learned(key, replace(state, e_tag=e_tag), time.monotonic())
+        return self._learned(key, replace(state, tag=tag), time.monotonic())
 
     def _with_list(self, key: RoiKey, before: RoiState, files: Mapping[str, StoredFile], move: str) -> RoiState:
         """Upload the list of files, and return the state that a pointer to it stands for."""
@@ -236,15 +236,15 @@ class Pointers:
             return found
         raise error
 
-    def _put(self, key: RoiKey, before: RoiState, body: bytes) -> str:
-        if before.e_tag is None:
+    def _put(self, key: RoiKey, before: RoiState, body: bytes) -> Tag:
+        if before.tag is None:
             return self._objects.create(_pointer_of(key), body)
-        return self._objects.exchange(_pointer_of(key), body, before.e_tag)
+        return self._objects.exchange(_pointer_of(key), body, before.tag)
 
     def _asked(self, key: RoiKey, known: RoiState | None) -> RoiState:
         try:
-            if known is not None and known.e_tag is not None:
-                body = self._objects.get_changed(_pointer_of(key), known.e_tag)
+            if known is not None and known.tag is not None:
+                body = self._objects.get_changed(_pointer_of(key), known.tag)
                 if body is None:
                     return known
             else:
@@ -253,15 +253,15 @@ class Pointers:
             return RoiState()
         pointer = RoiPointer.from_bytes(body.data, "the pointer")
         if pointer.files is None:
-            return RoiState(body.e_tag, moves=(pointer.move,))
+            return RoiState(body.tag, moves=(pointer.move,))
         if known is not None and known.list_object == pointer.files:
-            return replace(known, e_tag=body.e_tag)
+            return replace(known, tag=body.tag)
         try:
             data = self.content(key, pointer.files)
         except FileNotFoundError as error:
             raise DamagedError("the list that it names is missing") from error
         found = RoiFiles.from_bytes(data, "the list that it names")
-        return RoiState(body.e_tag, found.files, found.dropped, found.moves, pointer.files)
+        return RoiState(body.tag, found.files, found.dropped, found.moves, pointer.files)
 
     def _learned(self, key: RoiKey, state: RoiState, at: float) -> RoiState:
         """Keep a state, unless one that was asked for later is known already."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.store.bucket.objects import Tag
 from gateway.store.checksummed import sha256_of
 from gateway.store.place import STORED_IMAGES, Part
 from gateway.store.sealed_model import SealedModel
@@ -54,7 +55,7 @@ class RoiPointer(SealedModel):
 class RoiState:
     """The files of an ROI at one moment."""
 
-    e_tag: str | None = None
+    tag: Tag | None = None
     """Of the pointer; None where there is none."""
     files: Mapping[str, StoredFile] = field(default_factory=dict)
     dropped: Mapping[str, float] = field(default_factory=dict)

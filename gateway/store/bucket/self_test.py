@@ -12,7 +12,7 @@ from functools import partial
 from threading import Barrier
 
 from gateway.errors import StorageUnavailableError
-from gateway.store.bucket.objects import LostRaceError, Objects
+from gateway.store.bucket.objects import LostRaceError, Objects, Tag
 from gateway.store.place import UnsuitableStorageError
 
 _WRITERS = 4
@@ -30,18 +30,18 @@ def require_conditional_writes(objects: Objects) -> None:
     with ThreadPoolExecutor(_WRITERS) as pool:
         try:
             tag = _winner(pool, objects, "If-None-Match", partial(objects.create, path))
-            tag = _winner(pool, objects, "If-Match", partial(objects.exchange, path, e_tag=tag))
-            if objects.get(path).e_tag != tag:
+            tag = _winner(pool, objects, "If-Match", partial(objects.exchange, path, tag=tag))
+            if objects.get(path).tag.e_tag != tag.e_tag:
                 raise UnsuitableStorageError(_cannot_be_used(objects, "the winner of a race was overwritten"))
         finally:
             with suppress(StorageUnavailableError):
                 objects.delete([path])
 
 
-def _winner(pool: ThreadPoolExecutor, objects: Objects, condition: str, write: Callable[[bytes], str]) -> str:
+def _winner(pool: ThreadPoolExecutor, objects: Objects, condition: str, write: Callable[[bytes], Tag]) -> Tag:
     barrier = Barrier(_WRITERS)
 
-    def attempt(_: int) -> str | None:
+    def attempt(_: int) -> Tag | None:
         body = uuid.uuid4().bytes
         barrier.wait()
         try:
