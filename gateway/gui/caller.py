@@ -1,0 +1,70 @@
+"""The ROI that a request of the GUI is about, and the recipe that answers it."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from gateway.api.deps import CallerDep
+from gateway.api.recipe import RoiCaller
+from gateway.gui.errors import ReservedRecipeError
+from gateway.process.services import Services
+from gateway.store.roi_key import RoiKey
+from gateway.worker_threads import in_thread
+
+RESERVED = "last"
+
+
+class GuiCaller:
+    """The sender of a request. `own` is the only way from the ids of a request to an `RoiKey`."""
+
+    def __init__(self, request: Request, caller: RoiCaller) -> None:
+        self._state = request.state
+        self._services: Services = request.app.state.services
+        self._caller = caller
+
+    def own(self, role_id: str, roi_id: str, recipe_id: str | None = None) -> RoiKey:
+        """Return the ROI in the recipe that the request names. What is written is written there.
+
+        Args:
+            role_id: as sent.
+            roi_id: as sent.
+            recipe_id: the field of a form or of JSON; it wins over the header.
+
+        Raises:
+            ReservedRecipeError: the recipe has a reserved name.
+            InvalidRequestError: an id is invalid.
+            ForbiddenError: the caller may not use the ROI.
+        """
+        named = self._caller.named(recipe_id)
+        if named is not None and named.strip().casefold() == RESERVED:
+            raise ReservedRecipeError(f"recipe_id: {named!r} is reserved")
+        key = self._caller.roi(role_id, roi_id, recipe_id)
+        self._state.recipe_id = key.recipe_id
+        return key
+
+    async def fitted(self, key: RoiKey) -> RoiKey:
+        """Return the ROI whose memory bank answers: that of the recipe or, if it has none, of the default recipe."""
+        return await self._first(key, self._services.store.is_fitted)
+
+    async def with_images(self, key: RoiKey) -> RoiKey:
+        """Return the ROI whose data set answers: that of the recipe or, if it is empty, of the default recipe."""
+        return await self._first(key, lambda each: self._services.store.images(each).count() > 0)
+
+    async def _first(self, key: RoiKey, has_it: Callable[[RoiKey], bool]) -> RoiKey:
+        default = RoiKey(key.role_id, key.roi_id)
+        if key == default or not self._caller.sees(default):
+            return key
+        limiter = self._services.image_readers
+        found = await in_thread(lambda: not has_it(key) and has_it(default), limiter=limiter)
+        answers = default if found else key
+        self._state.recipe_id = answers.recipe_id
+        return answers
+
+
+def _gui_caller(request: Request, caller: CallerDep) -> GuiCaller:
+    return GuiCaller(request, caller)
+
+
+GuiCallerDep = Annotated[GuiCaller, Depends(_gui_caller)]
+"""The caller of the dialect."""
