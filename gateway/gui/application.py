@@ -15,6 +15,7 @@ from gateway.gui.access import GuiAccessMiddleware
 from gateway.gui.answers import IdsMiddleware
 from gateway.gui.dispatch import PREFIX
 from gateway.gui.routes import datasets, inspect, learn, state
+from gateway.inspection.pipeline import InspectionPipeline
 from gateway.process.services import Services
 
 _ROUTERS = (
@@ -41,6 +42,10 @@ def create_gui(services: Services, keys: KeyRing) -> ASGIApp:
     settings = services.settings
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
+    # Data sets that are inspected again and again are no stream of parts: drift and counters do not see them.
+    app.state.evaluation = InspectionPipeline(
+        services.engines, services.banks, services.store, services.weighting, settings
+    )
     for router in _ROUTERS:
         app.include_router(router)
     install_error_handlers(app)

@@ -136,7 +136,7 @@ async def delete_file(
             return False
         return True
 
-    with place.work(key=key):
+    with place.work():
         deleted = await in_thread(work, limiter=services.writers)
     return answer(key, {"deleted": deleted, "filename": filename})
 
@@ -154,6 +154,6 @@ async def clear(
         except UnknownRoiError:
             return 0
 
-    with place.work(key=key):
+    with place.work():
         cleared = await in_thread(work, label, limiter=services.writers)
     return answer(key, {"cleared": cleared, "label": label})

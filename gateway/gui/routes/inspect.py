@@ -19,8 +19,8 @@ from gateway.gui.errors import CalibrationMissingError, NotFittedError
 from gateway.gui.scale import RecipeScales
 from gateway.gui.schemas import InferDataset
 from gateway.inspection.answer import Inspection
+from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.request import InferRequest
-from gateway.process.admission import Place
 from gateway.process.services import Services
 from gateway.store.labelled_images import LABELS, ImageRecord
 from gateway.store.roi_key import RoiKey
@@ -48,6 +48,7 @@ async def infer(
     scales = RecipeScales(services.store, services.settings)
     await in_thread(scales.require, own.recipe_id, mm_per_px, limiter=services.image_readers)
     key = await gui.fitted(own)
+    await _require_calibrated(services, key)
     with place.work():
         inspection = InferRequest(
             key=key,
@@ -57,7 +58,7 @@ async def infer(
             shape=shape_of(shape, "shape"),
             heatmap="none" if include_heatmap is False else "base64",
         )
-        result, found = await while_connected(request, _decided(services, inspection))
+        result, found = await while_connected(request, _decided(services.pipeline, inspection))
     body = _body(result, found, include_heatmap)
     return answer(key, {**body, "token_shape": result.token_hw, "warnings": result.warnings})
 
@@ -71,11 +72,26 @@ async def infer_dataset(
     images = await gui.with_images(own)
     key = await gui.fitted(own)
     scale, stored = await in_thread(_data_set, services, images, body, limiter=services.image_readers)
-    if not await _is_calibrated(services, key):
-        raise CalibrationMissingError(key)
+    await _require_calibrated(services, key)
+    pipeline: InspectionPipeline = request.app.state.evaluation
+
+    async def item(record: ImageRecord) -> dict[str, Any]:
+        """One piece of work each, so that a large data set leaves room for inspections."""
+        try:
+            with place.work():
+                inspection = await _of_data_set(services, key, images, record, scale, body.include_heatmap)
+                result, found = await _decided(pipeline, inspection)
+        except GatewayError as error:
+            return {**_item(record), "error": error.message}
+        return {
+            **_item(record),
+            "mm_per_px": inspection.mm_per_px,
+            **_body(result, found, body.include_heatmap),
+            "n_regions": len(result.regions),
+        }
 
     async def work() -> list[dict[str, Any]]:
-        return [await _item(services, place, key, images, record, scale, body.include_heatmap) for record in stored]
+        return [await item(record) for record in stored]
 
     items = await while_connected(request, work())
     return answer(
@@ -98,29 +114,24 @@ def _data_set(services: Services, key: RoiKey, body: InferDataset) -> tuple[floa
     return scale, [record for label in LABELS if label in labels for record in records(services, key, label)]
 
 
-async def _is_calibrated(services: Services, key: RoiKey) -> bool:
-    """Return whether an ROI is calibrated.
+async def _require_calibrated(services: Services, key: RoiKey) -> None:
+    """Refuse an ROI that cannot decide, before the network runs.
 
     Raises:
         NotFittedError: it is not fitted.
+        CalibrationMissingError: it is not calibrated.
     """
     try:
-        return (await services.banks.get(key)).calibration is not None
+        roi = await services.banks.get(key)
     except UnknownRoiError as error:
         raise NotFittedError(key) from error
+    if roi.calibration is None:
+        raise CalibrationMissingError(key)
 
 
-async def _item(
-    services: Services,
-    place: Place,
-    key: RoiKey,
-    images: RoiKey,
-    record: ImageRecord,
-    scale: float | None,
-    include_heatmap: bool | None,
-) -> dict[str, Any]:
-    """Return the item of one image. It is one piece of work, so that a long data set leaves room for inspections."""
-    item: dict[str, Any] = {
+def _item(record: ImageRecord) -> dict[str, Any]:
+    """Return the item of an image that has no decision."""
+    return {
         "label": record.label,
         "filename": file_name(record),
         "mm_per_px": None,
@@ -132,33 +143,36 @@ async def _item(
         "heatmap_png_base64": None,
         "error": None,
     }
-    try:
-        mm_per_px = sample_of(record.metadata, "metadata").mm_per_px or scale
-        if mm_per_px is None:
-            raise InvalidRequestError("mm_per_px: neither the metadata of the image nor default_mm_per_px states it")
-        data = await in_thread(services.images.content, images, record, limiter=services.image_readers)
-        inspection = InferRequest(
-            key=key,
-            image=data,
-            image_name=record.file_name,
-            mm_per_px=mm_per_px,
-            shape=shape_of(record.shape, "shape"),
-            bit_depth=record.bit_depth,
-            heatmap="none" if include_heatmap is False else "base64",
-        )
-        with place.work():
-            result, found = await _decided(services, inspection)
-    except GatewayError as error:
-        return {**item, "error": error.message}
-    return {
-        **item,
-        "mm_per_px": mm_per_px,
-        **_body(result, found, include_heatmap),
-        "n_regions": len(result.regions),
-    }
 
 
-async def _decided(services: Services, inspection: InferRequest) -> tuple[Inspection, Deciding]:
+async def _of_data_set(
+    services: Services,
+    key: RoiKey,
+    images: RoiKey,
+    record: ImageRecord,
+    scale: float | None,
+    include_heatmap: bool | None,
+) -> InferRequest:
+    """Return the inspection of an image of a data set.
+
+    Raises:
+        GatewayError: it cannot be read, or its scale is unknown.
+    """
+    mm_per_px = sample_of(record.metadata, "metadata").mm_per_px or scale
+    if mm_per_px is None:
+        raise InvalidRequestError("mm_per_px: neither the metadata of the image nor default_mm_per_px states it")
+    return InferRequest(
+        key=key,
+        image=await in_thread(services.images.content, images, record, limiter=services.image_readers),
+        image_name=record.file_name,
+        mm_per_px=mm_per_px,
+        shape=shape_of(record.shape, "shape"),
+        bit_depth=record.bit_depth,
+        heatmap="none" if include_heatmap is False else "base64",
+    )
+
+
+async def _decided(pipeline: InspectionPipeline, inspection: InferRequest) -> tuple[Inspection, Deciding]:
     """Return the inspection of an image with its decision.
 
     Raises:
@@ -166,7 +180,7 @@ async def _decided(services: Services, inspection: InferRequest) -> tuple[Inspec
         CalibrationMissingError: it has no threshold that applies.
     """
     try:
-        result = await services.pipeline.infer(inspection)
+        result = await pipeline.infer(inspection)
     except UnknownRoiError as error:
         raise NotFittedError(inspection.key) from error
     found = deciding(result)
