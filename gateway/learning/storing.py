@@ -103,7 +103,7 @@ class ImageStorer:
         data = file.read()
         header = read_header(data, file.name, self._limits)
         shape, shape_json = request.shape, request.shape_json
-        if shape is None:
+        if shape_json is None:
             shape, shape_json = file.shape, file.shape_json
         if shape is not None:
             mask_of(shape, header.upright_size)
