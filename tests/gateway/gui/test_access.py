@@ -9,6 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from gateway.api.security.keys import KeyListError, entry_text, new_key
 from gateway.app import create_app
+from gateway.gui.application import gui_routes
 from gateway.gui.dispatch import GuiDispatchMiddleware
 from gateway.settings import Settings
 from tests.e2e.dotnet_multipart import BOUNDARY, Part, body
@@ -88,6 +89,34 @@ def test_the_narrowest_network_of_an_address_counts_and_a_key_that_is_sent_befor
     for address in ("10.0.3.9", "10.9.9.9"):
         assert site("DELETE", "/gui/datasets/clear", address, **clear, **desktop).status_code == 200
     assert state(site, address="10.0.3.7", headers={"Authorization": "Bearer pcg_wrong"}).status_code == 401
+
+
+SCOPES = {
+    ("GET", "/gui/health"): None,
+    ("GET", "/gui/state"): "inspect",
+    ("GET", "/gui/manifest"): "inspect",
+    ("POST", "/gui/infer"): "inspect",
+    ("POST", "/gui/fit_ok"): "teach",
+    ("POST", "/gui/calibrate_ng"): "teach",
+    ("POST", "/gui/calibrate_dataset"): "teach",
+    ("POST", "/gui/infer_dataset"): "teach",
+    ("POST", "/gui/datasets/{label}/upload"): "teach",
+    ("GET", "/gui/datasets/list"): "teach",
+    ("GET", "/gui/datasets/file"): "teach",
+    ("GET", "/gui/datasets/meta"): "teach",
+    ("DELETE", "/gui/datasets/file"): "teach",
+    ("DELETE", "/gui/datasets/clear"): "teach",
+}
+
+
+def test_every_endpoint_needs_its_scope_and_none_is_forgotten(site):
+    served = {(method, route.path) for route in gui_routes(at_root=False) for method in route.methods}
+    assert served == SCOPES.keys()
+    for (method, template), scope in SCOPES.items():
+        path = template.format(label="ok")
+        unknown, viewer = (site(method, path, address).status_code for address in ("10.0.5.7", "10.0.3.9"))
+        assert (unknown == 401) == (scope is not None), template
+        assert (viewer == 403) == (scope == "teach"), template
 
 
 def test_an_address_opens_the_dialect_alone(site):

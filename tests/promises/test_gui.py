@@ -1,0 +1,131 @@
+"""Several desktop GUIs at one gateway, known by their addresses: nothing is lost, nothing is mixed."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.gateway_process import answered as core_answered
+from tests.e2e.gui_client import MM, Gui, answered, part, spoiled, text_of
+from tests.promises.keys import bearer, make_key
+
+_HANG_S = 900
+_FIT_BYTES = 202 * 2**20
+"""Enough for a fit with a coreset, too little for one that keeps every token."""
+OK = [part(seed) for seed in range(500, 510)]
+
+
+@pytest.fixture(scope="module")
+def site(launch):
+    """A gateway that knows this host as the key "desktop", with the dialect at / too."""
+    admin, everything = make_key("admin", "teach", "*")
+    _, desktop = make_key("desktop", "teach", "*/Inspection/*", "Inspection/*")
+    with launch(
+        "gui",
+        api_keys=json.dumps([everything, desktop]),
+        gui_clients="127.0.0.0/8=desktop",
+        gui_root=True,
+        max_fit_memory_bytes=_FIT_BYTES,
+    ) as gateway:
+        gateway.client.headers.update(bearer(admin))
+        yield gateway
+        crashes = gateway.log.read_text().count("Traceback")
+    assert crashes == 0
+
+
+def trained(gui: Gui) -> Gui:
+    answered(gui.upload("ok", OK))
+    answered(gui.fit())
+    answered(gui.post_json("calibrate_dataset", default_mm_per_px=MM, require_ng=False))
+    return gui
+
+
+def test_four_guis_on_one_recipe_collect_and_inspect_while_one_of_them_trains(site, full, record_property):
+    rounds = 12 if full else 3
+    quiet, trainer = trained(Gui(site.port, "quiet")), trained(Gui(site.port, "busy"))
+    before = answered(quiet.infer(part(599))), quiet.files("ok")
+
+    def train() -> int:
+        for _ in range(rounds):
+            answered(trainer.fit())
+            answered(trainer.post_json("calibrate_dataset", default_mm_per_px=MM, require_ng=False))
+        return 0
+
+    def collect_and_inspect(n: int) -> tuple[dict[str, bytes], dict[str, bytes], int]:
+        gui, kept, inspected = Gui(site.port, "busy"), {"ok": {}, "ng": {}}, 0
+        for i in range(rounds):
+            seed = 1000 + 100 * n + 4 * i
+            for label, images in (("ok", [part(seed), part(seed + 1)]), ("ng", [spoiled(seed + 2)])):
+                saved = answered(gui.upload(label, images))["saved"]
+                kept[label] |= dict(zip(saved, images, strict=True))
+            moved, image = next(iter(kept["ok"].items()))
+            if i % 2:
+                assert answered(gui.ask("DELETE", "datasets/file", **gui.names, label="ok", filename=moved))["deleted"]
+                assert answered(gui.upload("ng", [image]))["saved"] == [moved]
+                kept["ng"][moved] = kept["ok"].pop(moved)
+            for each in (part(seed + 3), spoiled(seed + 2)):
+                answer = answered(gui.infer(each))
+                assert answer["recipe_id"] == "busy"
+                assert (answer["score"] > answer["threshold"]) == (answer["decision"] == "ng")
+                inspected += 1
+        return kept["ok"], kept["ng"], inspected
+
+    with ThreadPoolExecutor(4) as pool:
+        training = pool.submit(train)
+        others = [each.result(_HANG_S) for each in [pool.submit(collect_and_inspect, n) for n in range(3)]]
+        training.result(_HANG_S)
+
+    for label, index in (("ok", 0), ("ng", 1)):
+        acknowledged = {name: image for other in others for name, image in other[index].items()}
+        if label == "ok":
+            acknowledged |= dict(zip(quiet.files("ok"), OK, strict=True))
+        assert sorted(trainer.files(label)) == sorted(acknowledged)
+        for name, image in acknowledged.items():
+            reply = trainer.ask("GET", "datasets/file", **trainer.names, label=label, filename=name)
+            assert (reply.status, reply.content == image) == (200, True)
+    assert answered(trainer.fit())["n_ok"] == len(trainer.files("ok"))
+    assert answered(trainer.post_json("infer_dataset", include_heatmap=False))["n_errors"] == 0
+    after = answered(quiet.infer(part(599))), quiet.files("ok")
+    assert [{**answer, "request_id": ""} for answer, _ in (before, after)] == [{**before[0], "request_id": ""}] * 2
+    assert before[1] == after[1]
+    record_property(
+        "images kept and inspections", (sum(len(a) + len(b) for a, b, _ in others), sum(n for *_, n in others))
+    )
+
+
+def test_a_gui_is_known_by_its_address_and_the_audit_trail_names_its_key(site):
+    gui = trained(Gui(site.port, "audited"))
+    trail = core_answered(site.client.get("/rois/Inspection/inspection-1/audit", params={"recipe_id": "audited"}))
+    assert [(entry["action"], entry["actor"]) for entry in trail["entries"][::-1]] == [
+        ("store_images", "desktop"),
+        ("fit", "desktop"),
+        ("calibrate", "desktop"),
+    ]
+    foreign = Gui(site.port, "audited")
+    foreign.names["role_id"] = "Master1"
+    assert foreign.ask("GET", "state", **foreign.names).status == 403
+    unauthorized = site.client.get("/rois", headers={"Authorization": ""})
+    assert unauthorized.status_code == 401, "the address opens the dialect alone"
+    assert answered(gui.infer(part(1)))["decision"]
+
+
+def test_a_fit_that_keeps_every_token_is_refused_beyond_the_memory_of_fits(site):
+    gui = Gui(site.port, "large")
+    answered(gui.upload("ok", OK))
+    reply = gui.fit(memory_fit=True)
+    assert reply.status == 413
+    assert "memory_fit" in text_of(reply)
+    assert "without memory_fit" in text_of(reply)
+    answered(gui.fit(memory_fit=False))
+
+
+def test_at_the_root_the_gui_and_the_api_are_served_side_by_side(site):
+    gui = trained(Gui(site.port, None, base="", roi="inspection-2"))
+    answer = answered(gui.infer(part(599)))
+    assert (answer["decision"], answer["recipe_id"]) == ("ok", "default")
+    core = site.infer("inspection-2", part(599), role="Inspection", mm_per_px=MM)
+    assert (core["verdict"], core["recipe_id"]) == ("ok", "default")
+    assert "decision" not in core
+    fitted = site.fit("inspection-3", OK[:2], role="Inspection")
+    assert fitted["n_ok_total"] == 2
+    assert answered(Gui(site.port, "A", base="").ask("GET", "health"))["recipe_id"] == "A"
