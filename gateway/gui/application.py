@@ -1,9 +1,8 @@
 """The application of the dialect."""
 
-from collections.abc import Sequence
-
-from fastapi import APIRouter, FastAPI
-from starlette.routing import BaseRoute
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.api.error_handlers import install_error_handlers
@@ -62,15 +61,17 @@ def create_gui(services: Services, keys: KeyRing) -> ASGIApp:
     return IdsMiddleware(RequestIdMiddleware(allowed))
 
 
-def gui_routes(*, at_root: bool) -> Sequence[BaseRoute]:
-    """Return the routes by the paths that clients call, for the names of endpoints in metrics and traces.
+def gui_routes(*, at_root: bool) -> list[Route]:
+    """Return the endpoints by the paths that clients call, to name them in metrics and traces.
 
     Args:
         at_root: whether the dialect is served at ``/`` too.
     """
-    named = APIRouter()
-    for router in _ROUTERS:
-        named.include_router(router, prefix=PREFIX)
-        if at_root:
-            named.include_router(router)
-    return named.routes
+    prefixes = (PREFIX, "") if at_root else (PREFIX,)
+    return [
+        Route(f"{prefix}{route.path}", route.endpoint, methods=route.methods)
+        for prefix in prefixes
+        for router in _ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]

@@ -129,3 +129,5 @@ def test_at_the_root_the_gui_and_the_api_are_served_side_by_side(site):
     fitted = site.fit("inspection-3", OK[:2], role="Inspection")
     assert fitted["n_ok_total"] == 2
     assert answered(Gui(site.port, "A", base="").ask("GET", "health"))["recipe_id"] == "A"
+    counted = site.client.get("/metrics").text
+    assert 'gateway_requests_total{code="ok",endpoint="/datasets/{label}/upload"}' in counted

@@ -110,7 +110,7 @@ SCOPES = {
 
 
 def test_every_endpoint_needs_its_scope_and_none_is_forgotten(site):
-    served = {(method, route.path) for route in gui_routes(at_root=False) for method in route.methods}
+    served = {(method, route.path) for route in gui_routes(at_root=False) for method in route.methods - {"HEAD"}}
     assert served == SCOPES.keys()
     for (method, template), scope in SCOPES.items():
         path = template.format(label="ok")
