@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Request
 
 from gateway.api.deps import CallerDep
 from gateway.api.recipe import RoiCaller
 from gateway.gui.errors import ReservedRecipeError
+from gateway.gui.scale import RecipeScales
 from gateway.process.services import Services
 from gateway.store.roi_key import RoiKey
-from gateway.worker_threads import in_thread
 
 RESERVED = "last"
 
@@ -19,9 +20,12 @@ class GuiCaller:
     """The sender of a request. `own` is the only way from the ids of a request to an `RoiKey`."""
 
     def __init__(self, request: Request, caller: RoiCaller) -> None:
+        services: Services = request.app.state.services
         self._state = request.state
-        self._services: Services = request.app.state.services
+        self._store = services.store
         self._caller = caller
+        self.scales = RecipeScales(services.store, services.settings)
+        """The scales of recipes."""
 
     def own(self, role_id: str, roi_id: str, recipe_id: str | None = None) -> RoiKey:
         """Return the ROI in the recipe that the request names. What is written is written there.
@@ -45,18 +49,17 @@ class GuiCaller:
 
     async def fitted(self, key: RoiKey) -> RoiKey:
         """Return the ROI whose memory bank answers: that of the recipe or, if it has none, of the default recipe."""
-        return await self._first(key, self._services.store.is_fitted)
+        return await self._first(key, self._store.is_fitted)
 
     async def with_images(self, key: RoiKey) -> RoiKey:
         """Return the ROI whose data set answers: that of the recipe or, if it is empty, of the default recipe."""
-        return await self._first(key, lambda each: self._services.store.images(each).count() > 0)
+        return await self._first(key, lambda each: self._store.images(each).count() > 0)
 
     async def _first(self, key: RoiKey, has_it: Callable[[RoiKey], bool]) -> RoiKey:
         default = RoiKey(key.role_id, key.roi_id)
         if key == default or not self._caller.sees(default):
             return key
-        limiter = self._services.image_readers
-        found = await in_thread(lambda: not has_it(key) and has_it(default), limiter=limiter)
+        found = await to_thread.run_sync(lambda: not has_it(key) and has_it(default))
         answers = default if found else key
         self._state.recipe_id = answers.recipe_id
         return answers

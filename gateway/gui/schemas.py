@@ -1,10 +1,10 @@
 """JSON bodies of the GUI. Keys that the gateway does not know are ignored: the program cannot be changed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.api.fields import AreaMm2, MmPerPx, Percentile, RecipeId, RoiId, RoleId
+from gateway.api.fields import OR_NULL, AreaMm2, MmPerPx, Percentile, RecipeId, RoiId, RoleId
 
 
 class GuiBody(BaseModel):
@@ -14,7 +14,7 @@ class GuiBody(BaseModel):
 
     role_id: RoleId
     roi_id: RoiId
-    recipe_id: RecipeId | None = None
+    recipe_id: Annotated[RecipeId | None, OR_NULL] = None
     model_key: str | None = None
 
 

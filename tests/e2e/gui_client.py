@@ -27,7 +27,7 @@ class Gui:
     """One GUI with one recipe open."""
 
     def __init__(self, port: int, recipe: str | None = None, *, base: str = "/gui", roi: str = "inspection-1") -> None:
-        self._port = port
+        self.port = port
         self.recipe = recipe
         self._base = base
         self.roi = roi
@@ -38,7 +38,7 @@ class Gui:
         return {**recipe, "X-Request-Id": str(uuid.uuid4())}
 
     def _exchange(self, head: bytes, content: bytes, headers: dict[str, str]) -> Reply:
-        reply = exchange(self._port, head, content)
+        reply = exchange(self.port, head, content)
         assert reply.headers["x-request-id"] == headers["X-Request-Id"]
         if reply.headers["content-type"] == "application/json":
             assert reply.json()["request_id"] == headers["X-Request-Id"]
@@ -49,7 +49,7 @@ class Gui:
         """GET, DELETE and OPTIONS."""
         headers = self._headers()
         target = f"{self._base}/{path}" + (f"?{urlencode(query)}" if query else "")
-        lines = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{self._port}"]
+        lines = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{self.port}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return self._exchange(("\r\n".join(lines) + "\r\n\r\n").encode(), b"", headers)
 
@@ -57,7 +57,7 @@ class Gui:
         """JsonContent: its length is not known before it is written, so it is sent in chunks."""
         headers = self._headers()
         content = json.dumps({**self.names, "model_key": self.roi, **body}, separators=(",", ":")).encode()
-        lines = [f"POST {self._base}/{path} HTTP/1.1", f"Host: 127.0.0.1:{self._port}"]
+        lines = [f"POST {self._base}/{path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += ["Transfer-Encoding: chunked", "Content-Type: application/json; charset=utf-8"]
         chunked = f"{len(content):X}\r\n".encode() + content + b"\r\n0\r\n\r\n"
@@ -66,7 +66,7 @@ class Gui:
     def post_form(self, path: str, *parts: Part) -> Reply:
         headers = self._headers()
         named = [Part.text(name, value) for name, value in self.names.items()]
-        head, content = request(f"{self._base}/{path}", self._port, [*named, *parts], headers=headers)
+        head, content = request(f"{self._base}/{path}", self.port, [*named, *parts], headers=headers)
         return self._exchange(head, content, headers)
 
     def upload(self, label: str, images: list[bytes], *metas: dict[str, Any]) -> Reply:

@@ -231,7 +231,7 @@ def test_what_is_not_fitted_and_not_calibrated_is_400_with_the_text_that_the_gui
 def test_the_scale_of_a_recipe_is_fixed_by_what_states_it_first(gui):
     assert gui.upload("ok", [b"no image"], {"mm_per_px": 0.25}).status == 415
     answered(gui.upload("ok", OK["Disc A"], *[{"mm_per_px": MM}] * len(OK["Disc A"])))
-    other = Gui(gui._port, gui.recipe, roi="inspection-2")
+    other = Gui(gui.port, gui.recipe, roi="inspection-2")
     replies = [
         gui.upload("ng", NG["Disc A"][:1], {"mm_per_px": 0.25}),
         gui.fit(mm_per_px=0.25),
@@ -243,7 +243,7 @@ def test_the_scale_of_a_recipe_is_fixed_by_what_states_it_first(gui):
     assert gui.files("ng") == []
     answered(other.fit(*OK["Disc A"][:2]))
     assert gui.post_json("calibrate_ng", **{**CALIBRATE, "mm_per_px": 0.25}).status == 409
-    elsewhere = Gui(gui._port, f"{gui.recipe}-2")
+    elsewhere = Gui(gui.port, f"{gui.recipe}-2")
     answered(elsewhere.upload("ok", [part(1)], {"mm_per_px": 0.25}))
     answered(elsewhere.ask("DELETE", "datasets/clear", **gui.names, label="ok"))
     answered(elsewhere.upload("ok", [part(1)], {"mm_per_px": MM}))  # an empty recipe has no scale

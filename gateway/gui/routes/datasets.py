@@ -63,7 +63,7 @@ async def upload(
         files.append(ImageFile(file.name, file.read, shape, None if shape is None else shape_text(shape)))
         scales += [] if sample.mm_per_px is None else [sample.mm_per_px]
     with place.work():
-        await in_thread(_fix, RecipeScales(services.store, settings), key.recipe_id, scales, limiter=services.writers)
+        await in_thread(_fix, gui.scales, key.recipe_id, scales, limiter=services.writers)
         result = await services.storing.add(StoreRequest(key, label, files, metadata))
     saved = [file_name(record) for record, _ in result.images]
     return answer(key, {"status": "ok", "saved": saved, "warnings": result.warnings})

@@ -1,8 +1,10 @@
 """``/infer`` and ``/infer_dataset``."""
 
 import base64
+from collections.abc import Collection
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Form, Request, Response
 
 from gateway.api.admitted_route import PlaceDep, admitted_by
@@ -16,13 +18,12 @@ from gateway.gui.caller import GuiCallerDep
 from gateway.gui.data_set import file_name, records, sample_of, shape_of
 from gateway.gui.deciding import Deciding, deciding
 from gateway.gui.errors import CalibrationMissingError, NotFittedError
-from gateway.gui.scale import RecipeScales
 from gateway.gui.schemas import InferDataset
 from gateway.inspection.answer import Inspection
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.request import InferRequest
 from gateway.process.services import Services
-from gateway.store.labelled_images import LABELS, ImageRecord
+from gateway.store.labelled_images import LABELS, ImageRecord, Label
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
 
@@ -45,8 +46,7 @@ async def infer(
 ) -> Response:
     """Decide about one image. Without `include_heatmap`, an image that is NG has a heatmap."""
     own = gui.own(role_id, roi_id, recipe_id)
-    scales = RecipeScales(services.store, services.settings)
-    await in_thread(scales.require, own.recipe_id, mm_per_px, limiter=services.image_readers)
+    await to_thread.run_sync(gui.scales.require, own.recipe_id, mm_per_px)
     key = await gui.fitted(own)
     await _require_calibrated(services, key)
     with place.work():
@@ -71,7 +71,8 @@ async def infer_dataset(
     own = gui.own(body.role_id, body.roi_id, body.recipe_id)
     images = await gui.with_images(own)
     key = await gui.fitted(own)
-    scale, stored = await in_thread(_data_set, services, images, body, limiter=services.image_readers)
+    scale = await to_thread.run_sync(gui.scales.of, images.recipe_id)
+    stored = await in_thread(_data_set, services, images, body.labels or LABELS, limiter=services.image_readers)
     await _require_calibrated(services, key)
     pipeline: InspectionPipeline = request.app.state.evaluation
 
@@ -79,7 +80,9 @@ async def infer_dataset(
         """One piece of work each, so that a large data set leaves room for inspections."""
         try:
             with place.work():
-                inspection = await _of_data_set(services, key, images, record, scale, body.include_heatmap)
+                inspection = await _of_data_set(
+                    services, key, images, record, scale or body.default_mm_per_px, body.include_heatmap
+                )
                 result, found = await _decided(pipeline, inspection)
         except GatewayError as error:
             return {**_item(record), "error": error.message}
@@ -107,11 +110,8 @@ async def infer_dataset(
     )
 
 
-def _data_set(services: Services, key: RoiKey, body: InferDataset) -> tuple[float | None, list[ImageRecord]]:
-    """Return the scale of images whose metadata states none, and the images. Blocks."""
-    scale = RecipeScales(services.store, services.settings).of(key.recipe_id) or body.default_mm_per_px
-    labels = body.labels or LABELS
-    return scale, [record for label in LABELS if label in labels for record in records(services, key, label)]
+def _data_set(services: Services, key: RoiKey, labels: Collection[Label]) -> list[ImageRecord]:
+    return [record for label in LABELS if label in labels for record in records(services, key, label)]
 
 
 async def _require_calibrated(services: Services, key: RoiKey) -> None:

@@ -1,6 +1,7 @@
 """``/fit_ok``, ``/calibrate_ng`` and ``/calibrate_dataset``."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -19,7 +20,6 @@ from gateway.gui.caller import GuiCallerDep
 from gateway.gui.data_set import records
 from gateway.gui.errors import NotFittedError, TooFewImagesError
 from gateway.gui.routes.state import calibration_body
-from gateway.gui.scale import RecipeScales
 from gateway.gui.schemas import CalibrateDataset, CalibrateNg
 from gateway.learning.request import FitRequest
 from gateway.process.services import Services
@@ -51,7 +51,7 @@ async def fit_ok(
 ) -> Response:
     """Learn the OK images of the request, or those of the data set."""
     key = gui.own(role_id, roi_id, recipe_id)
-    settings, scales = services.settings, RecipeScales(services.store, services.settings)
+    settings = services.settings
     if bool(use_dataset) == bool(images):
         sent = "both were sent" if images else "neither was sent"
         raise InvalidRequestError(f"images: {sent}, images and use_dataset", "Send images, or use_dataset=true.")
@@ -61,7 +61,7 @@ async def fit_ok(
         await in_thread(_require_enough, services, key, limiter=services.image_readers)
     rate = await in_thread(_rate, services, key, bool(memory_fit), limiter=services.image_readers)
     memory = await _memory(services, key, None if use_dataset else len(images), rate)
-    await in_thread(scales.fix, key.recipe_id, mm_per_px, limiter=services.writers)
+    await in_thread(gui.scales.fix, key.recipe_id, mm_per_px, limiter=services.writers)
     with place.work(memory=memory + place.n_bytes):
         files = [image_file(upload, f"image {i}", settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(key, files, mm_per_px, coreset_rate=rate, stored=bool(use_dataset))
@@ -110,7 +110,7 @@ async def calibrate_ng(services: ServicesDep, gui: GuiCallerDep, place: PlaceDep
     request = CalibrationRequest(body.mm_per_px, area_mm2_thr=body.area_mm2_thr, score_percentile=body.score_percentile)
 
     def work() -> dict[str, Any]:
-        RecipeScales(services.store, services.settings).require(key.recipe_id, body.mm_per_px)
+        gui.scales.require(key.recipe_id, body.mm_per_px)
         calibration, warnings = _calibrated(services, key, request)
         ng_peaks = [each.peak for each in calibration.stored_scores if each.label == "ng" and each.peak is not None]
         return {
@@ -137,8 +137,7 @@ async def calibrate_dataset(
             raise NotFittedError(key)
         if body.require_ng is not False and not records(services, key, "ng"):
             raise TooFewImagesError(f"{key}: the data set has no NG image, and require_ng asks for one")
-        scale = RecipeScales(services.store, services.settings).of(key.recipe_id)
-        mm_per_px = scale or body.default_mm_per_px or latest[0].mm_per_px
+        mm_per_px = gui.scales.of(key.recipe_id) or body.default_mm_per_px or latest[0].mm_per_px
         request = CalibrationRequest(mm_per_px, area_mm2_thr=body.area_mm2_thr, score_percentile=body.score_percentile)
         calibration, warnings = _calibrated(services, key, request)
         return {"status": "ok", **calibration_body(calibration), "warnings": warnings}
@@ -157,5 +156,6 @@ def _calibrated(services: Services, key: RoiKey, request: CalibrationRequest) ->
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Return the mean; 0 without values, as the GUI reads a number."""
-    return float(np.mean(values)) if len(values) else 0.0
+    """Return the mean of the finite values; 0 without any, as the GUI reads a number."""
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else 0.0

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifacts.test_artifacts import artifacts, done, launch, pytest_runtest_makereport, refused
+from tests.artifacts.test_artifacts import artifacts, done, refused
 from tests.e2e.gateway_process import answered as core_answered
 from tests.e2e.gui_client import MM, SHAPE, Gui, answered, part, spoiled
-
-__all__ = ["launch", "pytest_runtest_makereport"]
 
 OK = [part(seed) for seed in range(700, 711)]
 NG = [spoiled(720)]
@@ -35,11 +33,11 @@ def kept(root: Path, recipe: str, name: str, label: str, images: list[bytes], **
 
 
 @pytest.fixture(scope="module")
-def moved(launch, small_model_repository, tmp_path_factory):
-    """A gateway on a folder into which everything was imported, the folder of the former server, and what was said."""
-    root, models = tmp_path_factory.mktemp("former"), tmp_path_factory.mktemp("site") / "models"
-    name = folder_of("Inspection", "inspection-1")
-    bad = kept(root, "Disc A", name, "ok", OK, mm_per_px=MM, shape_json=SHAPE)
+def moved(gateway, small_model_repository, tmp_path_factory):
+    """The folder of the former server, and what the import into the folder of a running gateway said."""
+    root = tmp_path_factory.mktemp("former")
+    name = folder_of("Inspection", "moved")
+    bad = kept(root, "Moved A", name, "ok", OK, mm_per_px=MM, shape_json=SHAPE)
     (bad / "010.json").unlink()  # an image may have no metadata
     (bad / "100.png").write_bytes(OK[0][:-60])
     (bad / "101.png").write_bytes(part(730))
@@ -48,23 +46,21 @@ def moved(launch, small_model_repository, tmp_path_factory):
     (bad / "102.png.json").write_text(json.dumps({"mm_per_px": 2 * MM}))
     (bad / "103.png").symlink_to(bad / "000.png")
     (bad / "Thumbs.db").write_bytes(b"x")
-    kept(root, "Disc A", name, "ng", [*NG, OK[0]], mm_per_px=MM, shape_json=json.loads(SHAPE))
-    kept(root, "Disc A", folder_of("Master1", "Prüfstelle", padded=True), "ok", OK[:3], mm_per_px=MM)
-    kept(root, "default", name, "ok", OK)
+    kept(root, "Moved A", name, "ng", [*NG, OK[0]], mm_per_px=MM, shape_json=json.loads(SHAPE))
+    kept(root, "Moved A", folder_of("Master1", "Prüfstelle", padded=True), "ok", OK[:3], mm_per_px=MM)
+    kept(root, "Moved B", name, "ok", OK)
     kept(root, "last", name, "ok", OK)
-    kept(root, "Disc A", "no_base64", "ok", OK)
-    run = artifacts(models, "import-gui", root, model_repository=small_model_repository)
-    with launch("moved", models_dir=models, model_repository=small_model_repository) as gateway:
-        yield gateway, root, run
+    kept(root, "Moved A", "no_base64", "ok", OK)
+    return root, artifacts(gateway.models_dir, "import-gui", root, model_repository=small_model_repository)
 
 
-def test_a_data_set_is_stored_fitted_and_calibrated(moved):
-    gateway, _, run = moved
-    gui = Gui(gateway.port, "Disc A")
+def test_a_data_set_is_stored_fitted_and_calibrated(gateway, moved):
+    _, run = moved
+    gui = Gui(gateway.port, "Moved A", roi="moved")
     assert (len(gui.files("ok")), len(gui.files("ng"))) == (len(OK), len(NG))
     manifest = answered(gui.ask("GET", "manifest", **gui.names))
     assert (manifest["memory"], manifest["calib"]["n_ok"], manifest["calib"]["n_ng"]) == (True, len(OK), len(NG))
-    assert "Disc A/Inspection/inspection-1: 11 OK and 1 NG images, version 1, threshold " in run.stdout
+    assert "Moved A/Inspection/moved: 11 OK and 1 NG images, version 1, threshold " in run.stdout
     for i, name in enumerate(gui.files("ok")):
         query = {**gui.names, "label": "ok", "filename": name}
         assert gui.ask("GET", "datasets/file", **query).content == OK[i]
@@ -74,16 +70,16 @@ def test_a_data_set_is_stored_fitted_and_calibrated(moved):
     assert answered(gui.infer(part(740)))["decision"] == "ok"
     assert answered(gui.infer(NG[0]))["decision"] == "ng"
     assert gui.infer(part(740), mm_per_px=2 * MM).status == 409
-    trail = core_answered(gateway.client.get("/rois/Inspection/inspection-1/audit", params={"recipe_id": "Disc A"}))
+    trail = core_answered(gateway.client.get("/rois/Inspection/moved/audit", params={"recipe_id": "Moved A"}))
     assert {entry["actor"].partition(",")[0] for entry in trail["entries"]} == {"scripts/artifacts"}
 
 
 def test_what_is_skipped_is_said_with_its_reason(moved):
-    _, root, run = moved
+    root, run = moved
     assert run.returncode == 1
     said = run.stderr.splitlines()
-    name = f"skipped: recipes/Disc A/datasets/{folder_of('Inspection', 'inspection-1')}: "
-    master = f"skipped: recipes/Disc A/datasets/{folder_of('Master1', 'Prüfstelle', padded=True)}: "
+    name = f"skipped: recipes/Moved A/datasets/{folder_of('Inspection', 'moved')}: "
+    master = f"skipped: recipes/Moved A/datasets/{folder_of('Master1', 'Prüfstelle', padded=True)}: "
     for start, reason in (
         (f"{name}ok/100.png: ", "damaged"),
         (f"{name}ok/101.png: ", "is not JSON"),
@@ -92,25 +88,25 @@ def test_what_is_skipped_is_said_with_its_reason(moved):
         (f"{name}ok/Thumbs.db: ", "not an image"),
         (f"{name}ng/001.png: ", "is stored with the label ok"),
         (master, "3 OK images; a fit needs at least 10"),
-        ("skipped: recipes/default/", "--mm-per-px"),
+        ("skipped: recipes/Moved B/", "--mm-per-px"),
         ("skipped: recipes/last/", "reserved"),
-        ("skipped: recipes/Disc A/datasets/no_base64: ", "0 readings"),
+        ("skipped: recipes/Moved A/datasets/no_base64: ", "0 readings"),
     ):
         found = [line for line in said if line.startswith(start)]
         assert len(found) == 1, start
         assert reason in found[0]
     assert len([line for line in said if line.startswith("skipped: ")]) == 10
-    assert "Disc A/Master1/Prüfstelle: 3 OK and 0 NG images, not fitted" in run.stdout
-    assert (root / "recipes" / "Disc A" / "datasets" / "no_base64").is_dir(), "the former folder stays as it is"
+    assert "Moved A/Master1/Prüfstelle: 3 OK and 0 NG images, not fitted" in run.stdout
+    assert (root / "recipes" / "Moved A" / "datasets" / "no_base64").is_dir(), "the former folder stays as it is"
 
 
-def test_a_second_run_adds_nothing_and_goes_on_where_the_first_one_ended(moved, small_model_repository):
-    gateway, root, first = moved
+def test_a_second_run_adds_nothing_and_goes_on_where_the_first_one_ended(gateway, moved, small_model_repository):
+    root, first = moved
     options = {"model_repository": small_model_repository}
     again = artifacts(gateway.models_dir, "import-gui", root, "--mm-per-px", "0.25", **options)
-    line = next(each for each in first.stdout.splitlines() if each.startswith("Disc A/Inspection/"))
+    line = next(each for each in first.stdout.splitlines() if each.startswith("Moved A/Inspection/"))
     assert line in again.stdout
-    assert "\ninspection-1: 11 OK and 0 NG images, version 1" in again.stdout.replace("Inspection/", "")
+    assert "Moved B/Inspection/moved: 11 OK and 0 NG images, version 1" in again.stdout
     assert "--mm-per-px" not in again.stderr
 
 
