@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, observe, report, servers
+from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, load, observe, report, servers
 from gateway.process.services import set_threads
 from gateway.settings import Settings
 
 COMMANDS: dict[str, ModuleType] = {
     "engine": engine,
     "knn": knn,
+    "load": load,
     "coreset": coreset,
     "infer": infer,
     "fit": fit,

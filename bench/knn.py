@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
                 if name in searches:
                     row["error"] = _error(searches[name], bank, queries[0], k)
                     row["load_ms"] = loads[name]
-                    row["MB"] = round(searches[name].n_bytes / 1e6, 1)
+                    row["MB"] = round((bank.nbytes + searches[name].n_bytes) / 1e6, 1)
                 else:
                     row |= {"error": None, "load_ms": None, "MB": round(bank.size * 4e-6, 1)}
                 rows.append(row)

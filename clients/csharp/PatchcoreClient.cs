@@ -955,11 +955,13 @@ namespace Patchcore
         [DataMember(Name = "duplicate")] public bool Duplicate { get; set; }
     }
 
-    /// <summary>Every fitted ROI.</summary>
+    /// <summary>Every fitted ROI, and those that have stored images alone.</summary>
     [DataContract]
     public sealed class RoiList
     {
         [DataMember(Name = "rois")] public RoiSummary[] Rois { get; set; }
+        /// <summary>ROIs with stored images that were never fitted.</summary>
+        [DataMember(Name = "unfitted")] public UnfittedRoi[] Unfitted { get; set; }
         /// <summary>ROIs with damaged files, and what is damaged.</summary>
         [DataMember(Name = "unreadable")] public string[] Unreadable { get; set; }
     }
@@ -1033,6 +1035,20 @@ namespace Patchcore
         [DataMember(Name = "created_at")] public string CreatedAt { get; set; }
         /// <summary>Whether it was made for an earlier memory bank than the one in use.</summary>
         [DataMember(Name = "stale")] public bool Stale { get; set; }
+    }
+
+    /// <summary>An ROI that has stored images and no version yet. It does not inspect.</summary>
+    [DataContract]
+    public sealed class UnfittedRoi
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        [DataMember(Name = "state")] public string State { get; set; }
+        /// <summary>Stored OK images: POST /fit_ok without files learns them.</summary>
+        [DataMember(Name = "n_ok")] public int NOk { get; set; }
+        /// <summary>Stored NG images.</summary>
+        [DataMember(Name = "n_ng")] public int NNg { get; set; }
     }
 
     /// <summary>A fitted ROI with its OK images and versions.</summary>
