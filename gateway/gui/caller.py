@@ -11,7 +11,7 @@ from gateway.api.recipe import RoiCaller
 from gateway.gui.errors import ReservedRecipeError
 from gateway.gui.scale import RecipeScales
 from gateway.process.services import Services
-from gateway.store.roi_key import RoiKey
+from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 
 RESERVED = "last"
 
@@ -27,6 +27,16 @@ class GuiCaller:
         self.scales = RecipeScales(services.store, services.settings)
         """The scales of recipes."""
 
+    def recipe(self) -> str:
+        """Return the recipe that the query or the header names, of a request about no ROI.
+
+        Raises:
+            ReservedRecipeError: the recipe has a reserved name.
+            InvalidRequestError: it is not a valid id.
+        """
+        _require_free(self._caller.named(None))
+        return self._caller.only() or DEFAULT_RECIPE
+
     def own(self, role_id: str, roi_id: str, recipe_id: str | None = None) -> RoiKey:
         """Return the ROI in the recipe that the request names. What is written is written there.
 
@@ -40,9 +50,7 @@ class GuiCaller:
             InvalidRequestError: an id is invalid.
             ForbiddenError: the caller may not use the ROI.
         """
-        named = self._caller.named(recipe_id)
-        if named is not None and named.strip().casefold() == RESERVED:
-            raise ReservedRecipeError(f"recipe_id: {named!r} is reserved")
+        _require_free(self._caller.named(recipe_id))
         key = self._caller.roi(role_id, roi_id, recipe_id)
         self._state.recipe_id = key.recipe_id
         return key
@@ -63,6 +71,11 @@ class GuiCaller:
         answers = default if found else key
         self._state.recipe_id = answers.recipe_id
         return answers
+
+
+def _require_free(recipe_id: str | None) -> None:
+    if recipe_id is not None and recipe_id.strip().casefold() == RESERVED:
+        raise ReservedRecipeError(f"recipe_id: {recipe_id!r} is reserved")
 
 
 def _gui_caller(request: Request, caller: CallerDep) -> GuiCaller:

@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from gateway.api.fields import JsonShape, MmPerPx
+from gateway.api.inputs import parsed_json
+from gateway.api.json_text import without_bom
 from gateway.api.validation_messages import message_of
 from gateway.errors import InvalidRequestError, UnknownImageError
 from gateway.process.services import Services
@@ -47,12 +49,14 @@ def shape_of(given: dict[str, Any] | str | None, name: str) -> Shape | None:
 
     Raises:
         InvalidRequestError: it is not a valid shape.
+        TooLargeError: the text is too long.
     """
     text = json.dumps(given) if isinstance(given, dict) else given
     if text is None or text.strip() in ("", "null"):
         return None
+    parsed_json(text, name, 1)
     try:
-        return parse_shape(text)[0]
+        return parse_shape(without_bom(text))[0]
     except ShapeError as error:
         raise InvalidRequestError(f"{name}: {error}") from error
 

@@ -253,8 +253,17 @@ def test_the_scale_of_a_recipe_is_fixed_by_what_states_it_first(gui):
 def test_the_recipe_last_is_reserved(gateway, name):
     gui = Gui(gateway.port, name)
     replies = [gui.ask("GET", "state", **gui.names), gui.fit(part(1)), gui.infer(part(1)), gui.upload("ok", [part(1)])]
-    for reply in [*replies, gui.post_json("calibrate_dataset")]:
+    for reply in [*replies, gui.post_json("calibrate_dataset"), gui.ask("GET", "health")]:
         assert (reply.status, "reserved" in text_of(reply)) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["../../current", f"{'0' * 64}.png", "\0", "é.png", "x" * 5000])
+def test_no_file_name_leads_anywhere_else(trained, name):
+    gui = trained["Disc A"]
+    query = {**gui.names, "label": "ok", "filename": name}
+    assert [gui.ask("GET", path, **query).status for path in ("datasets/file", "datasets/meta")] == [404, 404]
+    assert answered(gui.ask("DELETE", "datasets/file", **query))["deleted"] is False
+    assert gui.ask("GET", "state", **{**gui.names, "role_id": f"../{name}"}).status == 422
 
 
 def test_a_field_names_the_recipe_before_the_header_does(trained):
@@ -340,6 +349,12 @@ def test_the_gui_learns_which_endpoints_exist_without_calling_them(gateway):
             [Part.file("images", "x.png", part(1)), *[Part.text("metas", "{}")] * 2],
             422,
             "metas: 2 for 1",
+        ),
+        (
+            "infer",
+            [Part.text("mm_per_px", "0.5"), Part.text("shape", "[" * 99), Part.file("image", "x.png", part(1))],
+            422,
+            "shape",
         ),
         ("datasets/maybe/upload", [Part.file("images", "x.png", part(1))], 422, "maybe"),
     ],

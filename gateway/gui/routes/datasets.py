@@ -11,11 +11,11 @@ from gateway.api.answers.stored_images import content_type
 from gateway.api.deps import ServicesDep
 from gateway.api.fields import FormRecipe, FormRoi, FormRole, Images, RoiId, RoleId
 from gateway.api.inputs import image_file, metadata_texts
-from gateway.api.strict_route import StrictRoute
 from gateway.errors import InvalidRequestError, TooLargeError, UnknownImageError, UnknownRoiError
 from gateway.gui.answers import answer, ids
 from gateway.gui.caller import GuiCallerDep
 from gateway.gui.data_set import file_name, find, listed, sample_of, shape_of
+from gateway.gui.lenient_route import LenientRoute
 from gateway.gui.scale import RecipeScales
 from gateway.learning.request import ImageFile
 from gateway.learning.storing import StoreRequest
@@ -23,12 +23,7 @@ from gateway.store.labelled_images import Label
 from gateway.worker_threads import in_thread
 from postprocess.roi_mask import shape_text
 
-
-class _Route(StrictRoute):
-    ignores_unknown = True
-
-
-router = APIRouter(route_class=_Route)
+router = APIRouter(route_class=LenientRoute)
 uploads = APIRouter(route_class=admitted_by(lambda services: services.uploads, ignores_unknown=True))
 changes = APIRouter(route_class=admitted_by(lambda services: services.changes, ignores_unknown=True))
 

@@ -2,34 +2,29 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from gateway import __version__
 from gateway.api.deps import ServicesDep
 from gateway.api.fields import RoiId, RoleId
 from gateway.api.responses import JsonResponse
-from gateway.api.strict_route import StrictRoute
 from gateway.errors import GatewayError, UnknownRoiError
 from gateway.gui.answers import answer, ids
 from gateway.gui.caller import GuiCallerDep
 from gateway.gui.data_set import listed
 from gateway.gui.deciding import peak_limit
+from gateway.gui.lenient_route import LenientRoute
 from gateway.networks.model_description import EXTRACTOR
 from gateway.process.services import Services
 from gateway.store.manifest import Calibration
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
 
-
-class _Route(StrictRoute):
-    ignores_unknown = True
-
-
-router = APIRouter(route_class=_Route)
+router = APIRouter(route_class=LenientRoute)
 
 
 @router.get("/health")
-async def health(request: Request, services: ServicesDep) -> Response:
+async def health(services: ServicesDep, gui: GuiCallerDep) -> Response:
     """Say that the process is alive, and in `reason` why it cannot inspect, if it cannot."""
     status = services.engine.status
     try:
@@ -39,7 +34,7 @@ async def health(request: Request, services: ServicesDep) -> Response:
     body = {"status": "ok", "device": services.engine.device, "model": model, "version": __version__}
     if not status.ready:
         body["reason"] = status.reason or "not ready"
-    return JsonResponse({**body, **ids(request.state.recipe_id)})
+    return JsonResponse({**body, **ids(gui.recipe())})
 
 
 @router.get("/state")
