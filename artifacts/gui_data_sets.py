@@ -170,13 +170,9 @@ class _Importer:
     async def _store_all(self, found: TakenOver, key: RoiKey, label: Label, paths: Sequence[Path]) -> None:
         """Store images at once or, where one of them is refused, half of them at a time."""
         try:
-            files, metadata = [], []
-            for path in paths:
-                file, text, mm_per_px = _file(path)
-                if mm_per_px is not None:
-                    self._scales.fix(key.recipe_id, mm_per_px)
-                files.append(file)
-                metadata.append(text)
+            read = [_file(path) for path in paths]
+            self._scales.fix(key.recipe_id, *(mm_per_px for *_, mm_per_px in read if mm_per_px is not None))
+            files, metadata = [file for file, *_ in read], [text for _, text, _ in read]
             result = await self._storing.add(StoreRequest(key, label, files, metadata))
         except _OF_AN_IMAGE as error:
             if len(paths) == 1:

@@ -51,19 +51,31 @@ class RecipeScales:
             OtherScaleError: the recipe has another one.
         """
         fixed = self.of(recipe_id)
-        if fixed is not None and not math.isclose(fixed, mm_per_px, rel_tol=_SAME):
+        if fixed is not None and not _is_same(fixed, mm_per_px):
             raise _other(recipe_id, fixed, mm_per_px)
 
-    def fix(self, recipe_id: str, mm_per_px: float) -> None:
+    def fix(self, recipe_id: str, *stated: float) -> None:
         """Fix the scale of a recipe that has none, or that is empty; refuse another one in any other recipe.
 
         It is fixed before anything is stored. A recipe is empty if it has neither a memory bank nor an image: a first
         upload that failed fixes nothing for good.
 
+        Args:
+            recipe_id: the recipe.
+            stated: the scales that a request states, in mm per pixel.
+
         Raises:
-            OtherScaleError: the recipe has another one.
+            OtherScaleError: the recipe has another one, or the request states several.
             StorageFullError: it cannot be written.
         """
+        if not stated:
+            return
+        mm_per_px = stated[0]
+        if (other := next((each for each in stated if not _is_same(each, mm_per_px)), None)) is not None:
+            raise OtherScaleError(
+                f"mm_per_px: {mm_per_px:g} and {other:g} in one request, and recipe {recipe_id!r} can have one",
+                "Send the images of one scale to one recipe.",
+            )
         try:
             self.require(recipe_id, mm_per_px)
             if self.of(recipe_id) is not None:
@@ -84,6 +96,10 @@ class RecipeScales:
 
     def _path(self, recipe_id: str) -> Path:
         return self._store.root / _FOLDER / f"{folder_name(recipe_id)}.json"
+
+
+def _is_same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_SAME)
 
 
 def _other(recipe_id: str, fixed: float, mm_per_px: float) -> GatewayError:

@@ -16,7 +16,6 @@ from gateway.gui.answers import answer, ids
 from gateway.gui.caller import GuiCallerDep
 from gateway.gui.data_set import file_name, find, listed, sample_of, shape_of
 from gateway.gui.lenient_route import LenientRoute
-from gateway.gui.scale import RecipeScales
 from gateway.learning.request import ImageFile
 from gateway.learning.storing import StoreRequest
 from gateway.store.labelled_images import Label
@@ -58,15 +57,10 @@ async def upload(
         files.append(ImageFile(file.name, file.read, shape, None if shape is None else shape_text(shape)))
         scales += [] if sample.mm_per_px is None else [sample.mm_per_px]
     with place.work():
-        await in_thread(_fix, gui.scales, key.recipe_id, scales, limiter=services.writers)
+        await in_thread(gui.scales.fix, key.recipe_id, *scales, limiter=services.writers)
         result = await services.storing.add(StoreRequest(key, label, files, metadata))
     saved = [file_name(record) for record, _ in result.images]
     return answer(key, {"status": "ok", "saved": saved, "warnings": result.warnings})
-
-
-def _fix(scales: RecipeScales, recipe_id: str, stated: list[float]) -> None:
-    for mm_per_px in stated:
-        scales.fix(recipe_id, mm_per_px)
 
 
 @router.get("/datasets/list")

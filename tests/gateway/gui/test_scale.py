@@ -48,6 +48,13 @@ def test_an_empty_recipe_takes_another_scale(store) -> None:
     assert scales_of(store).of("A") == 0.1
 
 
+def test_a_request_states_one_scale_also_of_an_empty_recipe(store) -> None:
+    with pytest.raises(OtherScaleError, match=r"0\.2 and 0\.1 in one request"):
+        scales_of(store).fix("A", 0.2, 0.2, 0.1)
+    scales_of(store).fix("A")
+    assert scales_of(store).of("A") is None
+
+
 def test_a_damaged_file_fixes_nothing(store) -> None:
     fill(store, "A")
     scales_of(store).fix("A", 0.2)
