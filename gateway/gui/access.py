@@ -22,6 +22,11 @@ _OPEN = {("GET", "/health")}
 _INSPECT = {("GET", "/state"), ("GET", "/manifest"), ("POST", "/infer")}
 
 
+_OF_PROXIES = ("x-forwarded-for", "forwarded")
+"""Headers of proxies. The server takes the address from the first one where the proxy is on this host, and the proxy may
+have passed on what its client wrote there."""
+
+
 def gui_scope(method: str, path: str) -> Scope | None:
     """Return the scope that an endpoint of the dialect needs, or None if it needs no key.
 
@@ -64,6 +69,11 @@ class GuiAccessMiddleware(AccessMiddleware):
     def _known(self, scope: ASGIScope, headers: Headers) -> Caller:
         if "authorization" in headers:
             return super()._known(scope, headers)
+        if proxied := next((name for name in _OF_PROXIES if name in headers), None):
+            raise UnauthorizedError(
+                f"the request came through a proxy ({proxied}), so that its address stands for no API key",
+                "Connect without the proxy, or let the proxy send 'Authorization: Bearer <key>'.",
+            )
         host = scope["client"][0] if scope.get("client") else ""
         found = next((key for network, key in self._clients if _is_in(host, network)), None)
         if found is None:

@@ -134,6 +134,13 @@ def test_a_page_on_the_web_cannot_use_the_address_of_its_reader(site):
     assert state(site, address="10.0.3.7", **foreign).status_code == 403
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_an_address_that_a_proxy_reports_has_no_rights(site, header):
+    assert state(site, address="10.0.3.7", headers={header: "10.0.3.7"}).status_code == 401
+    key = {"Authorization": f"Bearer {KEYS['desktop'][0]}"}
+    assert state(site, address="10.0.3.7", headers={header: "10.0.3.7", **key}).status_code == 200
+
+
 def test_health_and_the_question_whether_an_endpoint_exists_need_no_key(site):
     for method, path, status in (
         ("GET", "/gui/health", 200),
