@@ -23,8 +23,8 @@ _INSPECT = {("GET", "/state"), ("GET", "/manifest"), ("POST", "/infer")}
 
 
 _OF_PROXIES = ("x-forwarded-for", "forwarded")
-"""Headers of proxies. The server takes the address from the first one where the proxy is on this host, and the proxy may
-have passed on what its client wrote there."""
+"""Headers of proxies. The server believes the first one where it comes from this host, and a proxy may have passed on
+what its client wrote there."""
 
 
 def gui_scope(method: str, path: str) -> Scope | None:
