@@ -1,12 +1,17 @@
 """Several desktop GUIs at one gateway, known by their addresses: nothing is lost, nothing is mixed."""
 
 import json
+import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import pytest
 
+from tests.e2e.dotnet_multipart import exchange
 from tests.e2e.gateway_process import answered as core_answered
-from tests.e2e.gui_client import MM, Gui, answered, part, spoiled, text_of
+from tests.e2e.gui_client import MM, SHAPE, Gui, answered, part, spoiled, text_of
 from tests.promises.keys import bearer, make_key
 
 _HANG_S = 900
@@ -117,6 +122,105 @@ def test_a_fit_that_keeps_every_token_is_refused_beyond_the_memory_of_fits(site)
     assert "memory_fit" in text_of(reply)
     assert "without memory_fit" in text_of(reply)
     answered(gui.fit(memory_fit=False))
+
+
+_TEXTS = [
+    "",
+    "null",
+    "0",
+    "-1",
+    "1e999",
+    "nan",
+    "0,5",
+    "0.5",
+    "true",
+    "[]",
+    "{}",
+    "[" * 99,
+    "last",
+    "..",
+    "a/b",
+    "é",
+    "\0",
+]
+_TEXTS += ["x" * 3000, SHAPE, '{"kind": "rect", "x": 1e5, "y": 0, "w": 1, "h": 1}', "99", "ok", "Inspection"]
+_VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    0.5,
+    1e308,
+    10**400,
+    "",
+    "nan",
+    "last",
+    "é",
+    [],
+    ["ok"],
+    ["NaN"],
+    {},
+    {"a": [[1]]},
+    "x" * 3000,
+]
+_FORMS = ["infer", "fit_ok", "datasets/ok/upload", "datasets/ng/upload"]
+_BODIES = ["calibrate_ng", "calibrate_dataset", "infer_dataset"]
+_QUERIES = [("GET", "state"), ("GET", "manifest"), ("GET", "health"), ("DELETE", "datasets/file")]
+_QUERIES += [("GET", f"datasets/{each}") for each in ("list", "file", "meta")]
+
+
+def test_any_request_of_a_gui_is_answered(site, full, record_property):
+    rng = random.Random(7)
+    names = trained(Gui(site.port, "fuzzed")).names
+    statuses: Counter[int] = Counter()
+
+    def some(known: dict[str, Any], values: list[Any], *fields: str) -> dict[str, Any]:
+        """The known fields, now and then without one or with another value, and some of the other fields."""
+        sent = {name: value for name, value in known.items() if rng.random() < 0.97}
+        return sent | {name: rng.choice(values) for name in fields if rng.random() < 0.15}
+
+    def form() -> httpx.Request:
+        path = rng.choice(_FORMS)
+        fields = ("shape", "include_heatmap", "memory_fit", "use_dataset", "recipe_id", "metas", "mm_per_px", "roi_id")
+        data = some({**names, "mm_per_px": str(MM)}, _TEXTS, *fields)
+        image = part(rng.randrange(500, 520)) if rng.random() < 0.8 else rng.randbytes(rng.randrange(200))
+        return site.client.build_request(
+            "POST", f"/gui/{path}", data=data, files={"image" if path == "infer" else "images": ("x.png", image)}
+        )
+
+    def body() -> httpx.Request:
+        fields = ("ok_scores", "ng_scores", "area_mm2_thr", "score_percentile", "require_ng", "labels", "recipe_id")
+        sent = some({**names, "mm_per_px": MM}, _VALUES, *fields, "include_heatmap", "default_mm_per_px", "role_id")
+        kind = {"Content-Type": "application/json"}
+        return site.client.build_request(
+            "POST", f"/gui/{rng.choice(_BODIES)}", content=json.dumps(sent).encode(), headers=kind
+        )
+
+    def query() -> httpx.Request:
+        method, path = rng.choice(_QUERIES)
+        params = some(
+            {**names, "label": "ok", "filename": "x.png"}, _TEXTS, "label", "filename", "role_id", "recipe_id"
+        )
+        return site.client.build_request(method, f"/gui/{path}", params=params)
+
+    for _ in range(1000 if full else 60):
+        for request in (form(), body(), query()):
+            del request.headers["Authorization"]
+            request.headers["X-Recipe-Id"] = rng.choice(["fuzzed"] * 5 + ["last", "%ff", "", "x" * 90])
+            reply = site.client.send(request)
+            statuses[reply.status_code] += 1
+            assert reply.status_code < 500, (request.url, reply.text)
+            if reply.headers["content-type"] == "application/json":
+                assert {"request_id", "recipe_id"} <= reply.json().keys()
+    assert {200, 400, 404, 415, 422} <= statuses.keys()
+    record_property("answers by status", dict(sorted(statuses.items())))
+
+
+def test_without_the_right_a_gui_is_refused_before_its_body_is_read(site):
+    for path in ("/gui/fit_ok", "/gui/datasets/ok/upload", "/calibrate_dataset"):
+        lines = [f"POST {path} HTTP/1.1", "Host: gateway", "Connection: close", "Content-Length: 500000000"]
+        lines += ["Authorization: Bearer pcg_wrong", "Content-Type: multipart/form-data; boundary=x", "", "--x"]
+        assert exchange(site.port, "\r\n".join(lines).encode()).status == 401
 
 
 def test_at_the_root_the_gui_and_the_api_are_served_side_by_side(site):
