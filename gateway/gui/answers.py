@@ -1,5 +1,6 @@
 """Answers of the dialect. Each has `request_id` and `recipe_id`, also one that refuses."""
 
+import base64
 import json
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -11,6 +12,8 @@ from structlog.contextvars import get_contextvars
 from gateway.api.recipe import header_recipe
 from gateway.api.responses import JsonResponse
 from gateway.errors import GatewayError
+from gateway.gui.deciding import Deciding
+from gateway.inspection.answer import Inspection
 from gateway.store.ids import valid_id
 from gateway.store.roi_key import DEFAULT_RECIPE, RoiKey
 
@@ -28,6 +31,34 @@ def answer(key: RoiKey, body: dict[str, Any]) -> JsonResponse:
 def ids(recipe_id: str) -> dict[str, str]:
     """Return the ids that every answer carries."""
     return {"request_id": str(get_contextvars().get("request_id", "")), "recipe_id": recipe_id}
+
+
+def decision_body(result: Inspection, found: Deciding, include_heatmap: bool | None) -> dict[str, Any]:
+    """Return a decision as the GUI reads it.
+
+    Args:
+        result: the inspection.
+        found: its decision.
+        include_heatmap: None includes the heatmap of an image that is NG.
+    """
+    wanted = found.decision == "ng" if include_heatmap is None else include_heatmap
+    png = result.heatmap_png if wanted else None
+    return {
+        "score": found.score,
+        "threshold": found.threshold,
+        "decision": found.decision,
+        "regions": [
+            {
+                **dict(zip(("x", "y", "w", "h"), region.bbox, strict=True)),
+                "bbox": region.bbox,
+                "area_px": region.area_px,
+                "area_mm2": region.area_mm2,
+                "contour": region.contour,
+            }
+            for region in result.regions
+        ],
+        "heatmap_png_base64": None if png is None else base64.b64encode(png).decode(),
+    }
 
 
 class IdsMiddleware:

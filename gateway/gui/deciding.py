@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from gateway.gui.errors import CalibrationMissingError
 from gateway.inspection.answer import Inspection
 
 _LARGEST_DISTANCE = 2.0
@@ -35,6 +36,21 @@ def deciding(result: Inspection) -> Deciding | None:
     if result.peak is None or result.verdict_reason == "score":
         return Deciding(result.score, result.threshold, decision)
     return Deciding(float(np.float32(result.peak)), threshold, decision)
+
+
+def require_decision(result: Inspection) -> Deciding:
+    """Return the decision of an inspection.
+
+    Raises:
+        CalibrationMissingError: the ROI has no threshold that applies.
+    """
+    found = deciding(result)
+    if found is None:
+        why = "it is not calibrated"
+        if result.verdict_reason is not None:
+            why = f"its threshold does not apply to the {result.verdict_reason} of this request"
+        raise CalibrationMissingError(result.key, why)
+    return found
 
 
 def peak_limit(peak_threshold: float) -> float:
