@@ -292,8 +292,12 @@ def test_what_a_recipe_lacks_is_read_from_default_and_never_written_there(gatewa
     assert answered(guest.ask("DELETE", "datasets/clear", **guest.names, label="ok"))["cleared"] == 0
     assert guest.post_json("calibrate_ng", **CALIBRATE).status == 400
     assert len(default.files("ok")) == len(UNSEEN["Disc B"])
-    answered(guest.upload("ok", [part(305)]))
+    answered(guest.post_form("datasets/ok/upload", Part.file("images", "x.png", part(305))))
     assert len(guest.files("ok")) == 1
+    told = answered(guest.post_json("infer_dataset", include_heatmap=False))
+    assert (told["n_total"], told["n_errors"], "mm_per_px" in told["items"][0]["error"]) == (1, 1, True)
+    (item,) = answered(guest.post_json("infer_dataset", include_heatmap=False, default_mm_per_px=MM))["items"]
+    assert (item["error"], item["mm_per_px"]) == (None, MM)
     answered(guest.fit(part(306), part(307)))
     assert (guest.infer(part(1)).status, answered(guest.ask("GET", "state", **guest.names))["recipe_id"]) == (
         400,
