@@ -83,9 +83,10 @@ def test_a_folder_that_can_neither_be_written_nor_restored_is_completed_later(
             raise OSError(5, "Input/output error")
         replace(source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", broken)
-        write(folder)
+        with pytest.raises(OSError, match="Input/output"):
+            write(folder)
     assert visible(folder) not in (OLD, NEW)
     complete_interrupted(folder)
     assert files(folder) == NEW
