@@ -357,7 +357,7 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
         done(artifacts(models_dir, "import", tmp_path / "first.tar"))
     store = ArtifactStore(models_dir, keep_versions=5)
     outcomes = []
-    for step in range(1, 200, 1 if pytestconfig.getoption("--all") else 11):
+    for step in range(1, 200, 1 if pytestconfig.getoption("--all") else 17):
         dying = [sys.executable, "-m", "tests.promises.dying", str(step), "whole", "artifacts", "import", site.tar]
         run = subprocess.run(dying, cwd=PROJECT, env=environment({"models_dir": models_dir}), capture_output=True)
         if store.is_fitted(KEY):
