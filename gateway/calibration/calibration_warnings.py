@@ -70,6 +70,17 @@ def scale_warning(manifest: Manifest, mm_per_px: float) -> list[str]:
     return [f"mm_per_px: {mm_per_px:g} here, {manifest.mm_per_px:g} at the fit"]
 
 
+def unscored_warning(manifest: Manifest, n_stored: int) -> list[str]:
+    """Warn of stored images that do not count, because the detector of the version does not score them."""
+    if manifest.is_taught or not n_stored:
+        return []
+    return [
+        f"images: stored images ({n_stored} here) do not count: version {manifest.version} is a student-teacher model, "
+        "calibrated by its validation images. Inspect the stored images with /infer and send their scores as ok_scores "
+        "and ng_scores"
+    ]
+
+
 def swap_warning(ok: Sequence[float], ng: Sequence[float]) -> list[str]:
     """Warn of NG scores that lie below the OK scores on average."""
     if not ng or np.mean(ng) >= np.mean(ok):
