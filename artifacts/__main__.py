@@ -1,4 +1,4 @@
-"""`scripts/artifacts`: list, verify, export, import, publish-model, copy."""
+"""`scripts/artifacts`: list, verify, export, import, import-gui, publish-model, copy."""
 
 import argparse
 import dataclasses
@@ -9,11 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
+
 from artifacts.archive import ArchiveError
 from artifacts.checking import Listed, damages, listed
 from artifacts.copying import CopyError, copy_roi
+from artifacts.gui_data_sets import GuiFolderError, import_gui
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
+from gateway.cut_off_output import quiet_if_cut_off
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
 from gateway.networks.model_description import DescriptionError, newest_version, read_description
@@ -47,10 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "verify": _verify,
             "export": _export,
             "import": _import,
+            "import-gui": _import_gui,
             "publish-model": _publish_model,
             "copy": _copy,
         }
-        return commands[args.command](store, settings, args)
+        with quiet_if_cut_off():
+            return commands[args.command](store, settings, args)
     except InvalidRequestError as error:
         print(f"error: {error.message}. {error.hint}", file=sys.stderr)
     except GatewayError as error:
@@ -59,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ArchiveError,
         PublishError,
         CopyError,
+        GuiFolderError,
         RoiConfigError,
         SettingsError,
         ShapeError,
@@ -88,6 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     imports = commands.add_parser("import", help="check an export and make it the newest version of its ROI")
     imports.add_argument("source", type=Path, metavar="FILE.tar", help="tar file or folder")
     imports.add_argument("--as", dest="as_key", type=_key, metavar="ROLE/ROI", help="(default: as in the archive)")
+    gui = commands.add_parser(
+        "import-gui",
+        help="store the data sets that the former server of the desktop GUI kept, fit and calibrate them; status 1 if "
+        "something was skipped",
+    )
+    gui.add_argument("folder", type=Path, metavar="FOLDER", help="its models folder, which has the folder recipes")
+    gui.add_argument(
+        "--mm-per-px", type=_mm_per_px, metavar="MM", help="pixel side in recipes whose images do not state it"
+    )
     publish = commands.add_parser(
         "publish-model", help="make a trained student-teacher model the newest version of an ROI, in use at once"
     )
@@ -208,6 +224,20 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{imported.key} version {imported.version}: {imported.n_images} OK images")
     return 0
+
+
+def _import_gui(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    found = anyio.run(import_gui, settings, args.folder, args.mm_per_px)
+    for each in found:
+        for why in each.skipped:
+            print(f"skipped: {each.folder.relative_to(args.folder)}: {why}", file=sys.stderr)
+        if each.key is not None:
+            version = "not fitted" if each.version is None else f"version {each.version}"
+            threshold = "" if each.threshold is None else f", threshold {each.threshold:.4f}"
+            print(
+                f"{each.key}: {len(each.stored['ok'])} OK and {len(each.stored['ng'])} NG images, {version}{threshold}"
+            )
+    return 1 if any(each.skipped for each in found) else 0
 
 
 def _mm_per_px(text: str) -> float:

@@ -519,6 +519,8 @@ namespace Patchcore
         private Shape(string kind) { Kind = kind; }
 
         [DataMember(Name = "kind")] private string Kind { get; set; }
+        [DataMember(Name = "x", EmitDefaultValue = false)] private double? X { get; set; }
+        [DataMember(Name = "y", EmitDefaultValue = false)] private double? Y { get; set; }
         [DataMember(Name = "cx", EmitDefaultValue = false)] private double? Cx { get; set; }
         [DataMember(Name = "cy", EmitDefaultValue = false)] private double? Cy { get; set; }
         [DataMember(Name = "r", EmitDefaultValue = false)] private double? R { get; set; }
@@ -543,6 +545,12 @@ namespace Patchcore
         public static Shape Rect(double w, double h, double? cx = null, double? cy = null, double? angle = null)
         {
             return new Shape("rect") { W = w, H = h, Cx = cx, Cy = cy, Angle = angle };
+        }
+
+        /// <summary>A rectangle from its top left corner, which an angle in degrees turns clockwise about its centre.</summary>
+        public static Shape RectAt(double x, double y, double w, double h, double? angle = null)
+        {
+            return new Shape("rect") { X = x, Y = y, W = w, H = h, Angle = angle };
         }
 
         /// <summary>Returns the shape as the gateway reads it.</summary>

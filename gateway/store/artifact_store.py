@@ -80,7 +80,7 @@ class ArtifactStore(ArtifactReader):
     def image_lock(self, key: RoiKey, timeout_s: float, *, creates: bool = False) -> Iterator[None]:
         """Hold the lock of the stored images of an ROI. It is held for moments, also while a fit holds `lock`.
 
-        A caller that needs both locks takes `lock` first.
+        A caller that needs both locks takes `lock` first. What a killed process left of a request is completed first.
 
         Args:
             key: the ROI.

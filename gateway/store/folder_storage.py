@@ -8,14 +8,15 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePath
 
-from gateway.store.atomic import replace_file, storage_errors, sync_folder, write_file
+from gateway.store.atomic import read_replaced, replace_file, storage_errors, sync_folder, write_file
 from gateway.store.audit_file import append_line, read_lines
 from gateway.store.lock import held, is_held
 from gateway.store.place import STORED_IMAGES, DiskSpace, Part, Place, StorageProblem
 from gateway.store.roi_key import RoiKey, file_of, stored_keys
+from gateway.store.together import complete_interrupted, write_together
 
 _LOCKS = ".locks"
 _TRASH = ".trash"
@@ -47,10 +48,15 @@ class FolderStorage:
         """Return None: a folder is read anew each time."""
         return None
 
-    def lock(self, key: RoiKey, part: Part, timeout_s: float) -> AbstractContextManager[None]:
-        """Hold the lock file of a part of an ROI."""
+    @contextmanager
+    def lock(self, key: RoiKey, part: Part, timeout_s: float) -> Iterator[None]:
+        """Hold the lock file of a part of an ROI. What a killed writer of images had stored for good is completed."""
         what = f"the stored images of {key}" if part == "images" else str(key)
-        return held(self._lock_file(key, part), what, timeout_s)
+        with held(self._lock_file(key, part), what, timeout_s):
+            if part == "images":
+                with storage_errors():
+                    complete_interrupted(self.folder(key) / STORED_IMAGES)
+            yield
 
     def is_in_use(self, key: RoiKey) -> bool:
         """Return whether a writer holds a lock of the ROI, so its folder is not left from an interrupted fit."""
@@ -74,23 +80,11 @@ class FolderStorage:
             replace_file(path, data)
 
     def add(self, key: RoiKey, files: Sequence[tuple[Place, Callable[[], bytes]]]) -> None:
-        """See `Storage.add`. A full disk is found while nothing can be seen yet."""
-        aside: list[tuple[Path, Path]] = []
+        """See `Storage.add`. The files are in one folder; a pair of files needs no journal: the last one counts."""
+        folder = _path(files[0][0]).parent
         with storage_errors():
-            try:
-                for place, read in files:
-                    path = _path(place)
-                    self._make(key, path.parent)
-                    aside.append((_aside(path), path))
-                    write_file(aside[-1][0], read())
-                for written, path in aside:  # renames need no space
-                    written.replace(path)
-            except BaseException:
-                for written, _ in aside:
-                    written.unlink(missing_ok=True)
-                raise
-            for folder in {path.parent for _, path in aside}:
-                sync_folder(folder)
+            self._make(key, folder)
+            write_together(folder, [(place.name, read) for place, read in files], journal=len(files) > 2)
 
     def add_folder(self, key: RoiKey, place: Place, files: Mapping[str, bytes]) -> None:
         """See `Storage.add_folder`."""
@@ -163,6 +157,21 @@ class FolderStorage:
     def audit(self, key: RoiKey, last: int) -> list[bytes]:
         """See `Storage.audit`."""
         return read_lines(file_of(self.root / _AUDIT, key, "jsonl"))[-last:]
+
+    def note(self, name: str) -> bytes | None:
+        """See `Storage.note`."""
+        try:
+            return read_replaced(self.root / name)
+        except FileNotFoundError:
+            return None
+
+    def change_note(self, name: str, timeout_s: float, change: Callable[[bytes | None], bytes | None]) -> None:
+        """See `Storage.change_note`."""
+        path = self.root / name
+        with held(path.with_suffix(".lock"), name, timeout_s), storage_errors():
+            data = change(self.note(name))
+            if data is not None:
+                replace_file(path, data)
 
     def size(self, place: Place) -> int:
         """See `Storage.size`."""

@@ -159,7 +159,7 @@ class LabelledImages(TokenCache):
     def add(self, new: Sequence[tuple[ImageRecord, Callable[[], bytes]]]) -> None:
         """Store images, all or none. The caller holds the lock of the images.
 
-        All data is written before the first record appears, so a full disk is found while nothing can be seen yet.
+        If the process is killed in between, the next holder of the lock completes the write.
 
         Args:
             new: records, each with a callable that returns the bytes of the file.
@@ -167,10 +167,9 @@ class LabelledImages(TokenCache):
         Raises:
             StorageFullError: nothing was stored.
         """
-        files: list[tuple[Place, Callable[[], bytes]]] = []
-        for record, read in new:  # the image comes before its record
-            files += [(self._image(record), read), (self._record(record.id), record.to_bytes)]
-        self._storage.add(self._key, files)
+        images = [(self._image(record), read) for record, read in new]
+        records = [(self._record(record.id), record.to_bytes) for record, _ in new]
+        self._storage.add(self._key, [*images, *records])
 
     def replace_record(self, record: ImageRecord) -> None:
         """Change the label or the metadata of an image. The caller holds the lock of the images.

@@ -170,6 +170,22 @@ class Storage(Protocol):
     def audit(self, key: RoiKey, last: int) -> Sequence[bytes]:
         """Return the last lines of the audit trail of an ROI, oldest first."""
 
+    def note(self, name: str) -> bytes | None:
+        """Return a small file that belongs to no ROI, or None. Its name begins with a dot, as no role's does.
+
+        Raises:
+            StorageUnavailableError: the bucket does not answer, and nothing is known from before.
+        """
+
+    def change_note(self, name: str, timeout_s: float, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Replace such a file by what `change` makes of its content, with no other writer in between.
+
+        Args:
+            name: of the file.
+            timeout_s: longest time to wait for another writer.
+            change: gets the content, or None; returns the new one, or None to leave it. It may be called again.
+        """
+
     def size(self, place: Place) -> int:
         """Return the size of a file in bytes.
 

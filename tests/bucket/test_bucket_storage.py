@@ -384,3 +384,18 @@ def test_a_list_that_names_anything_but_an_object_is_not_followed(bench, weed, u
     overwrite(weed, path, pointer.to_bytes())
     with pytest.raises(ArtifactCorruptError, match="its pointer in s3://plant/"):
         bench("new").infer(STRAY)
+
+
+def test_a_note_of_no_roi_is_changed_by_one_writer_after_the_other(bench):
+    stores = [bench("left").store.storage, bench("right").store.storage]
+
+    def add(n: int) -> None:
+        for _ in range(3):
+            stores[n].change_note(".gui/a.json", 5, lambda data: (data or b"") + b"x")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add, range(2)))
+    stores[0].change_note(".gui/a.json", 5, lambda _: None)
+    polled()
+    assert [store.note(".gui/a.json") for store in stores] == [b"x" * 6] * 2
+    assert stores[0].note(".gui/b.json") is None

@@ -63,6 +63,7 @@ class Program
         var round = new InferOptions { Shape = Shape.Circle(150), Heatmap = "none" };
         var shaped = await client.InferAsync("csharp", "own", image, 0.2, round);
         Say("shaped", shaped.Score);
+        Say("corner", Shape.RectAt(0, 0.5, 2, 1).ToJson());
         var batch = await client.InferBatchAsync(new[] { "own", "never" }.Select(id => new BatchItem("csharp", id, image, 0.2)));
         Say("batch", $"{batch[0].Answer.Verdict} {batch[1].Error.Code}");
         try { await client.InferAsync("csharp", "never", image, 0.2); }

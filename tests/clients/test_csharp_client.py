@@ -61,6 +61,7 @@ def test_it_fits_calibrates_and_inspects(run, gateway, tmp_path):
     assert int(said["regions"]) == len(answer["regions"])
     assert said["contour"] == json.dumps(answer["regions"][0]["contour"][0]).replace(" ", "")
     assert float(said["shaped"]) == pytest.approx(shaped["score"])
+    assert json.loads(said["corner"]) == {"kind": "rect", "x": 0, "y": 0.5, "w": 2, "h": 1}
     assert said["batch"] == "ng unknown_roi"
     assert said["refused"] == "unknown_roi 404 32 True"
     assert said["roi"] == "6 prüf 0.png 1"

@@ -9,6 +9,7 @@ Objects below the prefix of the URL, with ``<roi>`` the path of `RoiKey.path`:
   body has a random part: an ETag is a checksum, and would come back with the same content. A deleted ROI keeps a
   pointer without a list.
 - ``audit/<roi>/<time>-<id>``: a line of the audit trail. It is created, never replaced.
+- ``notes/…``: small files that belong to no ROI, changed on the same condition.
 - ``probe/…``: what `self_test` writes and removes.
 
 Reading. A gateway keeps the list of each ROI that it has read, and asks for its pointer by ETag at most every

@@ -15,6 +15,7 @@ from gateway.errors import (
     GatewayError,
     InvalidRequestError,
     OverloadedError,
+    StorageUnavailableError,
 )
 from gateway.store.bucket.local_cache import LocalCache
 from gateway.store.bucket.objects import LostRaceError, Objects
@@ -77,6 +78,8 @@ class BucketStorage:
         self._is_tested = False
         self._written_at = -_WRITABLE_S
         self._cleaned_at: dict[RoiKey, float] = {}
+        self._poll_s = poll_s
+        self._notes: dict[str, tuple[float, bytes | None]] = {}
 
     @property
     def what(self) -> str:
@@ -263,6 +266,45 @@ class BucketStorage:
         paths = [each.path for each in self._objects.below(f"audit/{key.path.as_posix()}/")][-last:]
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda path: self._objects.get(path).data, paths))
+
+    def note(self, name: str) -> bytes | None:
+        """See `Storage.note`. It is asked for as seldom as a pointer."""
+        known = self._notes.get(name)
+        if known is not None and time.monotonic() - known[0] < self._poll_s:
+            return known[1]
+        try:
+            data = self._objects.get(f"notes/{name}").data
+        except FileNotFoundError:
+            data = None
+        except StorageUnavailableError:
+            if known is None:
+                raise
+            data = known[1]
+        self._notes[name] = time.monotonic(), data
+        return data
+
+    def change_note(self, name: str, timeout_s: float, change: Callable[[bytes | None], bytes | None]) -> None:
+        """See `Storage.change_note`. Nobody waits: the loser of a race makes the change of the new content."""
+        self.prepare()
+        path = f"notes/{name}"
+        for _ in range(_TRIES):
+            try:
+                before = self._objects.get(path)
+            except FileNotFoundError:
+                before = None
+            data = change(None if before is None else before.data)
+            if data is None or (before is not None and data == before.data):
+                return
+            try:
+                if before is None:
+                    self._objects.create(path, data)
+                else:
+                    self._objects.exchange(path, data, before.tag)
+            except LostRaceError:
+                continue
+            self._notes[name] = time.monotonic(), data
+            return
+        raise OverloadedError(f"{name}: others change it all the time", retry_after_s=1)
 
     def size(self, place: Place) -> int:
         """See `Storage.size`."""
