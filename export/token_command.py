@@ -11,6 +11,8 @@ from export.errors import ExportError
 from export.publish import ExportOptions, publish
 from export.triton_config import write_serving_files
 from export.triton_options import add_arguments, options_from
+from export.typed_files import provide_typed_graph
+from gateway.networks.model_description import read_description
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tolerance_bf16=options.tolerance_bf16,
             )
         )
+        if options.tensorrt_dtype is not None:
+            provide_typed_graph(version, read_description(version), options.tensorrt_dtype)
         if serving is not None:
             write_serving_files(version.parent, serving, version=int(version.name))
     except ExportError as error:

@@ -64,6 +64,8 @@ class ModelDescription(BaseModel):
     """Two models with the same fingerprint give the same tokens; a memory bank is bound to it."""
     parity: dict[str, Parity] = {}
     """By runtime and precision, such as ``openvino-bf16``. What is not here was not checked."""
+    typed_graphs: dict[str, str] = {}
+    """SHA-256 of each graph for TensorRT beside the graph, by the type of its products: ``fp16`` or ``bf16``."""
 
     @property
     def n_tokens(self) -> int:
