@@ -85,6 +85,7 @@ def _serve(settings: Settings) -> int:
     logs.configure(settings)
     from gateway.api.security.loopback import is_loopback
     from gateway.detectors.spatial_weighting import RoiConfigError
+    from gateway.networks.embedded.runtimes import CudaUnavailableError
 
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None
     if not has_keys and not settings.allow_anonymous and not is_loopback(settings.host):
@@ -104,6 +105,9 @@ def _serve(settings: Settings) -> int:
         from gateway.app import app
     except RoiConfigError as error:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
+        return 2
+    except CudaUnavailableError as error:
+        print(f"error: GATEWAY_DEVICE=cuda: {error}", file=sys.stderr)
         return 2
     except KeyListError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -62,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         KeyListError: the API keys are invalid.
         RoiConfigError: the file of manual boxes is invalid.
+        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
     """
     settings = settings or Settings()
     keys = read_keys(settings.api_keys, settings.api_keys_file)

@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     model_name: str = Field(
         "dinov2_vits14", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the model in the repository"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the embedded engine")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device of the embedded engine; cuda: the gateway does not start without it"
+    )
     precision: Literal["auto", "f32", "bf16"] = Field(
         "auto",
         description="precision of the embedded engine on CPU; auto: bf16 if the processor and the export support it",

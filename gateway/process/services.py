@@ -25,6 +25,7 @@ from gateway.monitoring.inspection_log import Watch
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
+from gateway.networks.embedded.runtimes import require_cuda
 from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
@@ -78,10 +79,13 @@ def create_services(settings: Settings) -> Services:
 
     Raises:
         RuntimeError: GATEWAY_SEARCH names a library that is not installed, or a GPU that is missing.
+        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
         RoiConfigError: the file of manual boxes is invalid.
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
+    if settings.engine == "embedded" and settings.device == "cuda":
+        require_cuda()
     engines = create_engine_registry(settings)
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)

@@ -12,6 +12,16 @@ from gateway.networks.model_description import GRAPH_FILE, ModelDescription
 
 Precision = Literal["f32", "bf16"]
 
+# y = x, in ONNX: float32 [1], opset 18. It shows whether a device computes, before there is a model.
+_IDENTITY = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+
+
+class CudaUnavailableError(RuntimeError):
+    """ONNX Runtime cannot compute on CUDA here. The message says why and names the remedy."""
+
 
 class Network(Protocol):
     """A compiled graph."""
@@ -141,6 +151,40 @@ class OpenVinoNetwork:
         return tokens
 
 
+def require_cuda() -> None:
+    """Compute on CUDA once, with ONNX Runtime.
+
+    Raises:
+        CudaUnavailableError: this build of ONNX Runtime has no CUDA, or it or the driver cannot use it.
+    """
+    session = _session(_IDENTITY, "cuda")
+    try:
+        session.run(None, {"x": np.zeros(1, np.float32)})
+    except Exception as error:
+        raise CudaUnavailableError(f"ONNX Runtime cannot compute on CUDA: {error}") from error
+
+
+def _session(graph: bytes, device: Literal["cpu", "cuda"]) -> Any:
+    """Open a session that computes on `device`. ONNX Runtime would take the CPU in silence where CUDA fails."""
+    import onnxruntime
+
+    if device == "cpu":
+        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    provider = "CUDAExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise CudaUnavailableError(
+            f"this ONNX Runtime has no {provider}: install the gpu extra, or set GATEWAY_DEVICE=cpu"
+        )
+    onnxruntime.preload_dlls()  # CUDA and cuDNN of NVIDIA's wheels, which the system does not search
+    session = onnxruntime.InferenceSession(graph, providers=[provider])
+    if provider not in session.get_providers():
+        raise CudaUnavailableError(
+            f"ONNX Runtime cannot start {provider} on this machine, see its message above: install a driver for CUDA 12"
+            " and the gpu extra, or set GATEWAY_DEVICE=cpu"
+        )
+    return session
+
+
 class OnnxRuntimeNetwork:
     """ONNX Runtime in fp32: on CUDA for serving, on CPU as the reference for the other runtimes."""
 
@@ -150,17 +194,10 @@ class OnnxRuntimeNetwork:
         """Open a session.
 
         Raises:
-            RuntimeError: this build of ONNX Runtime or this machine cannot run on `device`, or the graph is missing,
-                damaged or of another model.
+            CudaUnavailableError: this build of ONNX Runtime or this machine has no CUDA.
+            RuntimeError: the graph is missing, damaged or of another model.
         """
-        import onnxruntime
-
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
-        if provider not in onnxruntime.get_available_providers():
-            raise RuntimeError(f"this ONNX Runtime has no {provider}: install the gpu extra, or set GATEWAY_DEVICE=cpu")
-        self._session = onnxruntime.InferenceSession(_verified(graph, description), providers=[provider])
-        if provider not in self._session.get_providers():
-            raise RuntimeError(f"ONNX Runtime cannot start {provider} on this machine: set GATEWAY_DEVICE=cpu")
+        self._session = _session(_verified(graph, description), device)
         self._model = description
         self.device = device
         self.runtime = f"onnxruntime-{device}-f32"
