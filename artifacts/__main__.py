@@ -15,7 +15,8 @@ from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
-from gateway.networks.model_description import DescriptionError, newest_version, read_description
+from gateway.networks.embedded.engine import served_model
+from gateway.networks.model_description import DescriptionError, newest_version
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import LARGEST_MM_PER_PX
@@ -165,8 +166,8 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
     serves = None
     if settings.engine == "embedded":
         try:
-            serves = read_description(newest_version(settings.model_folder)).fingerprint
-        except DescriptionError as error:
+            serves = served_model(newest_version(settings.model_folder), settings)[0].fingerprint
+        except (DescriptionError, RuntimeError) as error:
             print(f"warning: the model that is served here is unknown: {error}", file=sys.stderr)
     imported = import_roi(store, settings, args.source, args.as_key, serves)
     for warning in imported.warnings:

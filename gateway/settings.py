@@ -80,9 +80,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device of the embedded engine; cuda: the gateway does not start without it"
     )
-    precision: Literal["auto", "f32", "bf16"] = Field(
+    precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         "auto",
-        description="precision of the embedded engine on CPU; auto: bf16 if the processor and the export support it",
+        description="precision of the embedded engine on CPU; auto: int8 if it is exported and the processor has VNNI "
+        "and no AMX, else bf16 if the processor and the export support it, else f32",
     )
     engine_timeout_s: float = Field(
         30.0,

@@ -1128,6 +1128,8 @@ namespace Patchcore
         [DataMember(Name = "engine")] public string Engine { get; set; }
         /// <summary>Runtime that computes tokens, such as openvino-bf16.</summary>
         [DataMember(Name = "runtime")] public string Runtime { get; set; }
+        /// <summary>Why the network computes in this precision; null on a GPU.</summary>
+        [DataMember(Name = "runtime_reason")] public string RuntimeReason { get; set; }
         /// <summary>Library that finds nearest neighbours.</summary>
         [DataMember(Name = "search")] public string Search { get; set; }
         /// <summary>Null while no model is loaded or reachable.</summary>

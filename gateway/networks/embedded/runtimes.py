@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.networks.embedded.compiled_cache import compile_graph
-from gateway.networks.model_description import GRAPH_FILE, ModelDescription
+from gateway.networks.model_description import GRAPH_FILE, INT8_FILES, ModelDescription
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "int8"]
 
 # y = x, in ONNX: float32 [1], opset 18. It shows whether a device computes, before there is a model.
 _IDENTITY = (
@@ -46,21 +46,26 @@ class Network(Protocol):
         """
 
 
-def _verified(graph: Path | bytes, model: ModelDescription) -> bytes:
-    """Return the ONNX graph. A graph from a file must be the one that the description names."""
+def _verified(graph: Path | bytes, model: ModelDescription) -> list[bytes]:
+    """Return the ONNX graph, or both files of a graph in int8. Files must be those that the description names."""
     if isinstance(graph, bytes):
-        return graph
-    path = graph / GRAPH_FILE if graph.is_dir() else graph
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RuntimeError(f"{path}: {error.strerror}; export the model again") from error
-    if hashlib.sha256(data).hexdigest() != model.graph_sha256:
+        return [graph]
+    names = INT8_FILES if model.precision == "int8" else (GRAPH_FILE,)
+    paths = [graph / name for name in names] if graph.is_dir() else [graph]
+    digest = hashlib.sha256()
+    found = []
+    for path in paths:
+        try:
+            found.append(path.read_bytes())
+        except OSError as error:
+            raise RuntimeError(f"{path}: {error.strerror}; export the model again") from error
+        digest.update(found[-1])
+    if digest.hexdigest() != model.graph_sha256:
         raise RuntimeError(
-            f"{path} is damaged or belongs to another model: its checksum differs from that in the description."
-            " Copy the version folder again, or export the model again"
+            f"{' or '.join(map(str, paths))} is damaged or belongs to another model: the checksum differs from that in"
+            " the description. Copy the version folder again, or export the model again"
         )
-    return data
+    return found
 
 
 def require_finite(tokens: NDArray[np.float32]) -> None:
@@ -117,7 +122,8 @@ class OpenVinoNetwork:
         Args:
             graph: the ONNX file, a version folder that holds it, or its bytes.
             description: of the graph.
-            precision: of the matrix products; the types of input and output stay.
+            precision: of the matrix products; the types of input and output stay. int8 is that of the graph, which must
+                be one in int8; the rest of it is computed in bf16 where the processor has it.
             threads: 0 leaves the choice to OpenVINO.
             cache_dir: folder of compiled graphs, which makes the next start faster.
 
@@ -127,15 +133,16 @@ class OpenVinoNetwork:
         import openvino
 
         core = openvino.Core()
+        around_int8 = "bf16" if supports_bf16() else "f32"
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": around_int8 if precision == "int8" else precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         self._model = description
         self.runtime = f"openvino-{precision}"
-        read = core.read_model(_verified(graph, description))
+        read = core.read_model(*_verified(graph, description))
         read.reshape({description.input_name: [1, description.input_size, description.input_size, 3]})
         folder = None if cache_dir is None else cache_dir / f"{description.graph_sha256[:16]}-{precision}"
         self._request = compile_graph(core, read, options, folder).create_infer_request()
@@ -197,7 +204,8 @@ class OnnxRuntimeNetwork:
             CudaUnavailableError: this build of ONNX Runtime or this machine has no CUDA.
             RuntimeError: the graph is missing, damaged or of another model.
         """
-        self._session = _session(_verified(graph, description), device)
+        (data,) = _verified(graph, description)
+        self._session = _session(data, device)
         self._model = description
         self.device = device
         self.runtime = f"onnxruntime-{device}-f32"

@@ -212,6 +212,8 @@ class HealthAnswer(Answer):
     engine: EngineKind
     runtime: str
     """Runtime that computes tokens, such as openvino-bf16."""
+    runtime_reason: str | None = None
+    """Why the network computes in this precision; null on a GPU."""
     search: str
     """Library that finds nearest neighbours."""
     model_fingerprint: str | None = None
