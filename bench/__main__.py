@@ -6,7 +6,21 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, observe, report, servers
+from bench import (
+    accuracy,
+    beside,
+    clients,
+    coreset,
+    detectors,
+    engine,
+    fit,
+    infer,
+    knn,
+    observe,
+    precision,
+    report,
+    servers,
+)
 from gateway.process.services import set_threads
 from gateway.settings import Settings
 
@@ -15,6 +29,8 @@ COMMANDS: dict[str, ModuleType] = {
     "knn": knn,
     "coreset": coreset,
     "infer": infer,
+    "precision": precision,
+    "beside": beside,
     "fit": fit,
     "observe": observe,
     "detectors": detectors,

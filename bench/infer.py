@@ -20,6 +20,7 @@ from gateway.detectors.memory_bank.bank import MemoryBank
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.images.decoding import to_model_input
 from gateway.networks.embedded.engine import open_network
+from gateway.networks.model_description import ModelDescription
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import Manifest, OkImage
 from gateway.store.roi_key import RoiKey
@@ -153,10 +154,10 @@ async def _bare_client(url: str, tokens: Tokens, image: NDArray[np.uint8], clien
         return requests / (time.perf_counter() - start)
 
 
-def publish_bank(models_dir: Path, tokens: Tokens, size: int) -> None:
-    """A memory bank of exactly this size, as a fit would have stored it."""
+def publish_bank(models_dir: Path, tokens: Tokens, size: int, model: ModelDescription | None = None) -> None:
+    """A memory bank of exactly this size, as a fit would have stored it, for `model` or for the served one."""
     bank = tokens.bank(size)
-    model = tokens.model
+    model = model or tokens.model
     zeros = np.zeros(len(bank), np.int32)
     store = ArtifactStore(models_dir, keep_versions=1)
     key = RoiKey("bench", str(size))

@@ -8,10 +8,11 @@ FROM python:3.11.11-slim-bookworm AS export
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
+COPY evaluation evaluation
 COPY export export
 COPY gateway gateway
 COPY postprocess postprocess
-RUN pip install -c constraints.txt '.[export,triton]' \
+RUN pip install -c constraints.txt '.[export,int8,triton]' \
   && useradd --uid 10001 --create-home export \
   && install -d -o export -g export /repository
 USER 10001

@@ -30,7 +30,7 @@ from gateway.networks.model_description import (
 )
 
 LARGEST_CALIBRATION = 60
-LARGEST_INSPECTION = 40
+LARGEST_INSPECTION = 60
 _SEED = 0
 
 _logger = logging.getLogger(__name__)
