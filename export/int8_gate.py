@@ -16,7 +16,7 @@ from postprocess.peak import peak
 LEAST_SPEARMAN = 0.95
 LARGEST_AUROC_LOSS = 0.01
 
-# In pixels of the model's input. f32 finds most and not all of them: on tiles its AUROC is 0.8, where a loss would show.
+# In pixels of the model's input. f32 finds most and not all of them: on tiles its AUROC is 0.8. There, a loss shows.
 DEFECTS = (Defect("disc", 12, -0.5), Defect("line", 48, -0.5), Defect("blob", 16, -0.5))
 _CORESET_RATE = 0.02
 _BLUR_SIGMA = 1.0
