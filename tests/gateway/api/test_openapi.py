@@ -1,8 +1,10 @@
 """The API document: valid in both versions, and in forms that client generators turn into plain classes."""
 
+import inspect
 import re
 
 import pytest
+from fastapi.routing import APIRoute
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
@@ -237,3 +239,14 @@ def test_schemas_convert_as_the_table_says():
         },
     }
     assert found["Request"]["properties"]["either"] == {"type": "string", "nullable": True}
+
+
+def test_no_dependency_of_a_route_takes_a_worker_thread(app):
+    def called(dependant):
+        for each in dependant.dependencies:
+            yield each.call
+            yield from called(each)
+
+    calls = {call for route in app.routes if isinstance(route, APIRoute) for call in called(route.dependant)}
+    assert calls
+    assert all(inspect.iscoroutinefunction(call) for call in calls), calls
