@@ -119,7 +119,7 @@ def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.
     values = _counted(anomaly_map, percentile, mask)
     place = percentile / 100 * (values.size - 1)
     below = math.floor(place)
-    # `np.percentile` partitions at both neighbours, which takes three times as long. The value is the same, bit for bit.
+    # `np.percentile` partitions twice, which takes three times as long. The value is the same, bit for bit.
     values.partition(below)
     low = values[below]
     high = values[below + 1 :].min() if below + 1 < values.size else low
