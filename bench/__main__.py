@@ -16,6 +16,7 @@ from bench import (
     fit,
     infer,
     knn,
+    lines,
     observe,
     precision,
     report,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, ModuleType] = {
     "detectors": detectors,
     "accuracy": accuracy,
     "servers": servers,
+    "lines": lines,
     "clients": clients,
 }
 """Each has `HELP`, `add_arguments(parser)` and `run(args) -> (what was measured with, rows)`."""

@@ -156,11 +156,13 @@ async def _bare_client(url: str, tokens: Tokens, image: NDArray[np.uint8], clien
 
 def publish_bank(models_dir: Path, tokens: Tokens, size: int, model: ModelDescription | None = None) -> None:
     """A memory bank of exactly this size, as a fit would have stored it, for `model` or for the served one."""
-    bank = tokens.bank(size)
-    model = model or tokens.model
+    publish_rows(models_dir, RoiKey("bench", str(size)), tokens.bank(size), model or tokens.model)
+
+
+def publish_rows(models_dir: Path, key: RoiKey, bank: NDArray[np.float16], model: ModelDescription) -> None:
+    """A memory bank of these tokens, float16 [M, D]."""
     zeros = np.zeros(len(bank), np.int32)
     store = ArtifactStore(models_dir, keep_versions=1)
-    key = RoiKey("bench", str(size))
     manifest = Manifest(
         role_id=key.role_id,
         roi_id=key.roi_id,
