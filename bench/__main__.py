@@ -1,4 +1,4 @@
-"""`python -m bench SUBCOMMAND`: measures, prints a table, and with ``--json`` keeps the figures."""
+"""`python -m bench SUBCOMMAND`: measure, print a table, and write the figures with ``--json``."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ from bench import (
     infer,
     knn,
     lines,
+    load,
     observe,
     precision,
     report,
@@ -28,6 +29,7 @@ from gateway.settings import Settings
 COMMANDS: dict[str, ModuleType] = {
     "engine": engine,
     "knn": knn,
+    "load": load,
     "coreset": coreset,
     "infer": infer,
     "precision": precision,
@@ -44,7 +46,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main() -> None:
-    """Parse, run, report."""
+    """Run the command: parse, measure, report."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Speed, as ratios measured in one run.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, module in COMMANDS.items():

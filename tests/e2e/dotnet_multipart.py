@@ -1,14 +1,15 @@
 """Requests byte for byte as .NET's HttpClient sends a MultipartFormDataContent.
 
 Checked against what Mono's System.Net.Http writes (`test_dotnet.py` holds the bytes) and against dotnet/runtime:
-parameters are quoted only where they are no token, the boundary always, `filename*` follows `filename`, a name beyond
-ASCII is a quoted MIME word, and headers stand in the order in which they were set: the type, where there is one, first.
+parameters are quoted only if they are not tokens, the boundary always, `filename*` follows `filename`, a name
+outside ASCII is a quoted MIME word, and headers keep the order in which they were set, the type first.
 """
 
 import base64
 import json
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from urllib.parse import quote
@@ -33,7 +34,7 @@ class Part:
 
     @classmethod
     def file(cls, name: str, file_name: str, content: bytes, content_type: str | None = None) -> "Part":
-        """ByteArrayContent or StreamContent. It has no content type unless the program sets one."""
+        """ByteArrayContent or StreamContent. The content type is optional."""
         return cls(name, content, file_name, content_type)
 
     def headers(self) -> str:
@@ -59,11 +60,14 @@ def body(parts: list[Part]) -> bytes:
     return f"--{BOUNDARY}\r\n".encode() + divider.join(written) + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def request(path: str, port: int, parts: list[Part], *, expect_continue: bool = False) -> tuple[bytes, bytes]:
+def request(
+    path: str, port: int, parts: list[Part], *, expect_continue: bool = False, headers: Mapping[str, str] | None = None
+) -> tuple[bytes, bytes]:
     """Return head and body. .NET Framework sends `Expect: 100-continue`, .NET Core does not."""
     content = body(parts)
     lines = [
         f"POST {path} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
         f'Content-Type: multipart/form-data; boundary="{BOUNDARY}"',
         f"Host: 127.0.0.1:{port}",
         f"Content-Length: {len(content)}",

@@ -58,6 +58,7 @@ from patchcore_client.models.status import (
     RoiList,
     RoiSummary,
     ShiftAnswer,
+    UnfittedRoi,
     VersionAnswer,
 )
 from patchcore_client.models.teach import (
@@ -126,6 +127,7 @@ __all__ = [
     "StoredImageAnswer",
     "SuspectAnswer",
     "ThresholdSource",
+    "UnfittedRoi",
     "Verdict",
     "VerdictReason",
     "VersionAnswer",
