@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "--int8",
         type=Path,
         metavar="DIR",
-        help="also write the model in int8, calibrated on the OK images of this folder (20 to 100); for CPUs with VNNI"
+        help="also write the model in int8, calibrated on the OK images of this folder (20 to 120); for CPUs with VNNI"
         " and without AMX. It is another model: ROIs must be fitted again",
     )
     parser.add_argument("--force", action="store_true", help="publish even if the newest version is the same model")
