@@ -7,8 +7,8 @@ its own. NNCF's preset for transformers smooths activations into weights first (
 import hashlib
 import logging
 import sys
-import tempfile
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from export.errors import ExportError
 from export.files import replace_file
 from export.int8_gate import LARGEST_AUROC_LOSS, LEAST_SPEARMAN, compare_decisions
 from export.student_teacher.dataset import TrainingImages, load, read_folder
+from export.versions import aside, locked
 from gateway.networks.embedded.runtimes import OpenVinoNetwork
 from gateway.networks.model_description import (
     DESCRIPTION_FILE,
@@ -29,8 +30,7 @@ from gateway.networks.model_description import (
     fingerprint_of,
 )
 
-LARGEST_CALIBRATION = 60
-LARGEST_INSPECTION = 60
+LARGEST_CALIBRATION = LARGEST_INSPECTION = 60
 _SEED = 0
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def provide_int8(version: Path, model: ModelDescription, folder: Path) -> ModelD
         The description with `Int8Export`.
 
     Raises:
-        ExportError: NNCF is missing, an image cannot be read, there are too few, or the decisions differ too much. The
-            last is recorded in ``model.json``, without files.
+        ExportError: NNCF is missing, an image cannot be read, there are too few, the repository cannot be written, or
+            the decisions differ too much. The last is recorded in ``model.json``, without files.
     """
     images = load(read_folder(folder, folder.resolve().name), model.input_size, _SEED, validation_share=0.5)
     calibration, inspected = images.train[:LARGEST_CALIBRATION], images.validation[:LARGEST_INSPECTION]
@@ -59,57 +59,64 @@ def provide_int8(version: Path, model: ModelDescription, folder: Path) -> ModelD
     if model.int8 is not None and model.int8.images_sha256 == images_sha256 and _is_whole(version, model.int8):
         _logger.info("int8: version %s has it from the same images", version.name)
         return model
-    with tempfile.TemporaryDirectory(prefix=".tmp-int8-", dir=version.parent) as aside:
-        written = Path(aside)
-        _quantise(version / GRAPH_FILE, model, calibration, written)
-        graph_sha256 = _sha256(written)
-        record = Int8Export(
-            graph_sha256=graph_sha256,
-            fingerprint=fingerprint_of(model.weights.sha256, graph_sha256),
-            n_calibration=len(calibration),
-            n_inspected=len(inspected),
-            images_sha256=images_sha256,
-            spearman=0,
-            least_spearman=LEAST_SPEARMAN,
-            auroc_f32=0,
-            auroc_int8=0,
-            largest_auroc_loss=LARGEST_AUROC_LOSS,
-            mean_cosine=0,
-            min_cosine=0,
-            passed=False,
-            nncf=installed("nncf"),
-        )
-        in_int8 = model.model_copy(update={"int8": record}).as_int8()
-        _logger.info("int8: comparing decisions on %d images", len(inspected))
-        found = compare_decisions(
-            OpenVinoNetwork(version, model, precision="f32").run,
-            OpenVinoNetwork(written, in_int8, precision="int8").run,
-            calibration[:LARGEST_INSPECTION],
-            inspected,
-            model.token_hw,
-        )
-        record = record.model_copy(
-            update={
-                "spearman": found.spearman,
-                "auroc_f32": found.auroc_f32,
-                "auroc_int8": found.auroc_int8,
-                "mean_cosine": found.mean_cosine,
-                "min_cosine": found.min_cosine,
-                "passed": found.passed,
-            }
-        )
-        described = model.model_copy(update={"int8": record})
+    try:
+        with locked(version.parent), aside(version.parent) as written:
+            return _provide(version, model, written, calibration, inspected, images_sha256)
+    except OSError as error:
+        raise ExportError(f"cannot write to {version}: {error.strerror or error}") from error
+
+
+def _provide(
+    version: Path,
+    model: ModelDescription,
+    written: Path,
+    calibration: NDArray[np.uint8],
+    inspected: NDArray[np.uint8],
+    images_sha256: str,
+) -> ModelDescription:
+    _quantise(version / GRAPH_FILE, model, calibration, written)
+    graph_sha256 = _sha256(written)
+    in_int8 = model.model_copy(update={"precision": "int8", "graph_sha256": graph_sha256})
+    _logger.info("int8: comparing decisions on %d images", len(inspected))
+    found = compare_decisions(
+        OpenVinoNetwork(version, model, precision="f32").run,
+        OpenVinoNetwork(written, in_int8, precision="int8").run,
+        calibration,
+        inspected,
+        model.token_hw,
+    )
+    record = Int8Export(
+        graph_sha256=graph_sha256,
+        fingerprint=fingerprint_of(model.weights.sha256, graph_sha256),
+        n_calibration=len(calibration),
+        n_inspected=len(inspected),
+        images_sha256=images_sha256,
+        least_spearman=LEAST_SPEARMAN,
+        largest_auroc_loss=LARGEST_AUROC_LOSS,
+        **asdict(found),
+        passed=found.passed,
+        nncf=installed("nncf"),
+    )
+    # While its files change, the version has no int8: a gateway that starts then serves another precision.
+    _describe(version, model.model_copy(update={"int8": None}))
+    for name in INT8_FILES:
         if found.passed:
-            for name in INT8_FILES:
-                replace_file(version / name, (written / name).read_bytes())
-    replace_file(version / DESCRIPTION_FILE, described.model_dump_json(indent=2).encode() + b"\n")
+            replace_file(version / name, (written / name).read_bytes())
+        else:
+            (version / name).unlink(missing_ok=True)
+    described = model.model_copy(update={"int8": record})
+    _describe(version, described)
     _logger.info("int8: %s", record.in_words)
     if not found.passed:
         raise ExportError(
             f"int8 decides too differently from f32, and is not served: {record.in_words}. Use more images, or images"
-            f" that show what the line shows ({folder})"
+            " that show what the line shows"
         )
     return described
+
+
+def _describe(version: Path, model: ModelDescription) -> None:
+    replace_file(version / DESCRIPTION_FILE, model.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _quantise(graph: Path, model: ModelDescription, images: NDArray[np.uint8], folder: Path) -> None:

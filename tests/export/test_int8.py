@@ -103,16 +103,15 @@ def test_int8_that_cannot_be_served_is_named_and_f32_still_is(exported, tmp_path
     assert other.status.runtime == "openvino-f32"
 
 
-def test_decisions_that_differ_too_much_are_recorded_and_nothing_is_served(
-    small_model_repository, exported, images, tmp_path, monkeypatch
-):
-    version = copied_version(newest_version(small_model_repository / "dinov2_vits14"), tmp_path)
+def test_decisions_that_differ_too_much_are_recorded_and_nothing_is_served(exported, tmp_path, monkeypatch):
+    version = copied_version(exported, tmp_path)  # with files of an int8 that passed
+    write_images(images_now := tmp_path / "other", 12, seed=5, size=112)
     monkeypatch.setattr(int8_gate, "LEAST_SPEARMAN", 1.01)
     monkeypatch.setattr(
         int8, "_quantise", lambda *given: [shutil.copy(exported / name, given[-1]) for name in INT8_FILES]
     )
     with pytest.raises(ExportError, match=r"int8 decides too differently .* rank correlation of the peaks"):
-        provide_int8(version, read_description(version), images)
+        provide_int8(version, read_description(version), images_now)
     assert not any((version / name).exists() for name in INT8_FILES)
     found = json.loads((version / "model.json").read_text())["int8"]
     assert found["passed"] is False
