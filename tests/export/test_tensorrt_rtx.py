@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from export.errors import ExportError
 from export.triton_options import ServingOptions
 from export.triton_tensorrt import build_plan
 from export.typed_files import provide_typed_graph
@@ -16,6 +17,7 @@ from export.typed_graph import HALF_TYPES, HalfType
 from gateway.networks.model_description import newest_version
 from gateway.networks.student_description import read_any_description
 from tests.conftest import copied_version
+from tests.export.tiny_model import write_version
 from tests.export.tiny_student import trained_once
 
 trt = pytest.importorskip(
@@ -70,9 +72,6 @@ def test_tensorrt_rtx_builds_an_engine_of_the_student(tmp_path, caplog, record_p
 
 
 def test_tensorrt_rtx_names_what_it_cannot_read(tmp_path):
-    from export.errors import ExportError
-    from tests.export.tiny_model import write_version
-
     model = write_version(tmp_path / "1")
     (tmp_path / "1" / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(ExportError, match=r"cannot read .*model\.onnx"):
