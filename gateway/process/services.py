@@ -14,6 +14,7 @@ from gateway.detectors.memory_bank.search.faiss_search import faiss_available
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.version_cache import VersionCache
+from gateway.learning.image_peaks import ImagePeaks
 from gateway.learning.service import FitService
 from gateway.learning.stored_images import StoredImages
 from gateway.learning.stored_scores import StoredScorer
@@ -60,6 +61,7 @@ class Services:
     images: StoredImages
     storing: ImageStorer
     scorer: StoredScorer
+    peaks: ImagePeaks
     image_readers: CapacityLimiter
     """Threads that read stored images. They are few: a page of thumbnails must not delay inspections."""
     recent_inspections: RecentInspections
@@ -109,6 +111,8 @@ def create_services(settings: Settings) -> Services:
     # A change waits for the fit of its ROI. Changes of one ROI do not take the places of the others.
     changes = Admission("change", _MAX_CHANGES, max_per_roi=_MAX_CHANGES_OF_ROI)
     uploads = Admission("store images", _MAX_UPLOADS, max_bytes=settings.max_queued_bytes)
+    images = StoredImages(store, settings)
+    scorer = StoredScorer(engines.token_engine, store, settings)
     return Services(
         settings=settings,
         engines=engines,
@@ -122,8 +126,9 @@ def create_services(settings: Settings) -> Services:
         changes=changes,
         uploads=uploads,
         writers=CapacityLimiter(_MAX_CHANGES),
-        images=StoredImages(store, settings),
-        scorer=StoredScorer(engines.token_engine, store, settings),
+        images=images,
+        scorer=scorer,
+        peaks=ImagePeaks(store, images, scorer, settings),
         storing=ImageStorer(engines.token_engine, store, settings),
         image_readers=CapacityLimiter(_MAX_IMAGE_READERS),
         recent_inspections=recent,

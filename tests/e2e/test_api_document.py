@@ -54,6 +54,8 @@ REQUESTS = {
     "inferBatch": lambda gateway, roi: inspect_two(gateway),
     "listRois": lambda gateway, roi: gateway.client.get("/rois"),
     "getRoi": lambda gateway, roi: gateway.client.get(roi),
+    "fitProgress": lambda gateway, roi: gateway.client.get(f"{roi}/fit"),
+    "getPeaks": lambda gateway, roi: gateway.client.get(f"{roi}/peaks"),
     "audit": lambda gateway, roi: gateway.client.get(f"{roi}/audit"),
     "drift": lambda gateway, roi: gateway.client.get(f"{roi}/drift"),
     "report": lambda gateway, roi: gateway.client.get(f"{roi}/report", headers={"Accept": "application/json"}),
@@ -70,6 +72,7 @@ REQUESTS = {
     "deleteOkImage": lambda gateway, roi: gateway.client.delete(
         f"{roi}/ok/{gateway.client.get(roi).json()['images'][0]['sha256']}"
     ),
+    "compareVersions": lambda gateway, roi: gateway.client.get(f"{roi}/comparison", params={"before": 1, "after": 2}),
     "rollback": lambda gateway, roi: gateway.client.post(f"{roi}/rollback", json={"version": 1}),
     "deleteRoi": lambda gateway, roi: gateway.client.delete(roi),
 }

@@ -32,7 +32,14 @@ def roi_list_body(services: Services, caller: RoiCaller) -> dict[str, Any]:
         else:
             alarms = services.drift.of(key, manifest, calibration, is_exact=False).alarms
             summaries.append(_summary(services, key, manifest, calibration, damaged, alarms).model_dump())
-    return {"rois": summaries, "unreadable": unreadable}
+    fitted = set(services.store.rois())
+    unfitted = []
+    for key in services.store.folders():
+        if caller.sees(key) and only in (None, key.recipe_id) and key not in fitted:
+            n_images = services.store.images(key).count()
+            if n_images:
+                unfitted.append({**asdict(key), "n_images": n_images})
+    return {"rois": summaries, "unfitted": unfitted, "unreadable": unreadable}
 
 
 def roi_body(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]:

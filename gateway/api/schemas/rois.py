@@ -18,6 +18,8 @@ class CalibrationSummary(BaseModel):
     peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
     pixel_threshold: float = Field(description="another name of peak_threshold")
     pixel_threshold_source: PixelThresholdSource
+    review_threshold: float | None = Field(description="lower end of the review band; null without one")
+    review_rate: float | None = Field(description="share of good parts expected at or above it")
     p99_ok: float
     p5_ng: float | None
     area_mm2_thr: float
@@ -119,10 +121,20 @@ class RoiDetail(RoiSummary):
     excluded_images: list[ExcludedImageAnswer]
 
 
+class UnfittedRoi(BaseModel):
+    """An ROI that has stored images and was never fitted."""
+
+    role_id: str
+    roi_id: str
+    recipe_id: str
+    n_images: int = Field(description="stored images, OK and NG")
+
+
 class RoiList(BaseModel):
-    """Every fitted ROI."""
+    """Every fitted ROI, and those that only have stored images."""
 
     rois: list[RoiSummary]
+    unfitted: list[UnfittedRoi]
     unreadable: list[str] = Field(description="ROIs with damaged files, and what is damaged")
 
 

@@ -1,5 +1,6 @@
 """The memory bank of one ROI: its coreset of OK tokens, the source of each, and the distances to them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,11 @@ class MemoryBank:
 
 
 def build_memory_bank(
-    tokens: NDArray[np.float16] | ImageTokens, rate: float, seed: int, inside: NDArray[np.bool_] | None = None
+    tokens: NDArray[np.float16] | ImageTokens,
+    rate: float,
+    seed: int,
+    inside: NDArray[np.bool_] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> MemoryBank:
     """Reduce the tokens of all OK images to a coreset.
 
@@ -45,12 +50,13 @@ def build_memory_bank(
         rate: share of the tokens to keep, 0 < rate ≤ 1.
         seed: seed that draws the first centre.
         inside: [I, N], the tokens that may enter the bank, at least one; None for all.
+        on_progress: is called with the number of centres so far and in the end.
     """
     tokens = ArrayTokens(tokens) if isinstance(tokens, np.ndarray) else tokens
     n_tokens = tokens.shape[1]
     candidates = None if inside is None or inside.all() else np.flatnonzero(inside)
     rows = tokens.rows(candidates)
-    coreset = k_center_greedy(rows, coreset_size(rows.shape[0], rate), seed)
+    coreset = k_center_greedy(rows, coreset_size(rows.shape[0], rate), seed, on_progress)
     indices = coreset.indices if candidates is None else candidates[coreset.indices]
     return MemoryBank(
         tokens=np.asarray(rows[coreset.indices], np.float16),
@@ -75,7 +81,10 @@ def patch_distances(search: NeighbourSearch, tokens: NDArray[np.float32], k: int
 
 
 def leave_one_out_distances(
-    bank: MemoryBank, tokens: NDArray[np.float16] | ImageTokens, k: int
+    bank: MemoryBank,
+    tokens: NDArray[np.float16] | ImageTokens,
+    k: int,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32] | None:
     """Return the distances of each OK image's tokens to the bank without the centres of that image.
 
@@ -85,6 +94,7 @@ def leave_one_out_distances(
         bank: the bank built from `tokens`.
         tokens: float16 [I, N, D], an array or a file.
         k: number of neighbours.
+        on_progress: is called with the number of images so far and of all; by several threads.
 
     Returns:
         float32 [I, N], or None where all centres come from one image, so that no centre is left for it.
@@ -96,6 +106,7 @@ def leave_one_out_distances(
     if max(map(len, own)) == len(bank):
         return None
     search = ProjectedSearch(bank.tokens)
+    measured: list[int] = []
 
     def measure(start: int, stop: int) -> None:
         for image in range(start, stop):
@@ -103,6 +114,9 @@ def leave_one_out_distances(
                 source.image(image).astype(np.float32), min(k, len(bank) - len(own[image])), own[image]
             )
             distances[image] = _mean(found)
+            measured.append(image)
+            if on_progress is not None:
+                on_progress(len(measured), n_images)
 
     split_rows(measure, n_images, at_most=4, at_least=1)
     return distances

@@ -31,15 +31,18 @@ from patchcore_client.inspection import Inspection
 from patchcore_client.models import (
     AuditAnswer,
     CalibrateAnswer,
+    ComparisonAnswer,
     Deleted,
     DriftAnswer,
     FitAnswer,
+    FitProgressAnswer,
     HealthAnswer,
     HeatmapMode,
     ImageAnswer,
     ImageDeleted,
     ImageLabel,
     ImageList,
+    ImagePeaksAnswer,
     ImagesDeleted,
     ReadyAnswer,
     RemovedAnswer,
@@ -188,6 +191,8 @@ class PatchcoreClient(Sender):
         score_percentile: float | None = None,
         false_alarm_rate: float | None = None,
         pixel_threshold: Literal["peak", "score", "ok_pixels"] | float | None = None,
+        peak_threshold: float | None = None,
+        review_threshold: float | None = None,
         shape: Shape | None = None,
     ) -> CalibrateAnswer:
         """Compute and store the thresholds of an ROI.
@@ -202,6 +207,8 @@ class PatchcoreClient(Sender):
             score_percentile: percentile of the anomaly map that is the score, 95 to 100.
             false_alarm_rate: share of OK images that the verdict may reject.
             pixel_threshold: rule of the threshold of regions, or a number.
+            peak_threshold: threshold of the peak, instead of one that the rate chooses.
+            review_threshold: lower end of a review band below it.
             shape: the shape that the scores were measured within.
         """
         fields = {
@@ -214,9 +221,53 @@ class PatchcoreClient(Sender):
             "score_percentile": score_percentile,
             "false_alarm_rate": false_alarm_rate,
             "pixel_threshold": pixel_threshold,
+            "peak_threshold": peak_threshold,
+            "review_threshold": review_threshold,
             "shape": shape_text(shape),
         }
         return self._send(Call("POST", "/calibrate_ng", CalibrateAnswer, Repeat.UNLESS_LATE, json=without_none(fields)))
+
+    def fit_progress(self, role_id: str, roi_id: str) -> FitProgressAnswer:
+        """Return what the running fit of an ROI is doing."""
+        return self._send(Call("GET", roi_path(role_id, roi_id, "fit"), FitProgressAnswer, Repeat.ALWAYS))
+
+    def get_peaks(
+        self,
+        role_id: str,
+        roi_id: str,
+        *,
+        mm_per_px: float | None = None,
+        area_mm2_thr: float | None = None,
+        score_percentile: float | None = None,
+        shape: Shape | None = None,
+    ) -> ImagePeaksAnswer:
+        """Return the peaks of the images of an ROI, and what each threshold of the peak would mean.
+
+        Args:
+            role_id: part or station.
+            roi_id: region of the part.
+            mm_per_px: millimetres per pixel; that of the calibration or of the fit without one.
+            area_mm2_thr: smallest region that counts; that of the calibration without one.
+            score_percentile: percentile of the anomaly map that is the score; that of the calibration without one.
+            shape: where the part is; that of the calibration without one.
+        """
+        params = texts(
+            {
+                "mm_per_px": mm_per_px,
+                "area_mm2_thr": area_mm2_thr,
+                "score_percentile": score_percentile,
+                "shape": shape_text(shape),
+            }
+        )
+        return self._send(
+            Call("GET", roi_path(role_id, roi_id, "peaks"), ImagePeaksAnswer, Repeat.ALWAYS, params=params)
+        )
+
+    def compare_versions(self, role_id: str, roi_id: str, *, before: int, after: int) -> ComparisonAnswer:
+        """Judge the images of an ROI by two kept versions, and return those with different verdicts."""
+        path = roi_path(role_id, roi_id, "comparison")
+        params = texts({"before": before, "after": after})
+        return self._send(Call("GET", path, ComparisonAnswer, Repeat.ALWAYS, params=params))
 
     def delete_ok_image(self, role_id: str, roi_id: str, sha256: str) -> RemovedAnswer:
         """Remove one OK image, and rebuild the memory bank without it."""
@@ -284,10 +335,10 @@ class PatchcoreClient(Sender):
         """Return the file of an image, as it was sent."""
         return self._send(Call("GET", roi_path(role_id, roi_id, "images", image_id), bytes, Repeat.ALWAYS))
 
-    def get_thumbnail(self, role_id: str, roi_id: str, image_id: str) -> bytes:
-        """Return a JPEG file of at most 192 pixels a side."""
+    def get_thumbnail(self, role_id: str, roi_id: str, image_id: str, *, side: int | None = None) -> bytes:
+        """Return a JPEG file of at most 192 pixels a side, or of at most `side`."""
         path = roi_path(role_id, roi_id, "images", image_id, "thumbnail")
-        return self._send(Call("GET", path, bytes, Repeat.ALWAYS))
+        return self._send(Call("GET", path, bytes, Repeat.ALWAYS, params=texts({"side": side})))
 
     def get_image_metadata(self, role_id: str, roi_id: str, image_id: str) -> Any:
         """Return the JSON that came with an image; None if none came."""

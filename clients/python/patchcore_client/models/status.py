@@ -105,6 +105,10 @@ class CalibrationSummary(Answer):
     pixel_threshold: float
     """Another name of peak_threshold."""
     pixel_threshold_source: PixelThresholdSource
+    review_threshold: float | None = None
+    """Lower end of the review band; null without one."""
+    review_rate: float | None = None
+    """Share of good parts expected at or above it."""
     p99_ok: float
     p5_ng: float | None = None
     area_mm2_thr: float
@@ -369,9 +373,20 @@ class RoiSummary(Answer):
     warnings: list[str]
 
 
+class UnfittedRoi(Answer):
+    """An ROI that has stored images and was never fitted."""
+
+    role_id: str
+    roi_id: str
+    recipe_id: str
+    n_images: int
+    """Stored images, OK and NG."""
+
+
 class RoiList(Answer):
-    """Every fitted ROI."""
+    """Every fitted ROI, and those that only have stored images."""
 
     rois: list[RoiSummary]
+    unfitted: list[UnfittedRoi]
     unreadable: list[str]
     """ROIs with damaged files, and what is damaged."""
