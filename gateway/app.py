@@ -24,7 +24,20 @@ from gateway.api.middleware.request_id import RequestIdMiddleware
 from gateway.api.middleware.request_target import HeadMiddleware, RequestTargetMiddleware
 from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
 from gateway.api.openapi.application import DocumentedApp
-from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, peaks, report, rois, stored_images
+from gateway.api.routes import (
+    calibrate,
+    docs,
+    drift,
+    fit,
+    health,
+    images,
+    infer,
+    page,
+    peaks,
+    report,
+    rois,
+    stored_images,
+)
 from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.keys import read_keys
@@ -120,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         drift.router,
         report.router,
         docs.router,
+        page.router,
     )
     for router in routers:
         app.include_router(router)

@@ -24,6 +24,7 @@ class CalibrationSummary(BaseModel):
     p5_ng: float | None
     area_mm2_thr: float
     score_percentile: float
+    shape: str | None = Field(description="shape that it was made for, as JSON; null for that of the OK images")
     method: Method
     ok_source: OkSource
     n_ok: int
@@ -114,6 +115,10 @@ class RoiDetail(RoiSummary):
     covering_radius: float
     seed: Seed
     heatmap_max: float
+    shape: str | None = Field(
+        description="shape that the learned images were sent with, as JSON; null without one, or if it is not the same "
+        "for all"
+    )
     versions: list[VersionAnswer] = Field(
         description="kept versions, newest first; without those whose manifest is damaged"
     )
