@@ -72,4 +72,6 @@ def updated() -> bool:
 
 
 def _run(*command: str, cwd: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PACKAGES_S)
+    return subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PACKAGES_S
+    )

@@ -218,3 +218,8 @@ def test_the_hooks_before_a_commit_are_the_checks_before_the_tests() -> None:
     script = (PROJECT / "scripts" / "test").read_text()
     checks = re.findall(r'^(env [^"]*)?"\$venv(/bin/(?!python)[\w-]+"?.*)$', script, re.MULTILINE)
     assert hooks == [f"{prefix}.venv{check}".replace('"', "") for prefix, check in checks]
+
+
+if __name__ == "__main__":
+    for table in TABLES:
+        TABLES[table][0].write_text(with_table(table))

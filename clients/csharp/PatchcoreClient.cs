@@ -1026,6 +1026,8 @@ namespace Patchcore
         [DataMember(Name = "p5_ng")] public double? P5Ng { get; set; }
         [DataMember(Name = "area_mm2_thr")] public double AreaMm2Thr { get; set; }
         [DataMember(Name = "score_percentile")] public double ScorePercentile { get; set; }
+        /// <summary>Shape that it was made for, as JSON; null for that of the OK images.</summary>
+        [DataMember(Name = "shape")] public string Shape { get; set; }
         /// <summary>One of: p99_ok+margin, conformal, grid, given.</summary>
         [DataMember(Name = "method")] public string Method { get; set; }
         /// <summary>One of: given, leave-one-out, validation.</summary>
@@ -1094,6 +1096,9 @@ namespace Patchcore
         [DataMember(Name = "covering_radius")] public double CoveringRadius { get; set; }
         [DataMember(Name = "seed")] public long Seed { get; set; }
         [DataMember(Name = "heatmap_max")] public double HeatmapMax { get; set; }
+        /// <summary>Shape that the learned images were sent with, as JSON; null without one, or if it is not the same
+        /// for all.</summary>
+        [DataMember(Name = "shape")] public string Shape { get; set; }
         /// <summary>Kept versions, newest first; without those whose manifest is damaged.</summary>
         [DataMember(Name = "versions")] public VersionAnswer[] Versions { get; set; }
         [DataMember(Name = "images")] public OkImageAnswer[] Images { get; set; }

@@ -23,6 +23,7 @@ from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift.recent import RecentInspections
 from gateway.monitoring.drift.watch import DriftWatch
 from gateway.monitoring.inspection_log import Watch
+from gateway.monitoring.kept_inspections import KeptInspections
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
@@ -66,6 +67,8 @@ class Services:
     """Threads that read stored images. They are few: a page of thumbnails must not delay inspections."""
     recent_inspections: RecentInspections
     drift: DriftWatch
+    kept: KeptInspections
+    """The images that were inspected lately, for review."""
     roi_metrics: RoiCollector
     lifecycle: Lifecycle
 
@@ -95,6 +98,12 @@ def create_services(settings: Settings) -> Services:
     )
     recent = RecentInspections(settings.state_dir / "drift", settings.drift_window)
     drift = DriftWatch(recent, settings.drift_window)
+    kept = KeptInspections(
+        settings.state_dir / "review",
+        keeps=settings.keep_inspections,
+        max_bytes=settings.keep_inspections_bytes,
+        days=settings.keep_inspections_days,
+    )
     labels = RoiLabels(settings.metrics_max_rois)
     inspections = Admission(
         "inspect",
@@ -119,7 +128,7 @@ def create_services(settings: Settings) -> Services:
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels)),
+        pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels), kept),
         fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,
@@ -133,6 +142,7 @@ def create_services(settings: Settings) -> Services:
         image_readers=CapacityLimiter(_MAX_IMAGE_READERS),
         recent_inspections=recent,
         drift=drift,
+        kept=kept,
         roi_metrics=RoiCollector(store, labels, drift),
         lifecycle=Lifecycle((inspections, fits, changes, uploads)),
     )

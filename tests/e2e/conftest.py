@@ -52,8 +52,9 @@ def launch(
 
 @pytest.fixture(scope="session")
 def gateway(launch) -> Iterator[Gateway]:
-    """The gateway that most tests talk to: of all settings only deadlines and folders are not the defaults."""
-    with launch("gateway") as started:
+    """The gateway that most tests talk to. Of all settings, only deadlines and folders are not the defaults, and it
+    keeps inspections."""
+    with launch("gateway", keep_inspections=True) as started:
         yield started
         crashes = started.log.read_text().count("Traceback")
     assert crashes == 0, "tracebacks in the gateway's log, which stands below"

@@ -3,12 +3,12 @@
 # Written by `python -m tests.clients.client_sources`: change the source of it instead.
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import httpx
 
-from patchcore_client._sync.sending import Sender
+from patchcore_client._sync.images import Images
 from patchcore_client._sync.waiting import in_thread, sleep
 from patchcore_client.calls import (
     BatchAnswer,
@@ -38,12 +38,7 @@ from patchcore_client.models import (
     FitProgressAnswer,
     HealthAnswer,
     HeatmapMode,
-    ImageAnswer,
-    ImageDeleted,
-    ImageLabel,
-    ImageList,
     ImagePeaksAnswer,
-    ImagesDeleted,
     ReadyAnswer,
     RemovedAnswer,
     ReportAnswer,
@@ -51,12 +46,11 @@ from patchcore_client.models import (
     RoiList,
     RollbackAnswer,
     SpatialWeightsMode,
-    StoredAnswer,
 )
 from patchcore_client.retries import Repeat
 
 
-class PatchcoreClient(Sender):
+class PatchcoreClient(Images):
     """A synchronous client of one gateway, for any number of requests at once.
 
     Every method raises a `GatewayError` where the gateway refuses, one class for each code; a `ConnectError` or
@@ -282,92 +276,6 @@ class PatchcoreClient(Sender):
     def delete_roi(self, role_id: str, roi_id: str) -> Deleted:
         """Delete an ROI with its OK images, versions and calibration."""
         return self._send(Call("DELETE", roi_path(role_id, roi_id), Deleted, Repeat.IF_REFUSED))
-
-    # --- images
-
-    def store_images(
-        self,
-        role_id: str,
-        roi_id: str,
-        images: Iterable[Image],
-        *,
-        label: ImageLabel,
-        metas: Sequence[Mapping[str, Any] | None] | None = None,
-        shape: Shape | None = None,
-        bit_depth: int | None = None,
-    ) -> StoredAnswer:
-        """Store images with a label. `fit_ok` without images learns those labelled ok.
-
-        Args:
-            role_id: part or station.
-            roi_id: region of the part.
-            images: as `image` of `infer`.
-            label: ok or ng, for all of them.
-            metas: JSON of each image, in their order.
-            shape: where the part is, in pixels of the images.
-            bit_depth: bits per sample of the camera, for files with more than 8 bits.
-        """
-        files = in_thread(load_all, list(images))
-        parts = form(
-            {"label": label, "shape": shape_text(shape), "bit_depth": bit_depth}, [("images", file) for file in files]
-        )
-        for meta in metas or ():
-            parts += form({"metas": json_text(meta)})
-        path = roi_path(role_id, roi_id, "images")
-        return self._send(
-            Call("POST", path, StoredAnswer, Repeat.UNLESS_LATE, parts=parts, timeout_s=self._fit_timeout_s)
-        )
-
-    def list_images(
-        self,
-        role_id: str,
-        roi_id: str,
-        *,
-        label: ImageLabel | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-    ) -> ImageList:
-        """List the images of an ROI, oldest first."""
-        params = texts({"label": label, "offset": offset, "limit": limit})
-        return self._send(Call("GET", roi_path(role_id, roi_id, "images"), ImageList, Repeat.ALWAYS, params=params))
-
-    def get_image(self, role_id: str, roi_id: str, image_id: str) -> bytes:
-        """Return the file of an image, as it was sent."""
-        return self._send(Call("GET", roi_path(role_id, roi_id, "images", image_id), bytes, Repeat.ALWAYS))
-
-    def get_thumbnail(self, role_id: str, roi_id: str, image_id: str, *, side: int | None = None) -> bytes:
-        """Return a JPEG file of at most 192 pixels a side, or of at most `side`."""
-        path = roi_path(role_id, roi_id, "images", image_id, "thumbnail")
-        return self._send(Call("GET", path, bytes, Repeat.ALWAYS, params=texts({"side": side})))
-
-    def get_image_metadata(self, role_id: str, roi_id: str, image_id: str) -> Any:
-        """Return the JSON that came with an image; None if none came."""
-        path = roi_path(role_id, roi_id, "images", image_id, "metadata")
-        return self._send(Call("GET", path, object, Repeat.ALWAYS))
-
-    def change_image(
-        self,
-        role_id: str,
-        roi_id: str,
-        image_id: str,
-        *,
-        label: ImageLabel | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> ImageAnswer:
-        """Change the label of an image, or replace its metadata."""
-        fields = {"label": label, "metadata": None if metadata is None else dict(metadata)}
-        path = roi_path(role_id, roi_id, "images", image_id)
-        return self._send(Call("PATCH", path, ImageAnswer, Repeat.UNLESS_LATE, json=without_none(fields)))
-
-    def delete_image(self, role_id: str, roi_id: str, image_id: str) -> ImageDeleted:
-        """Delete an image. The next fit removes it from the memory bank."""
-        path = roi_path(role_id, roi_id, "images", image_id)
-        return self._send(Call("DELETE", path, ImageDeleted, Repeat.IF_REFUSED))
-
-    def delete_images(self, role_id: str, roi_id: str, *, label: ImageLabel) -> ImagesDeleted:
-        """Delete all images of a label. The next fit removes them from the memory bank."""
-        path = roi_path(role_id, roi_id, "images")
-        return self._send(Call("DELETE", path, ImagesDeleted, Repeat.IF_REFUSED, params=texts({"label": label})))
 
     # --- status
 

@@ -19,8 +19,8 @@ from patchcore_client.models.inspect import (
     PatchAnswer,
     RegionAnswer,
     ThresholdSource,
-    VerdictReason,
 )
+from patchcore_client.models.inspections import KeptInspectionAnswer, KeptInspectionList
 from patchcore_client.models.shared import (
     CalibrationMethod,
     ErrorBody,
@@ -32,6 +32,7 @@ from patchcore_client.models.shared import (
     SpatialWeightsKind,
     SpatialWeightsMode,
     Verdict,
+    VerdictReason,
     WeightsRecipe,
 )
 from patchcore_client.models.status import (
@@ -116,6 +117,8 @@ __all__ = [
     "ImagePeaksAnswer",
     "ImagesDeleted",
     "InferAnswer",
+    "KeptInspectionAnswer",
+    "KeptInspectionList",
     "ModelWeights",
     "OkImageAnswer",
     "OkPatchAnswer",

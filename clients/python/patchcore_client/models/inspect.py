@@ -5,11 +5,9 @@
 from typing import Annotated, Literal
 
 from patchcore_client.answer import OPEN, Answer
-from patchcore_client.models.shared import Verdict
+from patchcore_client.models.shared import Verdict, VerdictReason
 
 ThresholdSource = Annotated[Literal["calibration", "shape", "parameters"], OPEN]
-
-VerdictReason = Annotated[Literal["score", "region", "both", "no_picture", "p_score", "k", "shape"], OPEN]
 
 
 class CropAnswer(Answer):

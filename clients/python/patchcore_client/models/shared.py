@@ -22,6 +22,8 @@ SpatialWeightsMode = Annotated[Literal["none", "variance"], OPEN]
 
 Verdict = Annotated[Literal["ok", "review", "ng", "uncalibrated"], OPEN]
 
+VerdictReason = Annotated[Literal["score", "region", "both", "no_picture", "p_score", "k", "shape"], OPEN]
+
 
 class ErrorBody(Answer):
     """What is wrong with which value, and what to do about it."""

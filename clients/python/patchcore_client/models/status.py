@@ -113,6 +113,8 @@ class CalibrationSummary(Answer):
     p5_ng: float | None = None
     area_mm2_thr: float
     score_percentile: float
+    shape: str | None = None
+    """Shape that it was made for, as JSON; null for that of the OK images."""
     method: CalibrationMethod
     ok_source: OkSource
     n_ok: int
@@ -313,6 +315,8 @@ class RoiDetail(Answer):
     covering_radius: float
     seed: int
     heatmap_max: float
+    shape: str | None = None
+    """Shape that the learned images were sent with, as JSON; null without one, or if it is not the same for all."""
     versions: list[VersionAnswer]
     """Kept versions, newest first; without those whose manifest is damaged."""
     images: list[OkImageAnswer]
