@@ -115,10 +115,18 @@ def _list(store: ArtifactStore, settings: Settings, args: argparse.Namespace) ->
             found.append(listed(store, key))
         except GatewayError as error:
             unreadable.append(error.message)
+    unfitted = [(key, store.images(key).count()) for key in store.unfitted()]
     if args.json:
-        print(json.dumps({"rois": [dataclasses.asdict(roi) for roi in found], "unreadable": unreadable}, indent=1))
+        listing = {
+            "rois": [dataclasses.asdict(roi) for roi in found],
+            "unfitted": [{**dataclasses.asdict(key), "n_stored": n_stored} for key, n_stored in unfitted],
+            "unreadable": unreadable,
+        }
+        print(json.dumps(listing, indent=1))
     else:
         print("\n".join(_table(found)))
+        for key, n_stored in unfitted:
+            print(f"{key}: never fitted; {n_stored} stored images")
         for message in unreadable:
             print(f"damaged: {message}", file=sys.stderr)
     return 1 if unreadable or any(roi.damaged for roi in found) else 0

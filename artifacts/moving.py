@@ -29,7 +29,7 @@ from gateway.store.labelled_images import ImageRecord
 from gateway.store.manifest import CALIBRATION, LEAVE_ONE_OUT, MANIFEST, Calibration, ExcludedImage, Manifest, OkImage
 from gateway.store.ok_maps import OkMaps
 from gateway.store.roi_key import RoiKey
-from gateway.store.version_folder import read_all_verified, read_file, spatial_weights_of
+from gateway.store.version_folder import read_file, read_verified, spatial_weights_of
 from postprocess.roi_mask import ShapeError
 
 _FILES_BESIDE_OK = 16
@@ -81,7 +81,8 @@ def export_roi(store: ArtifactStore, key: RoiKey, target: Path, number: int | No
 def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     folder = store.version_folder(key, manifest.version)
     yield MANIFEST, read_file(folder / MANIFEST)
-    yield from read_all_verified(folder, manifest).items()
+    for name in manifest.files:  # without the search: an import makes it from the bank
+        yield name, read_verified(folder, manifest, name)
     if (calibration := store.calibration(key, manifest).calibration) is not None:
         yield CALIBRATION, calibration.to_bytes()
     if changes := store.audit.read(key, limit=2**31):
@@ -293,5 +294,5 @@ def _renamed(exported: Manifest, key: RoiKey, number: int, before: Manifest | No
     excluded: list[ExcludedImage] = [
         image.model_copy(update={"added_in": added_in(image), "excluded_in": number}) for image in exported.excluded
     ]
-    names = {**asdict(key), "version": number, "files": {}}
+    names = {**asdict(key), "version": number, "files": {}, "search_sha256": None}
     return exported.model_copy(update={**names, "images": tuple(images), "excluded": tuple(excluded)})

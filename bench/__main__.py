@@ -1,4 +1,4 @@
-"""`python -m bench SUBCOMMAND`: measures, prints a table, and with ``--json`` keeps the figures."""
+"""`python -m bench SUBCOMMAND`: measure, print a table, and write the figures with ``--json``."""
 
 import argparse
 import json
@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, observe, report, servers
+from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, load, observe, report, servers
 from gateway.process.services import set_threads
 from gateway.settings import Settings
 
 COMMANDS: dict[str, ModuleType] = {
     "engine": engine,
     "knn": knn,
+    "load": load,
     "coreset": coreset,
     "infer": infer,
     "fit": fit,
@@ -26,7 +27,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main() -> None:
-    """Parse, run, report."""
+    """Run the command: parse, measure, report."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Speed, as ratios measured in one run.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, module in COMMANDS.items():

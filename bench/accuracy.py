@@ -1,4 +1,4 @@
-"""What speed costs in accuracy: the served way against ONNX Runtime fp32 and ``IndexFlatL2``, on the magnetic tiles."""
+"""Compare scores and AUROC of the served precision and search with ONNX Runtime fp32 and ``IndexFlatL2``."""
 
 import argparse
 from pathlib import Path
@@ -29,16 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the tokens are and a row for each step from plain fp32 to what is served.
+    """Measure. Return the source of the tokens, and a row for each step from plain fp32 to what is served.
 
     Raises:
-        SystemExit: the tiles are not at hand.
+        SystemExit: the tiles are missing.
     """
     tokens = Tokens()
     train = sorted(tokens.data.glob("train/good/*"))
     test = sorted(tokens.data.glob("test/*/*"))
     if not train:
-        raise SystemExit("error: this takes the magnetic tiles; MAGNETIC_TILE_DIR says where they are")
+        raise SystemExit("error: the magnetic tiles are missing; set MAGNETIC_TILE_DIR to their folder")
     is_ng = np.array([path.parent.name != "good" for path in test])
     plain = OnnxRuntimeNetwork(tokens.folder, tokens.model, device="cpu")
     served = open_network(tokens.folder, tokens.model, tokens.settings)
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
 
     ways = {
         f"{plain.runtime}, IndexFlatL2": scores(by_plain, chosen[id(by_plain)], flat=True),
-        # A coreset's choice amplifies rounding: the same centres show what precision and search alone do.
+        # The choice of a coreset amplifies rounding. With the same centres, only precision and search differ.
         f"{served.runtime}, served search, the same centres": scores(by_served, chosen[id(by_plain)], flat=False),
-        f"{served.runtime}, IndexFlatL2, centres of its own": scores(by_served, chosen[id(by_served)], flat=True),
-        f"{served.runtime}, served search, centres of its own": scores(by_served, chosen[id(by_served)], flat=False),
+        f"{served.runtime}, IndexFlatL2, its own centres": scores(by_served, chosen[id(by_served)], flat=True),
+        f"{served.runtime}, served search, its own centres": scores(by_served, chosen[id(by_served)], flat=False),
     }
     reference = next(iter(ways.values()))
     rows = []
@@ -106,7 +106,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 class _Flat:
-    """FAISS ``IndexFlatL2`` as it comes."""
+    """FAISS ``IndexFlatL2`` without changes."""
 
     def __init__(self, bank: NDArray[np.float16]) -> None:
         self._index = faiss.IndexFlatL2(bank.shape[1])

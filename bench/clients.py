@@ -1,4 +1,4 @@
-"""The Python client against a bare httpx client at one gateway, with several requests in flight."""
+"""Compare the Python client with a bare httpx client at one gateway, with several requests in flight."""
 
 import argparse
 import asyncio
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; one row for asynchronous clients, one for threads."""
+    """Measure. Return a row for asynchronous clients and a row for threads."""
     tokens = Tokens()
     images = [roi_png(tokens, -1 - i) for i in range(8)]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Coreset: ours against the plain greedy algorithm and, in an environment of its own, anomalib's."""
+"""Compare the coreset selection with the plain greedy algorithm and, in a separate environment, with anomalib's."""
 
 import argparse
 import json
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this sub-command."""
     sizes = ["50:729", "200:1458"]
     parser.add_argument("--sizes", nargs="+", default=sizes, metavar="IMAGES:CENTRES")
-    parser.add_argument("--peer", choices=["anomalib"], help="installs it in .venv-bench-anomalib at first")
+    parser.add_argument("--peer", choices=["anomalib"], help="installed in .venv-bench-anomalib on first use")
     parser.add_argument("--rounds", type=int, default=3, help="of all; ours runs twice in each")
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the tokens are and a row for each size and algorithm."""
+    """Measure. Return the source of the tokens, and a row for each size and algorithm."""
     tokens = Tokens()
     rows = []
     for size in args.sizes:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 def plain_greedy(tokens: NDArray[np.float32], n_centres: int) -> NDArray[np.int64]:
-    """Every token against every centre as it is chosen, by a matrix-vector product in float32."""
+    """Compare every token with each new centre, by a matrix-vector product in float32."""
     farthest = int(np.random.default_rng(0).integers(len(tokens)))
     squares = np.einsum("nd,nd->n", tokens, tokens)
     nearest = np.full(len(tokens), np.inf, np.float32)
@@ -98,7 +98,7 @@ def plain_greedy(tokens: NDArray[np.float32], n_centres: int) -> NDArray[np.int6
 
 
 def covering_radius(tokens: NDArray[np.float16], indices: NDArray[np.int64]) -> float:
-    """Distance of the farthest token to its nearest centre, measured alike for all."""
+    """Return the distance of the farthest token to its nearest centre, measured in the same way for all algorithms."""
     search = ProjectedSearch(tokens[indices])
     blocks = (tokens[i : i + 8192].astype(np.float32) for i in range(0, len(tokens), 8192))
     return max(float(search.search(block, 1).max()) for block in blocks)
@@ -113,7 +113,7 @@ def _ours(
 
 
 def _anomalib(tokens: NDArray[np.float16], n_centres: int) -> tuple[str, float, NDArray[np.int64]]:
-    """Name with version, seconds of the selection alone, and the centres."""
+    """Return the name with its version, the seconds of the selection alone, and the centres."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.npy"
         np.save(path, tokens)
@@ -134,7 +134,7 @@ def _peer_python() -> Path:
         for command in (
             [sys.executable, "-m", "venv", str(environment)],
             [*pip, *constraints, *_PEER_PACKAGES],
-            # Its other requirements are not needed for this one algorithm: peer_anomalib.py imports two modules.
+            # peer_anomalib.py imports two modules only, so anomalib's other requirements are not installed.
             [*pip, "--no-deps", "anomalib==2.7.0"],
         ):
             subprocess.run(command, check=True, stdout=sys.stderr, cwd=environment.parent.anchor)

@@ -1,4 +1,4 @@
-"""`/infer` of a memory bank and of a student-teacher model, behind one gateway, in turn."""
+"""Compare `/infer` by a memory bank and by a student-teacher model at one gateway, alternately."""
 
 import argparse
 import subprocess
@@ -18,7 +18,7 @@ from gateway.settings import HOME
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 
-HELP = "/infer by a memory bank and by a student-teacher model (its weights random), one client, in turn"
+HELP = "/infer by a memory bank and by a student-teacher model (random weights), one client, alternately"
 _IMAGES = 16
 _STUDENT = RoiKey("bench", "student")
 _MM_PER_PX = 0.2
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; a row for each detector and size of images, and how often it answers while the bank does once."""
+    """Measure. Return a row for each detector and image size, with its answers per answer of the memory bank."""
     tokens = Tokens()
     pngs = [roi_png(tokens, -1 - i) for i in range(_IMAGES)]
     contenders = {
@@ -75,7 +75,7 @@ def _smaller(png: bytes) -> bytes:
 
 
 def _publish_student(models_dir: Path, tokens: Tokens, layers: str, images: Path) -> None:
-    """One of random weights, which take as long as any."""
+    """Publish a student with random weights; its speed does not depend on them."""
     images.mkdir()
     for i in range(12):
         (images / f"{i}.png").write_bytes(roi_png(tokens, i))

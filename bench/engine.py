@@ -1,4 +1,4 @@
-"""The network: bare in a loop, through the engine protocol, and by ONNX Runtime in fp32."""
+"""Time the network: bare in a loop, through the engine protocol, and by ONNX Runtime in fp32."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the images are and a row for each batch and way."""
+    """Measure. Return the source of the images, and a row for each batch size and way."""
     tokens = Tokens()
     size = tokens.model.input_size
     images = np.stack([to_model_input(tokens.image(i), size) for i in range(max(args.batches))])

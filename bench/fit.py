@@ -1,4 +1,4 @@
-"""A fit from the upload to the answer."""
+"""Time a fit from the upload to the answer."""
 
 import argparse
 import tempfile
@@ -13,7 +13,7 @@ from bench.tokens import Tokens
 from gateway.images.decoding import to_model_input
 from gateway.networks.embedded.engine import open_network
 
-HELP = "a fit of 50 images from upload to answer, by stage, against the bare network's time for as many images"
+HELP = "a fit of 50 images from upload to answer, by stage, against the bare network's time for 50 images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the images are and a row for each round."""
+    """Measure. Return the source of the images, and a row for each round."""
     tokens = Tokens()
     n = min(args.images, tokens.n_images)
     files = [("images", roi_png(tokens, i)) for i in range(n)]

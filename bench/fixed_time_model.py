@@ -1,4 +1,4 @@
-"""A stand-in network for Triton's Python backend: a fixed time an image, as a busy GPU takes it, and no processor."""
+"""A stand-in network for Triton's Python backend. Each image takes a fixed time, as on a GPU, and no processor time."""
 
 import json
 import time
@@ -10,10 +10,10 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """Image uint8 [B, S, S, 3] -> tokens [B, N, D], all the same, of L2 norm 1."""
+    """Return equal tokens [B, N, D] of L2 norm 1 for images uint8 [B, S, S, 3]."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Take the shapes from the configuration, and the time from its parameter ``ms_an_image``."""
+        """Read the shapes from the configuration, and the time from its parameter ``ms_an_image``."""
         config = json.loads(args["model_config"])
         self._output = config["output"][0]["name"]
         n_tokens, dim = (int(each) for each in config["output"][0]["dims"])
@@ -22,7 +22,7 @@ class TritonPythonModel:
         self._seconds = float(config["parameters"]["ms_an_image"]["string_value"]) / 1e3
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests of one batch after the time that it takes."""
+        """Answer the requests of one batch after the time of its images."""
         sizes = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy().shape[0] for request in requests]
         time.sleep(self._seconds * sum(sizes))
         return [

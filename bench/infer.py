@@ -1,4 +1,4 @@
-"""`/infer` over a real socket: by stage, by clients, by bank, embedded and through Triton."""
+"""Time `/infer` over a real socket by stage, number of clients and bank size, embedded and through Triton."""
 
 import argparse
 import asyncio
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the images are and a row for each engine, bank and number of clients."""
+    """Measure. Return the source of the images, and a row for each engine, bank and number of clients."""
     tokens = Tokens()
     pngs = [roi_png(tokens, -1 - i) for i in range(_IMAGES)]
     bare = open_network(tokens.folder, tokens.model, tokens.settings)
@@ -81,7 +81,7 @@ def _load(
     image: NDArray[np.uint8],
     name: str,
 ) -> tuple[list[Answer], float, float | None]:
-    """Answers, seconds in all and, for one client of the embedded engine, the bare network's median between them."""
+    """Return answers, total seconds and, for one client of the embedded engine, the median of the bare network."""
     clients = [Client(port) for _ in range(n_clients)]
     for client in clients:
         body_of(client.post("/infer", *forms[0]))
@@ -116,7 +116,7 @@ def _load(
 
 
 def figures(answers: list[Answer], seconds: float) -> Row:
-    """Percentiles in milliseconds, answers a second, and medians of the stages."""
+    """Return percentiles in milliseconds, answers per second, and medians of the stages."""
     for answer in answers:
         body_of(answer)
     ms = np.array([a.seconds for a in answers]) * 1e3
@@ -132,7 +132,7 @@ def figures(answers: list[Answer], seconds: float) -> Row:
 
 
 async def _bare_client(url: str, tokens: Tokens, image: NDArray[np.uint8], clients: int, requests: int) -> float:
-    """Requests a second of nothing but a gRPC client, as many at once."""
+    """Return the requests per second of a bare gRPC client with the same number of requests at once."""
     from tritonclient.grpc import InferInput, InferRequestedOutput
     from tritonclient.grpc.aio import InferenceServerClient
 
@@ -154,7 +154,7 @@ async def _bare_client(url: str, tokens: Tokens, image: NDArray[np.uint8], clien
 
 
 def publish_bank(models_dir: Path, tokens: Tokens, size: int) -> None:
-    """A memory bank of exactly this size, as a fit would have stored it."""
+    """Publish a memory bank of exactly this size, stored as by a fit."""
     bank = tokens.bank(size)
     model = tokens.model
     zeros = np.zeros(len(bank), np.int32)

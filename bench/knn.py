@@ -1,4 +1,4 @@
-"""Nearest neighbours: every search of the gateway against FAISS ``IndexFlatL2`` as it comes."""
+"""Compare every nearest-neighbour search of the gateway with FAISS ``IndexFlatL2``."""
 
 import argparse
 import time
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the tokens are and a row for each bank, k and search."""
+    """Measure. Return the source of the tokens, and a row for each bank, k and search."""
     tokens = Tokens()
     queries = tokens.of_last(_QUERIES)
     backends: list[SearchBackend] = args.backends or ["numpy", *(["faiss-gpu"] if gpu_available() else []), "sklearn"]
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
                 if name in searches:
                     row["error"] = _error(searches[name], bank, queries[0], k)
                     row["load_ms"] = loads[name]
-                    row["MB"] = round(searches[name].n_bytes / 1e6, 1)
+                    row["MB"] = round((bank.nbytes + searches[name].n_bytes) / 1e6, 1)
                 else:
                     row |= {"error": None, "load_ms": None, "MB": round(bank.size * 4e-6, 1)}
                 rows.append(row)
@@ -70,7 +70,7 @@ def _ours(search: NeighbourSearch, queries: NDArray[np.float32], k: int) -> Call
 
 
 def _error(search: NeighbourSearch, bank: NDArray[np.float16], queries: NDArray[np.float32], k: int) -> float:
-    """Largest difference from float64, over some queries and some tokens of the bank itself."""
+    """Return the largest difference from float64, over queries and tokens of the bank."""
     asked = np.concatenate([queries[::16], bank[:16].astype(np.float32)])
     found = search.search(asked, k)
     whole = bank.astype(np.float64)

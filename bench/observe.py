@@ -1,4 +1,4 @@
-"""What metrics, drift and the log's line add to `/infer`: two gateways in turn, one without them."""
+"""Measure the cost of metrics, drift and log lines at `/infer`: two gateways alternately, one without them."""
 
 import argparse
 import tempfile
@@ -10,7 +10,7 @@ from bench.report import Row
 from bench.service import Client, body_of, gateway, multipart, roi_png
 from bench.tokens import Tokens
 
-HELP = "/infer with metrics, drift and log lines against the same gateway without, in turn"
+HELP = "/infer with metrics, drift and log lines against the same gateway without them, alternately"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; one row."""
+    """Measure. Return one row."""
     tokens = Tokens()
     fields = {"role_id": "bench", "roi_id": "observe", "mm_per_px": "0.2"}
     fit, kind = multipart(fields, [("images", roi_png(tokens, i)) for i in range(12)])
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
             seconds: dict[str, list[float]] = {name: [] for name in clients}
             for i in range(args.requests + 8):
                 body, kind = bodies[i % len(bodies)]
-                # The first of the two finds other caches, so they take turns.
+                # The gateways alternate, since the first request of a round finds colder caches.
                 for name in sorted(clients, reverse=bool(i % 2)):
                     answer = clients[name].post("/infer", body, kind)
                     body_of(answer)

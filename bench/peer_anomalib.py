@@ -1,4 +1,4 @@
-"""Runs in .venv-bench-anomalib: anomalib's `KCenterGreedy` over a file of tokens; prints seconds and centres."""
+"""Run anomalib's `KCenterGreedy` on a file of tokens in .venv-bench-anomalib; print seconds and centres."""
 
 import importlib.metadata
 import importlib.util
@@ -14,7 +14,7 @@ import torch
 
 
 def load(package: str, module: str) -> Any:
-    """One module file of anomalib under its own name, without what its packages import besides."""
+    """Import one module of anomalib under its own name, without its packages' other imports."""
     root = importlib.metadata.distribution("anomalib").locate_file("")
     parts = package.split(".")
     for n in range(1, len(parts) + 1):
@@ -32,7 +32,7 @@ def load(package: str, module: str) -> Any:
 
 
 def main() -> None:
-    """Arguments: a .npy of tokens [N, D], and how many centres."""
+    """Run with two arguments: a .npy file of tokens [N, D], and the number of centres."""
     path, n_centres = sys.argv[1], int(sys.argv[2])
     projection = load("anomalib.models.components.dimensionality_reduction", "random_projection")
     package: Any = sys.modules["anomalib.models.components.dimensionality_reduction"]

@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, medians with spread, a table, and JSON."""
+"""Shared by all benchmarks: interleaved timing, medians with spread, a table, and JSON."""
 
 import os
 import platform
@@ -15,15 +15,15 @@ _PACKAGES = ("numpy", "faiss-cpu", "openvino", "scikit-learn")
 
 
 def interleave(contenders: Mapping[str, Callable[[int], object]], rounds: int, pause_s: float = 0.02) -> dict[str, Any]:
-    """Run every contender once a round, so that whatever else the machine does falls on all alike.
+    """Run every contender once per round, so that other load of the machine affects all of them.
 
     Args:
-        contenders: by name, called with the number of the round; -1 first, to warm up, which is not counted.
-        rounds: counted.
-        pause_s: before each call, so that the spinning threads of the one before have gone to sleep.
+        contenders: by name, called with the number of the round. Round -1 warms up and is not counted.
+        rounds: number of counted rounds.
+        pause_s: pause before each call, until the spinning threads of the last call sleep.
 
     Returns:
-        Seconds, float64 [rounds], by name.
+        Seconds by name, float64 [rounds].
     """
     seconds = {name: np.empty(rounds) for name in contenders}
     for index in range(-1, rounds):
@@ -37,13 +37,13 @@ def interleave(contenders: Mapping[str, Callable[[int], object]], rounds: int, p
 
 
 def spread(seconds: Any, reference: Any) -> Row:
-    """Median and quartiles in milliseconds, and how many times faster than the reference, round by round."""
+    """Return median and quartiles in milliseconds, and the speed relative to the reference in the same rounds."""
     low, median, high = (round(float(ms), 2) for ms in np.percentile(seconds, (25, 50, 75)) * 1e3)
     return {"ms": median, "ms_q1": low, "ms_q3": high, "times_faster": round(float(np.median(reference / seconds)), 2)}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Columns as wide as they need to be, in the order of the first row."""
+    """Return the rows as a table, with columns in the order of the first row."""
     names = list(rows[0])
     cells = [names, *([_text(row.get(name)) for name in names] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
@@ -51,7 +51,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def machine() -> Row:
-    """What it ran on."""
+    """Return a description of the machine."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = next((line for line in info.splitlines() if line.startswith("flags")), "").split()
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]

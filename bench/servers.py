@@ -1,4 +1,4 @@
-"""Several Triton servers: images a second through one and through two, with a network of fixed time."""
+"""Measure images per second through one and through two Triton servers, with a network of fixed time."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE, Mod
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 
-HELP = "Triton engine before one and two servers, whose stand-in network takes a fixed time an image"
+HELP = "Triton engine with one and two servers, whose stand-in network takes a fixed time per image"
 
 MODEL = ModelDescription(
     name="dinov2_vits14",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure; returns what the network is and a row for each number of servers."""
+    """Measure. Return a description of the network, and a row for each number of servers."""
     image = np.zeros((1, MODEL.input_size, MODEL.input_size, 3), np.uint8)
 
     async def all_images(engine: TritonEngine) -> None:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 def stand_in_repository(folder: Path, ms: float) -> Path:
-    """Make a model repository in `folder`, whose network sleeps so many milliseconds an image."""
+    """Write a model repository into `folder`, whose network sleeps `ms` milliseconds for each image."""
     version = folder / "repository" / MODEL.name / "1"
     version.mkdir(parents=True)
     (version / DESCRIPTION_FILE).write_text(MODEL.model_dump_json())

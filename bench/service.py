@@ -1,4 +1,4 @@
-"""The service as clients meet it, for benchmarks: a gateway, and Triton where asked for, in processes of their own."""
+"""Start a gateway, and Triton on request, in separate processes for benchmarks, and send timed requests."""
 
 import http.client
 import json
@@ -35,13 +35,13 @@ class Answer:
 
 
 class Client:
-    """One connection to the gateway, kept open; costs next to nothing itself."""
+    """One connection to the gateway, kept open, with little cost of its own."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
 
     def post(self, path: str, body: bytes, content_type: str) -> Answer:
-        """Send a request whose body is ready, and time it to the last byte of the answer."""
+        """Send a prepared request, and time it until the last byte of the answer."""
         start = time.perf_counter()
         self._connection.request("POST", path, body, {"Content-Type": content_type})
         response = self._connection.getresponse()
@@ -54,7 +54,7 @@ class Client:
 
 
 def multipart(fields: dict[str, str], files: Sequence[tuple[str, bytes]]) -> tuple[bytes, str]:
-    """Body and content type of a form."""
+    """Return body and content type of a form."""
     boundary = "patchcore-bench"
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()
@@ -66,7 +66,7 @@ def multipart(fields: dict[str, str], files: Sequence[tuple[str, bytes]]) -> tup
 
 
 def roi_png(tokens: Tokens, index: int) -> bytes:
-    """An image as the GUI sends it: a 384 × 384 PNG, grey."""
+    """Return an image as the GUI sends it: a grey 384 × 384 PNG."""
     grey = cv2.cvtColor(tokens.image(index), cv2.COLOR_RGB2GRAY)
     return bytes(cv2.imencode(".png", cv2.resize(grey, (384, 384), interpolation=cv2.INTER_AREA))[1])
 
@@ -75,7 +75,7 @@ def roi_png(tokens: Tokens, index: int) -> bytes:
 def gateway(
     repository: Path, models_dir: Path, *, module: str = "gateway", **settings: object
 ) -> Iterator[tuple[int, int]]:
-    """Start a gateway; gives its port and process id."""
+    """Start a gateway; yield its port and process id."""
     port = free_port()
     named = {"port": port, "models_dir": models_dir, "model_repository": repository, **settings}
     environment = {**os.environ, **{f"GATEWAY_{name.upper()}": str(value) for name, value in named.items()}}
@@ -91,7 +91,7 @@ def gateway(
 
 @contextmanager
 def triton(repository: Path) -> Iterator[str]:
-    """Start Triton by scripts/triton; gives the address of its gRPC endpoint."""
+    """Start Triton by scripts/triton; yield the address of its gRPC endpoint."""
     http_port, grpc_port, metrics_port = (free_port() for _ in range(3))
     command = [str(HOME / "scripts" / "triton"), "--model-repository", str(repository), "--with", "wheel"]
     command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)]
@@ -105,14 +105,14 @@ def triton(repository: Path) -> Iterator[str]:
 
 
 def peak_memory_mb(pid: int) -> float:
-    """Most memory that a process has held so far."""
+    """Return the peak memory of a process in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def free_port() -> int:
-    """A port that is free now."""
+    """Return a free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -120,10 +120,10 @@ def free_port() -> int:
 
 
 def body_of(answer: Answer) -> dict[str, object]:
-    """What the gateway answered.
+    """Return the body of the gateway's answer.
 
     Raises:
-        RuntimeError: an error.
+        RuntimeError: the gateway answered with an error.
     """
     if answer.status != 200:
         raise RuntimeError(f"{answer.status}: {answer.body[:500]!r}")

@@ -1,4 +1,4 @@
-"""Tokens to measure with: those of real images where they are at hand, else of drawn ones. Never noise alone."""
+"""Tokens for benchmarks, of real images where there are any, else of drawn ones. Never of noise alone."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ CACHE = HOME / ".cache" / "bench"
 
 
 class Tokens:
-    """Tokens of up to 244 images, computed once and kept under ``.cache/bench``."""
+    """Tokens of up to 244 images, computed once and stored under ``.cache/bench``."""
 
     def __init__(self) -> None:
         settings = Settings()
@@ -38,7 +38,7 @@ class Tokens:
         """Where the magnetic tiles are, if they are."""
         self._files = [*sorted(data.glob("train/good/*")), *sorted(data.glob("test/good/*"))]
         self._files += sorted(p for p in data.glob("test/*/*") if p.parent.name != "good")
-        images = "magnetic tiles (Huang et al.)" if self._files else "drawn surfaces, no photographs being at hand"
+        images = "magnetic tiles (Huang et al.)" if self._files else "drawn surfaces (no photographs found)"
         weights = f"{self.model.weights.kind}:{Path(self.model.weights.detail).name}"
         self.source = f"tokens of {images}; {self.model.extractor}, layers {self.model.layers}, weights {weights}"
         key = hashlib.sha256(f"{self.model.fingerprint} {[p.name for p in self._files]}".encode()).hexdigest()[:16]
@@ -47,19 +47,19 @@ class Tokens:
 
     @property
     def n_images(self) -> int:
-        """Images that there are."""
+        """Number of images."""
         return len(self._files) or 208
 
     def of_images(self, n: int) -> NDArray[np.float16]:
-        """Float16 [n, N, D] of the first images; good ones come first."""
+        """Return the tokens of the first images, float16 [n, N, D]; good images come first."""
         return self._all()[:n]
 
     def of_last(self, n: int) -> NDArray[np.float32]:
-        """Float32 [n, N, D] of the last images, which are in no bank."""
+        """Return the tokens of the last images, float32 [n, N, D]; they are in no bank."""
         return self._all()[-n:].astype(np.float32)
 
     def bank(self, size: int) -> NDArray[np.float16]:
-        """Float16 [size, D] of the first 200 images: a coreset up to 10 000, and above it tokens drawn by chance."""
+        """Return tokens of the first 200 images, float16 [size, D]: a coreset up to 10 000, random tokens above."""
         path = self._cache / f"bank-{size}.npy"
         if not path.exists():
             flat = self.of_images(200).reshape(-1, self.model.dim)
@@ -74,7 +74,7 @@ class Tokens:
     def _all(self) -> NDArray[np.float16]:
         path = self._cache / "tokens.npy"
         if not path.exists():
-            print(f"computing {self.source}: once, a minute or so", file=sys.stderr)
+            print(f"computing {self.source} once; this takes about a minute", file=sys.stderr)
             network = open_network(self.folder, self.model, self.settings)
             size = self.model.input_size
             tokens = [network.run(to_model_input(self.image(i), size)[None])[0] for i in range(self.n_images)]
@@ -83,7 +83,7 @@ class Tokens:
         return all_tokens
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Uint8 [H, W, 3] RGB; a negative index counts from the last."""
+        """Return an image, uint8 [H, W, 3] RGB; a negative index counts from the end."""
         if not self._files:
             return drawn_surface(index % self.n_images)
         image = cv2.imread(str(self._files[index]), cv2.IMREAD_COLOR_RGB)
@@ -93,7 +93,7 @@ class Tokens:
 
 
 def drawn_surface(seed: int) -> NDArray[np.uint8]:
-    """Uint8 [384, 384, 3]: brushed metal under uneven light with a hole or two, a little different for each seed."""
+    """Draw brushed metal under uneven light with one or two holes, uint8 [384, 384, 3]; each seed differs slightly."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:384, :384] / 384
     brushed = cv2.GaussianBlur(rng.normal(size=(384, 384)), (0, 0), sigmaX=12, sigmaY=0.8)
@@ -111,7 +111,7 @@ def _seeded_model() -> Path:
     try:
         return newest_version(repository / "dinov2_vits14")
     except DescriptionError:
-        print("no exported model: exporting one with random weights to measure with", file=sys.stderr)
+        print("no exported model: exporting one with random weights", file=sys.stderr)
         command = [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", str(repository)]
         subprocess.run(command, cwd=HOME, check=True, stdout=sys.stderr)
         return newest_version(repository / "dinov2_vits14")

@@ -1,4 +1,4 @@
-"""``python -m bench.unobserved``: the gateway without metrics, drift and log lines, to see what they cost."""
+"""``python -m bench.unobserved``: a gateway without metrics, drift and log lines, to measure their cost."""
 
 import sys
 from typing import Any
@@ -12,7 +12,7 @@ async def _pass_on(self: Any, scope: Any, receive: Any, send: Any) -> None:
 
 
 def main() -> int:
-    """Take the observers out, then serve."""
+    """Remove the observers, then serve."""
     observe.ObserveMiddleware.__call__ = _pass_on  # type: ignore[method-assign]
     Watch.inspected = lambda *_, **__: None  # type: ignore[method-assign]
     from gateway.images.appearance import Look

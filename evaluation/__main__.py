@@ -52,21 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--layers and --input-size need the network in this process; a gateway at --url serves what it has"
         )
     if args.splits is not None and (args.detector != "memory-bank" or args.url is not None):
-        parser.error("--splits is of the memory bank, in this process: not with --detector student-teacher or --url")
+        parser.error("--splits needs the memory bank in this process, without --detector student-teacher and --url")
     if args.splits is not None and any(getattr(args, name) for name in _OF_ONE_SPLIT):
-        parser.error(f"{_as_options(_OF_ONE_SPLIT)} are of a single split: not with --splits")
+        parser.error(f"{_as_options(_OF_ONE_SPLIT)} belong to a single split; they do not go with --splits")
     if args.splits is None and any(getattr(args, name) is not None for name in decision_command.NAMES):
-        parser.error(f"{_as_options(decision_command.NAMES)} are of repeated splits: name --splits")
+        parser.error(f"{_as_options(decision_command.NAMES)} belong to repeated splits; add --splits")
     if args.csv is None and (args.connector is not None or args.test_share is not None):
         parser.error("--connector and --test-share are of a CSV")
     if args.detector == "memory-bank" and any(getattr(args, name) is not None for name in _OF_STUDENTS):
-        parser.error(
-            "--teacher, --teacher-layers, --student-size and --epochs are of --detector student-teacher or both"
-        )
+        parser.error("--teacher, --teacher-layers, --student-size and --epochs need --detector student-teacher or both")
     if args.detector == "student-teacher" and any(getattr(args, name) for name in _OF_BANKS):
-        parser.error(f"{_as_options(_OF_BANKS)} are of the memory bank: --detector memory-bank or both")
+        parser.error(f"{_as_options(_OF_BANKS)} belong to the memory bank; use --detector memory-bank or both")
     if args.detector != "memory-bank" and args.url is not None:
-        parser.error("a student is trained, and inspects, in this process: not with --url")
+        parser.error("a student is trained and inspects in this process; it does not go with --url")
     try:
         asyncio.run(_evaluate(args))
     except (DataError, ExportFailedError, RemoteError, RoiConfigError, TrainingFailedError) as error:
@@ -131,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timings",
         action="store_true",
-        help="also measure the time of fits and inspections, without remembered tokens (always with a student)",
+        help="also time fits and inspections, without cached tokens (always on with a student)",
     )
     decision_command.add_arguments(parser, _positive, _rate)
     student = parser.add_argument_group("student-teacher", "see python -m export student-teacher --help")
@@ -160,7 +158,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
         data.name: f"{number}-{_as_file_name(data.name)}" if len(sets) > 1 else _as_file_name(data.name)
         for number, data in enumerate(sets, start=1)
     }
-    # The student comes first, so that a wrong option shows at once.
+    # The student comes first, so that a wrong option fails at once.
     detectors: list[DetectorKind] = ["student-teacher", "memory-bank"] if args.detector == "both" else [args.detector]
     is_timed = args.timings or args.detector != "memory-bank"
     with _progress() as stage:
@@ -190,7 +188,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
                     )
             finally:
                 await inspector.close()
-    runs.sort(key=lambda run: run.detector)  # stable: otherwise in their order
+    runs.sort(key=lambda run: run.detector)  # A stable sort keeps the order of equal ones.
     if len(detectors) > 1:
         for data in sets:
             rivals = [
@@ -265,11 +263,11 @@ async def _draw(inspector: Inspector, run: Run, out: Path, prefix: str) -> list[
     draw_histogram(run, out / names["histogram"])
     draw_roc(run, out / names["roc"])
     for part, judged, title in (
-        ("misses", worst_misses(run), f"{run.data}, {run.detector}: bad images said to be OK, lowest score first"),
+        ("misses", worst_misses(run), f"{run.data}, {run.detector}: missed NG images, lowest score first"),
         (
             "false-alarms",
             worst_false_alarms(run),
-            f"{run.data}, {run.detector}: good images said to be NG, highest score first",
+            f"{run.data}, {run.detector}: false alarms, highest score first",
         ),
     ):
         (out / names[part]).unlink(missing_ok=True)
@@ -356,7 +354,7 @@ def _rate(text: str) -> float:
 
 
 def _percentile(text: str) -> float:
-    return _number(text, lambda value: 95 <= value <= 100, "a percentile from 95 to 100, as the gateway takes them")
+    return _number(text, lambda value: 95 <= value <= 100, "a percentile from 95 to 100, the range of the gateway")
 
 
 def _positive(text: str) -> float:

@@ -76,15 +76,15 @@ async def compare(
 
     Args:
         settings: name the models folder and the engine.
-        key: of the ROI, fitted.
-        ok: a good image.
-        ko: a bad one.
-        p_score: percentile of the score; None takes the calibration's, else the setting.
-        shape: the part, for the score.
-        engine: of tokens, in place of the one that the settings name.
+        key: a fitted ROI.
+        ok: an OK image.
+        ko: an NG image.
+        p_score: percentile of the score; None takes the calibration's, or the setting without one.
+        shape: the part within which the score is taken.
+        engine: token engine to use instead of the one in the settings.
 
     Raises:
-        GatewayError: no such ROI, another model, an image that cannot be read.
+        GatewayError: the ROI is unknown, its version has another model, or an image is unreadable.
     """
     services = create_services(settings)
     engines = services.engines if engine is None else EngineRegistry(engine, settings)
@@ -203,7 +203,7 @@ def first_of(file: Path, roi: str, ko_labels: Sequence[str]) -> tuple[Path, Path
     """Return the first OK and the first KO image of a connector.
 
     Raises:
-        DataError: one of them is not there.
+        DataError: one of them is missing.
     """
     rows = [row for row in read_rows(file, ko_labels, need_images=False) if row.connector == roi]
     found = []

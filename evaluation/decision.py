@@ -1,4 +1,4 @@
-"""How well the decision works: false alarms against the stated rate, defects found, by number of OK images and size.
+"""Measure the decision: false alarms against the stated rate, and defects found, by number of OK images and by size.
 
 Everything is repeated over random splits of the OK images. Maps, peaks, calibrations and verdicts are the gateway's.
 """
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one calibration does to the images of one split that it has not learned."""
+    """Verdicts of one calibration on the unseen images of one split."""
 
     false_alarms: int
     n_ok: int
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What NG images change that are shown to the calibration of one split."""
+    """Changes by NG images that are given to the calibration of one split."""
 
     kind: str
     which: str
@@ -164,7 +164,7 @@ def _statistics(findings: Findings, judged: _Judged, plan: Plan, settings: Setti
 
 
 def _shown(judged: _Judged, rate: float) -> list[Shown]:
-    """Show one, two and three NG images of each type, the grossest and the faintest, to calibrations at a rate."""
+    """Give one, two and three NG images of each type, the grossest and the faintest, to calibrations at a rate."""
     cases = []
     for kind, places in of_types(judged.kinds, [score for score, _ in judged.ng]).items():
         for n in N_SHOWN:

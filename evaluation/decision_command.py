@@ -37,7 +37,7 @@ def add_arguments(
         rate: reads a share between 0 and 1.
     """
     group = parser.add_argument_group(
-        "repeated splits", "measure the decision: false alarms against the stated rate, and what can be seen"
+        "repeated splits", "measure the decision: false alarms against the stated rate, and detection by size"
     )
     group.add_argument("--splits", type=_count, metavar="N", help="number of random splits of the OK images")
     group.add_argument("--learn", nargs="+", type=_count, metavar="N", help="OK images to learn (default: 70 %%)")
@@ -91,9 +91,9 @@ async def run(
         args: options of the command.
         settings: of the service.
         sets: the data sets.
-        cache: folder where tokens are kept; those of pasted images are not.
+        cache: folder for tokens; those of pasted images are not stored.
         stage: shows progress.
-        engine: in place of the one that the settings name.
+        engine: engine to use instead of the one in the settings.
 
     Returns:
         The path of `report.md`.

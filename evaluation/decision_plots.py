@@ -1,4 +1,4 @@
-"""The curve of what can be seen: the share of pasted defects that is rejected, by size."""
+"""Draw the share of pasted defects that is rejected, by size."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -20,7 +20,7 @@ from gateway.settings import Settings
 
 
 def heading(model: ModelDescription, runtime: str, settings: Settings, options: str) -> list[str]:
-    """Return the lines that say what the figures were made with."""
+    """Return the lines that describe model, settings, versions and machine."""
     return [
         "# Evaluation of the decision",
         "",
@@ -42,8 +42,8 @@ def section(data: DataSet, findings: Findings, plan: Plan, curve: str | None) ->
 
     Args:
         data: the data set.
-        findings: what was measured.
-        plan: what was asked for.
+        findings: the results.
+        plan: the plan of the measurement.
         curve: file name of the curve of sizes, or None.
     """
     first = next(iter(findings.service.values()))[0]

@@ -59,11 +59,11 @@ async def evaluate(
     Args:
         inspector: started.
         data: what to learn and to inspect.
-        coreset_rates: to fit with; None takes the gateway's.
-        seeds: to fit with; None takes the gateway's.
+        coreset_rates: rates of the fits; None takes the gateway's.
+        seeds: seeds of the fits; None takes the gateway's.
         p_scores: percentiles of the score; None takes the gateway's.
-        exclude_suspects: keep images out of the bank that look unlike the other OK ones.
-        n_timed: images to inspect one by one, for the time that takes; spread over those to inspect.
+        exclude_suspects: leave suspects out of the bank.
+        n_timed: number of images to time one by one, spread over the images to inspect.
         stage: shows progress.
         on_run: awaited after each run, while the inspector still holds its memory bank.
     """

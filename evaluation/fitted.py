@@ -1,4 +1,4 @@
-"""A memory bank of one split, calibrated and asked as the service does, without its files and its network."""
+"""A memory bank of one split, calibrated and used as in the service, without its files and its network."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -103,7 +103,7 @@ class Inspector(Protocol):
         """Inspect images, in order."""
 
     async def cost(self, samples: Sequence[Sample], progress: Progress) -> Cost:
-        """Inspect images one after another, as a client does, and return time and memory."""
+        """Inspect images one after another, like one client, and return time and memory."""
 
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
         """Return the blurred anomaly map, float32 [H, W], in pixels of the image."""

@@ -55,11 +55,11 @@ class LocalInspector:
         """Connect the parts. `start` loads the network.
 
         Args:
-            settings: as the service has them, but for the folder of models.
+            settings: of the service; the models folder is not used.
             mm_per_px: of all images.
             cache: folder where tokens are kept.
-            engine: in place of the one that the settings name.
-            timings: fit without remembered tokens, so that its time is that of the service.
+            engine: engine to use instead of the one in the settings.
+            timings: fit without cached tokens, to time it as in the service.
         """
         self._folder = TemporaryDirectory(prefix="evaluate-")
         models = Path(self._folder.name)
@@ -85,7 +85,7 @@ class LocalInspector:
         """Load the network.
 
         Raises:
-            EngineUnavailableError: says why not.
+            EngineUnavailableError: the network cannot be loaded; the message says why.
         """
         await self.engine.start()
         status = self.engine.status
@@ -229,7 +229,7 @@ class LocalInspector:
         try:
             return (newest_version(self.settings.model_folder) / GRAPH_FILE).stat().st_size
         except (DescriptionError, OSError):
-            return None  # the network is at Triton
+            return None  # Triton holds the network
 
     async def map_of(self, sample: Sample) -> NDArray[np.float32]:
         """See `Inspector.map_of`."""

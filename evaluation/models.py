@@ -11,7 +11,7 @@ from gateway.settings import HOME, Settings
 
 _KNOWN = {
     "892c56ac04dd17fee7b313a73adbf72e9ab0ae7b67a5050aab5c50f5907ab76b": (
-        "a FINE-TUNED DINOv2 ViT-S/14 that stands in for the stock checkpoint and is not it"
+        "a FINE-TUNED DINOv2 ViT-S/14, a stand-in for the stock checkpoint"
     ),
     "5fb862721186a0c6c3c184a9fc7cf3bd3e367c3e7f2a2dec7170ec99610b8230": (
         "ImageNet's (torchvision, IMAGENET1K_V1), conv1 to layer3"
@@ -25,23 +25,23 @@ class ExportFailedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Which export to evaluate; what is None is as the served model has it."""
+    """An export to evaluate; None takes the value of the served model."""
 
     layers: tuple[int, ...] | None = None
     input_size: int | None = None
 
 
 def repository_of(variant: Variant, settings: Settings, weights: str | None, cache: Path) -> Path:
-    """The model repository that holds a variant; exports it where there is none yet.
+    """Return the model repository of a variant; export it if it does not exist yet.
 
     Args:
-        variant: which.
-        settings: name the served model.
-        weights: as `python -m export --weights` takes them; for an export only.
+        variant: the export.
+        settings: of the service, which name the served model.
+        weights: as for `python -m export --weights`; only for an export.
         cache: folder for exports.
 
     Raises:
-        ExportFailedError: no weights are named, the export failed, or its weights are not those of the served model.
+        ExportFailedError: no weights are named, the export failed, or its weights differ from the served model's.
     """
     try:
         served = read_description(newest_version(settings.model_folder))
@@ -53,7 +53,7 @@ def repository_of(variant: Variant, settings: Settings, weights: str | None, cac
         return settings.model_repository
     if weights is None:
         if served.weights.kind == "file":
-            raise ExportFailedError("layers and input size need another export: name the weights, --weights FILE")
+            raise ExportFailedError("other layers or input sizes need another export; name its weights, --weights FILE")
         weights = served.weights.detail if served.weights.kind == "seed" else "hub"
         weights = f"seed:{weights.removeprefix('seed:')}" if served.weights.kind == "seed" else weights
     layers_text, scales_text = ",".join(map(str, layers)), ",".join(map(str, scales))
@@ -70,12 +70,12 @@ def repository_of(variant: Variant, settings: Settings, weights: str | None, cac
             raise ExportFailedError(f"layers {layers_text}, input size {scales_text}: the export failed") from None
         description = read_description(newest_version(model))
     if description.weights.sha256 != served.weights.sha256:
-        raise ExportFailedError(f"--weights {Path(weights).name}: not the weights of the model served")
+        raise ExportFailedError(f"--weights {Path(weights).name}: these are not the weights of the served model")
     return repository
 
 
 def weights_in_words(model: ModelDescription | dict[str, str | None]) -> str:
-    """Where weights came from, never calling a stand-in the stock checkpoint.
+    """Describe the origin of weights. Stand-in weights are never called the stock checkpoint.
 
     Args:
         model: a description, or its `weights` as a dict.
@@ -85,8 +85,8 @@ def weights_in_words(model: ModelDescription | dict[str, str | None]) -> str:
     if kind == "hub":
         return f"from the hub, {source['detail']}"
     if kind == "seed":
-        return f"RANDOM ({detail}): the figures mean nothing"
+        return f"RANDOM ({detail}): the figures have no meaning"
     if kind == "file":
-        known = _KNOWN.get(sha256, "as far as this report knows not the stock checkpoint but a stand-in")
+        known = _KNOWN.get(sha256, "not known as the stock checkpoint; treated as a stand-in")
         return f"from a file ({detail}{f', values {sha256[:16]}' if sha256 else ''}): {known}"
     return "unknown"

@@ -26,7 +26,7 @@ def overlay(image: NDArray[np.uint8], answer: dict[str, Any], opacity: float = 0
     Args:
         image: uint8 [H, W] grey, as sent.
         answer: the answer, with a heatmap in base64.
-        opacity: of the heatmap where it is strongest, 0 to 1.
+        opacity: largest opacity of the heatmap, 0 to 1.
 
     Returns:
         uint8 [H, W, 3] BGR.
@@ -54,8 +54,8 @@ def draw(client: httpx.Client, samples: Path, ok: Path, ng: Path) -> NDArray[np.
     """Fit, calibrate, inspect and draw.
 
     Args:
-        client: of a gateway that may be taught.
-        samples: folder that `scripts/samples` wrote.
+        client: of a gateway, with the right to teach.
+        samples: folder written by `scripts/samples`.
         ok: an OK image to inspect.
         ng: an NG image to inspect.
 
@@ -63,7 +63,7 @@ def draw(client: httpx.Client, samples: Path, ok: Path, ng: Path) -> NDArray[np.
         uint8 [H, W, 3] BGR: the OK image, the NG image and its overlay, side by side.
 
     Raises:
-        httpx.HTTPError: the gateway does not answer, or answers with an error.
+        httpx.HTTPError: the gateway is unreachable or answers with an error.
     """
     client.delete("/rois/picture/surface")
     good = [("images", (path.name, path.read_bytes())) for path in sorted((samples / "train/good").iterdir())]

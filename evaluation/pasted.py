@@ -1,4 +1,4 @@
-"""Defects of a stated size and contrast, pasted on OK images: what can be seen, and what cannot."""
+"""Paste defects of a stated size and contrast on OK images, to measure which are detected."""
 
 import itertools
 from collections.abc import Sequence
@@ -39,14 +39,13 @@ def defects(sizes_mm: Sequence[float], contrasts: Sequence[float], forms: Sequen
 def pasted(image: NDArray[np.uint8], defect: Defect, mm_per_px: float, seed: Sequence[int]) -> NDArray[np.uint8]:
     """Return a copy of an image with a defect at a random place, all of it inside the image where it fits.
 
-    Place, direction and waves come from the seed alone, so that defects of all sizes and contrasts with one seed are at
-    one place: the curve over the sizes compares like with like.
+    Place, direction and waves depend on the seed alone. Defects with one seed are at one place.
 
     Args:
         image: uint8 [H, W] grey or [H, W, 3].
         defect: what to paste.
         mm_per_px: side of a pixel in mm.
-        seed: numbers that decide the place.
+        seed: numbers that determine the place.
     """
     height, width = image.shape[:2]
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: histogram, ROC, and galleries of what went wrong."""
+"""Pictures of an evaluation: histogram, ROC, and galleries of errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ _NO_LIMITS = Limits(2**62, 2**62)
 
 
 def draw_histogram(run: Run, path: Path) -> None:
-    """Scores of good and bad images, stacked by type of defect, with the calibrated threshold."""
+    """Draw the scores of OK and NG images, stacked by type of defect, with the calibrated threshold."""
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     above, below = figure.subplots(2, sharex=True)
     kinds = list(run.misses_by_type)
@@ -50,7 +50,7 @@ def draw_histogram(run: Run, path: Path) -> None:
 
 
 def draw_roc(run: Run, path: Path) -> None:
-    """ROC of the score, with the calibrated threshold as a point and each type of defect as a thin line."""
+    """Draw the ROC of the score, with the calibrated threshold as a point and each type of defect as a thin line."""
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.subplots()
     good = [j.score for j in run.judged if not j.sample.is_ng]
@@ -70,7 +70,7 @@ def draw_roc(run: Run, path: Path) -> None:
 
 
 def draw_rocs(runs: Sequence[Run], path: Path) -> None:
-    """ROC of each detector on the same images, with what the verdict of each does as a point."""
+    """Draw the ROC of each detector on the same images, with each verdict as a point."""
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.subplots()
     for run, colour in zip(runs, mpl.colormaps["Dark2"].colors, strict=False):  # type: ignore[attr-defined]
@@ -93,15 +93,15 @@ def _finish_roc(figure: Figure, axes: Axes, title: str, path: Path) -> None:
 async def draw_gallery(
     inspector: Inspector, run: Run, judged: Sequence[Judged], title: str, path: Path, n: int = 8
 ) -> None:
-    """The first few images beside their overlay; regions white, a drawn defect outlined in magenta.
+    """Draw the first images beside their overlays; regions are white, drawn defects are outlined in magenta.
 
     Args:
-        inspector: still holds the memory bank of the run.
-        run: that they are of.
-        judged: worst first; more than `n` are cut.
-        title: of the picture.
-        path: of the PNG.
-        n: images at most.
+        inspector: with the memory bank of the run.
+        run: the run of the images.
+        judged: images, worst first.
+        title: title of the picture.
+        path: PNG file to write.
+        n: largest number of images.
     """
     shown = list(judged[:n])
     columns = min(_COLUMNS, max(2, len(shown)))
@@ -124,9 +124,9 @@ async def draw_gallery(
 
 
 def _scale(run: Run) -> tuple[float, float]:
-    """Distances drawn coldest and hottest: around the threshold of regions, where good and bad part.
+    """Return the distances of the coldest and the hottest colour, around the threshold of the regions.
 
-    A served heatmap begins at 0 and ends at the distance of unrelated tokens, where all good images look alike.
+    On the scale of a served heatmap, from 0 to the distance of unrelated tokens, all OK images look alike.
     """
     return 0.5 * run.calibration.pixel_threshold, 1.5 * run.calibration.pixel_threshold
 
@@ -134,14 +134,14 @@ def _scale(run: Run) -> tuple[float, float]:
 def draw_pair(
     axes: Axes, image: NDArray[np.uint8], heat: NDArray[np.float32], scale: tuple[float, float], j: Judged
 ) -> None:
-    """An image and, to its right, the same with overlay, regions and drawn defect.
+    """Draw an image and, to its right, the same image with overlay, regions and drawn defect.
 
     Args:
-        axes: to draw into.
+        axes: axes to draw on.
         image: uint8 [H, W, 3] RGB.
         heat: float32 [H, W].
-        scale: distances drawn coldest and hottest.
-        j: what was said of it.
+        scale: distances of the coldest and the hottest colour.
+        j: the judged image.
     """
     cold, hot = scale
     levels = np.rint(np.clip((heat - cold) / max(hot - cold, 1e-9), 0, 1) * 255).astype(np.uint8)
@@ -150,7 +150,7 @@ def draw_pair(
     if truth is not None and truth.any():
         outlines, _ = cv2.findContours(truth.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.polylines(over, outlines, isClosed=True, color=(255, 0, 255), thickness=1)
-    # Side by side, or one above the other, whichever fills the place better.
+    # Side by side or one above the other, by the image's shape.
     axis = 1 if image.shape[0] >= 0.75 * image.shape[1] else 0
     gap = np.full((image.shape[0], 4, 3) if axis == 1 else (4, image.shape[1], 3), 255, np.uint8)
     axes.imshow(np.concatenate([image, gap, over], axis=axis))
@@ -159,7 +159,7 @@ def draw_pair(
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Uint8 [H, W, 3], decoded as the gateway does."""
+    """Read an image as the gateway does, uint8 [H, W, 3]."""
     data = path.read_bytes()
     image = decode(data, path.name, read_header(data, path.name, _NO_LIMITS))
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""A running gateway, evaluated over HTTP. It keeps nothing: the ROI is deleted at the end."""
+"""Evaluate a running gateway over HTTP. The ROI is deleted at the end."""
 
 import base64
 import time
@@ -23,7 +23,7 @@ _FIT_TIMEOUT_S = 3600.0
 
 
 class RemoteError(RuntimeError):
-    """The gateway refused; the message is its own."""
+    """The gateway refused a request. The message is the gateway's."""
 
 
 class RemoteInspector:
@@ -45,10 +45,10 @@ class RemoteInspector:
         self._params: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """Ask who is there.
+        """Ask the gateway for its model.
 
         Raises:
-            RemoteError: it cannot inspect.
+            RemoteError: the gateway cannot inspect.
         """
         await self._json("GET", "/ready")
         self._health = await self._json("GET", "/health")
@@ -122,7 +122,7 @@ class RemoteInspector:
         return judged
 
     async def cost(self, samples: Sequence[Sample], progress: Progress) -> Cost:
-        """See `Inspector.cost`; with HTTP."""
+        """See `Inspector.cost`. HTTP is included."""
         took = []
         for sample in samples:
             started = time.perf_counter()

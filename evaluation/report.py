@@ -1,4 +1,4 @@
-"""`report.json`, with everything, and `report.md`, to read."""
+"""Write `report.json` with all figures, and `report.md` for readers."""
 
 import importlib.metadata
 import platform
@@ -30,14 +30,14 @@ def as_json(
     plots: Mapping[str, Sequence[str]],
     maps: str,
 ) -> dict[str, Any]:
-    """Everything that was measured, and with what.
+    """Return everything that was measured, and its conditions.
 
     Args:
         runs: in the order of the report.
-        data: that they are of.
-        options: of the command.
+        data: the data sets of the runs.
+        options: options of the command.
         plots: file names by data set, and by data set and detector, as `plots_of` calls them.
-        maps: what pixel figures were taken from.
+        maps: origin of the maps that pixel figures are computed from.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,7 +63,7 @@ def as_json(
 
 
 def plots_of(data: str, detector: str | None = None) -> str:
-    """Under which name plots are: those of a data set, or of one detector on it."""
+    """Return the name under which the plots of a data set, or of one detector on it, are stored."""
     return data if detector is None else f"{data}: {detector}"
 
 
@@ -102,7 +102,7 @@ def _run_as_json(run: Run) -> dict[str, Any]:
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """The report to read, from `as_json`'s."""
+    """Return the report for readers, from the result of `as_json`."""
     runs, first = report["runs"], report["runs"][0]
     parts = ["# Evaluation", "", *_made_with(report), ""]
     # The first run of each detector on each data set, with its pictures.
@@ -176,7 +176,7 @@ def _side_by_side(runs: Sequence[dict[str, Any]]) -> list[str]:
     lines = [head, ["---"] * len(head), *([name, *own] for name, own in rows)]
     times = (
         f"Times are of {runs[0]['cost']['n_timed']} inspections, one after another, each with its heatmap, "
-        f"{runs[0]['model']['how']}; what was trained or fitted shares the machine with whatever else it does."
+        f"{runs[0]['model']['how']}; training and fits shared the machine with its other load."
     )
     return [*(f"| {' | '.join(cells)} |" for cells in lines), "", times]
 
@@ -197,7 +197,7 @@ def _rows_of_cost(runs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]
         ("one inspection, p50", shown("p50_ms", "ms")),
         ("one inspection, p95", shown("p95_ms", "ms")),
         ("a version on disk", shown("version_bytes", "MB", 1e-6)),
-        ("a version in memory, but for a compiled network of its own", shown("memory_bytes", "MB", 1e-6)),
+        ("a version in memory, without its own compiled network", shown("memory_bytes", "MB", 1e-6)),
         ("a network that all versions share", shown("shared_bytes", "MB", 1e-6)),
     ]
 
@@ -206,7 +206,7 @@ def _of_a_training(fit: dict[str, Any]) -> str:
     if "trained" not in fit:
         return ""
     what = f"{fit['epochs']} epochs on {fit['device']}, {fit['threads']} threads"
-    return f", {what}" if fit["trained"] == "now" else f", {what}, those alone: it was trained earlier"
+    return f", {what}" if fit["trained"] == "now" else f", {what}, its own only: it was trained earlier"
 
 
 def _pairs(values: dict[str, Any], leave_out: Sequence[str] = ()) -> str:

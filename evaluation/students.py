@@ -1,4 +1,4 @@
-"""The second detector: a student trained on the OK images of a data set, published and inspected with as any other."""
+"""The second detector: train a student on the OK images of a data set, publish it and inspect with it."""
 
 import csv
 import hashlib
@@ -26,12 +26,12 @@ _CONNECTOR = "evaluated"
 
 
 class TrainingFailedError(RuntimeError):
-    """No student came out; what was wrong went to stderr."""
+    """The training failed; the reason is on stderr."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudentRecipe:
-    """How to train, as `python -m export student-teacher` takes it; what is None is as there."""
+    """Options of `python -m export student-teacher`; None takes its default."""
 
     weights: str | None = None
     layers: str | None = None
@@ -39,7 +39,7 @@ class StudentRecipe:
     epochs: int | None = None
 
     def arguments(self, seed: int | None) -> list[str]:
-        """Of the command line."""
+        """Return the arguments for the command line."""
         given = {
             "--weights": self.weights,
             "--layers": self.layers,
@@ -51,7 +51,7 @@ class StudentRecipe:
 
 
 class StudentInspector(LocalInspector):
-    """Trains in a process of its own; a student that came of the same images and options before is taken as it is."""
+    """Train in a separate process. A student trained before from the same images and options is reused."""
 
     detector: DetectorKind = "student-teacher"
     rule: ScoreRule = "top_mean"
@@ -67,11 +67,11 @@ class StudentInspector(LocalInspector):
         """Wire.
 
         Args:
-            settings: as the service has them, but for the folder of models; with the embedded engine.
+            settings: of the service, with the embedded engine; the models folder is not used.
             mm_per_px: of all images.
-            cache: folder where students are kept.
-            recipe: how to train.
-            engine: of tokens, which no student asks, in place of the one that the settings name.
+            cache: folder for trained students.
+            recipe: options of the training.
+            engine: token engine to use instead of the one in the settings; a student does not call it.
         """
         super().__init__(settings, mm_per_px, cache / "tokens", engine)
         self._repository = cache / "students"
@@ -80,10 +80,10 @@ class StudentInspector(LocalInspector):
         self._runtime = "none"
 
     async def start(self) -> None:
-        """Nothing: the network comes with the version."""
+        """Do nothing: the version contains the network."""
 
     def describe(self) -> dict[str, Any]:
-        """See `Inspector.describe`; of the student that was trained last."""
+        """See `Inspector.describe`. It describes the last trained student."""
         student = self._student
         assert student is not None
         return {
@@ -98,10 +98,10 @@ class StudentInspector(LocalInspector):
         }
 
     async def fit(self, images: Sequence[Path], recipe: FitRecipe, progress: Progress) -> dict[str, Any]:
-        """Train, unless that was done before, and publish.
+        """Train if necessary, and publish.
 
         Raises:
-            TrainingFailedError: it did.
+            TrainingFailedError: the training failed.
         """
         self._next_roi()
         started = time.perf_counter()
@@ -124,7 +124,7 @@ class StudentInspector(LocalInspector):
         self._runtime = (await roi.loaded.detector.engine(self._services.engines)).status.runtime
         progress(len(images))
         training = student.training
-        # The epochs may have begun in an earlier process.
+        # Some epochs may have run in an earlier process.
         elapsed = 0.0 if was_there else time.perf_counter() - started
         self._learn_s = max(elapsed, training.seconds)
         return {
@@ -143,10 +143,10 @@ class StudentInspector(LocalInspector):
         }
 
     def _shared_bytes(self) -> None:
-        return None  # each brings its own
+        return None  # each version has its own network
 
     def _trained(self, images: Sequence[Path], seed: int | None) -> tuple[Path, bool]:
-        """The version's folder, and whether it was there before."""
+        """Return the version's folder, and whether it existed before."""
         arguments = self._recipe.arguments(seed)
         digest = hashlib.sha256("\0".join(arguments).encode())
         for image in images:
@@ -164,7 +164,7 @@ class StudentInspector(LocalInspector):
             done = subprocess.run(command, cwd=HOME, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise TrainingFailedError(
-                "the training failed: see above; its --weights is --teacher here, its --layers --teacher-layers and "
+                "the training failed (see above). Here its --weights is --teacher, its --layers --teacher-layers, and "
                 "its --size --student-size"
             )
         version = Path(done.stdout.strip())

@@ -1,4 +1,4 @@
-"""Tokens of each image once per model, however many memory banks a sweep fits and however often it is run."""
+"""Compute the tokens of each image once per model, for all memory banks and runs of a sweep."""
 
 import hashlib
 import os
@@ -14,9 +14,9 @@ from gateway.networks.wrapper import EngineWrapper
 
 
 class RememberingEngine(EngineWrapper):
-    """Any engine, with the tokens of images seen before from a folder: in float32, so that nothing comes out otherwise.
+    """An engine that stores tokens in a folder and reuses them for images seen before, in float32, without loss.
 
-    It is only about images that are literally the same, as the network gets them, and about one model in one runtime.
+    Only images with equal pixels at the network's input share tokens, for one model in one runtime.
     """
 
     def __init__(self, engine: TokenEngine, folder: Path) -> None:

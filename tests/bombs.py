@@ -1,4 +1,4 @@
-"""Image files that cost more than they look."""
+"""Image files that cost more to decode than their size suggests."""
 
 import struct
 import zlib
@@ -30,7 +30,7 @@ def tiff_in_tiles(side: int, tile_side: int) -> bytes:
 
 
 def jpeg_of_scans(n: int, size_wh: tuple[int, int] = (3000, 3000)) -> bytes:
-    """A progressive JPEG that goes over its pixels n times and more, a few bytes each."""
+    """A progressive JPEG with at least n scans of a few bytes each."""
     width, height = size_wh
     done, encoded = cv2.imencode(".jpg", np.zeros((height, width), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
     assert done

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import structlog
 from filelock import FileLock
+from hypothesis import settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# Read once, when torch is loaded, here and in processes that tests start: threads that wait for others do not spin.
+# Read once, when torch is loaded, here and in processes that tests start: waiting threads do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
@@ -29,6 +30,13 @@ def _no_log_handler_is_left() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="hold the promises over their full numbers (an hour or more)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the same examples in every ordinary run, so that it says what changed; draw anew with `--all`."""
+    settings.register_profile("ordinary", derandomize=True, database=None)
+    settings.register_profile("all")
+    settings.load_profile("all" if config.getoption("--all") else "ordinary")
 
 
 _SLOWEST_FIRST = ("promises", "triton", "monitoring", "export", "e2e", "evaluation")
@@ -64,7 +72,7 @@ def small_model_repository() -> Path:
 
 @pytest.fixture(scope="session")
 def real_model_repository() -> Path:
-    """The same from real weights, where this machine has them: DINOV2_WEIGHTS, or ../shared/weights."""
+    """The same from real weights, if there are any: DINOV2_WEIGHTS, or ../shared/weights."""
     named = os.environ.get("DINOV2_WEIGHTS", "")
     weights = Path(named) if named else PROJECT.parent / "shared" / "weights" / "dinov2_vits14.safetensors"
     if not weights.is_file():
@@ -76,12 +84,12 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
     """Export once for these weights, options and this exporter, kept under .cache."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("no model to test with: it is exported here, which needs the export extra")
-    # What writes Triton's configuration changes nothing in the graph.
+    # Modules that write Triton's configuration do not change the graph.
     sources = [path for path in sorted((PROJECT / "export").glob("*.py")) if not path.name.startswith("triton_")]
     repository = kept_folder("test-model", sources, content or weights.encode(), " ".join(options).encode())
     with FileLock(f"{repository}.lock"):
         if not (repository / "dinov2_vits14" / "1" / "model.json").is_file():
-            # In a process of its own: torch stays out of the tests of a torch-free gateway.
+            # In a separate process, since the gateway under test must not import torch.
             subprocess.run(
                 [sys.executable, "-m", "export", "--weights", weights, "--repository", repository, *options],
                 cwd=PROJECT,
@@ -91,7 +99,7 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
 
 
 def kept_folder(kind: str, sources: list[Path], *given: bytes) -> Path:
-    """A folder under .cache for what these sources make of what is given, with the packages that are installed."""
+    """Return a folder under .cache, named by these sources, inputs and installed packages."""
     sources = [*sources, *sorted((PROJECT / "gateway" / "networks").glob("*_description.py"))]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     for each in given:

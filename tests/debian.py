@@ -1,4 +1,4 @@
-"""Programs of Debian packages that some tests run: the installed ones, else unpacked under .cache, never installed."""
+"""Programs of Debian packages for tests: installed ones, or packages unpacked under .cache."""
 
 import os
 import shutil
@@ -16,9 +16,9 @@ _APT = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30", "-o", "Ac
 
 
 def program(name: str, package: str) -> str:
-    """Path of a program that needs nothing of its package but itself. Skips the test where it cannot be had.
+    """Return the path of a program that needs no other file of its package. Skip the test if it is unavailable.
 
-    Unpacked, a package starts no service and changes no machine. As root, apt's lists are fetched where they lack it.
+    Unpacking starts no service and leaves the system as it is. As root, apt's lists are updated if necessary.
     """
     installed = shutil.which(name)
     if installed is not None:
@@ -27,7 +27,7 @@ def program(name: str, package: str) -> str:
 
 
 def unpacked(*packages: str) -> Path:
-    """Folder with the files of packages, kept under .cache. Skips the test where they cannot be had."""
+    """Return a folder with the files of packages, kept under .cache. Skip the test if they are unavailable."""
     others = f"-{zlib.crc32(' '.join(packages).encode()):08x}" if len(packages) > 1 else ""
     target = _CACHE / f"{packages[0]}{others}"
     _CACHE.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Compile and run C# with Mono: the installed one, else Debian's packages unpacked under .cache."""
+"""Compile and run C# with Mono: the installed one, or Debian's packages unpacked under .cache."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ _PACKAGES = (
 
 
 class Mono:
-    """A C# compiler and a runtime. Skips the test where neither is installed nor can be fetched."""
+    """A C# compiler and a runtime. Skip the test if it is neither installed nor available."""
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)
@@ -47,7 +47,7 @@ class Mono:
         self._mcs = [*self._mono, str(root / "usr/lib/mono/4.5/mcs.exe")]
 
     def compile(self, out: Path, *sources: Path | str, references: tuple[str, ...] = (), options: tuple[str, ...] = ()):
-        """Compile sources into a .dll or .exe. A warning is not an error."""
+        """Compile sources into a .dll or .exe. Warnings do not fail."""
         target = "library" if out.suffix == ".dll" else "exe"
         named = [f"-r:{name}" for name in ("System.Net.Http.dll", *references)]
         command = [*self._mcs, "-langversion:latest", f"-target:{target}", f"-out:{out}", *named, *options]
@@ -55,7 +55,7 @@ class Mono:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, program: Path, *arguments: str) -> str:
-        """Return what a program prints."""
+        """Return the output of a program."""
         done = self._run([*self._mono, str(program), *arguments], program.parent)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -961,11 +961,12 @@ namespace Patchcore
         [DataMember(Name = "duplicate")] public bool Duplicate { get; set; }
     }
 
-    /// <summary>Every fitted ROI, and those that only have stored images.</summary>
+    /// <summary>Every fitted ROI, and those that have stored images alone.</summary>
     [DataContract]
     public sealed class RoiList
     {
         [DataMember(Name = "rois")] public RoiSummary[] Rois { get; set; }
+        /// <summary>ROIs with stored images that were never fitted.</summary>
         [DataMember(Name = "unfitted")] public UnfittedRoi[] Unfitted { get; set; }
         /// <summary>ROIs with damaged files, and what is damaged.</summary>
         [DataMember(Name = "unreadable")] public string[] Unreadable { get; set; }
@@ -1048,15 +1049,18 @@ namespace Patchcore
         [DataMember(Name = "stale")] public bool Stale { get; set; }
     }
 
-    /// <summary>An ROI that has stored images and was never fitted.</summary>
+    /// <summary>An ROI that has stored images and no version yet. It does not inspect.</summary>
     [DataContract]
     public sealed class UnfittedRoi
     {
         [DataMember(Name = "role_id")] public string RoleId { get; set; }
         [DataMember(Name = "roi_id")] public string RoiId { get; set; }
         [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
-        /// <summary>Stored images, OK and NG.</summary>
-        [DataMember(Name = "n_images")] public int NImages { get; set; }
+        [DataMember(Name = "state")] public string State { get; set; }
+        /// <summary>Stored OK images: POST /fit_ok without files learns them.</summary>
+        [DataMember(Name = "n_ok")] public int NOk { get; set; }
+        /// <summary>Stored NG images.</summary>
+        [DataMember(Name = "n_ng")] public int NNg { get; set; }
     }
 
     /// <summary>A fitted ROI with its OK images and versions.</summary>

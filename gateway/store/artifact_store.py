@@ -159,7 +159,7 @@ class ArtifactStore(ArtifactReader):
 
         Args:
             key: the ROI.
-            manifest: without its `files`.
+            manifest: without its checksums.
             content: the files of the detector, from `Detector.files`.
             weights: float32 [h, w], the spatial weights of the ROI.
             ok_maps: the leave-one-out maps; None for a version with one image.

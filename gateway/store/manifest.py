@@ -22,11 +22,14 @@ CALIBRATION = "calib.json"
 MANIFEST = "manifest.json"
 MEMORY: Final = "memory.npz"
 INDEX: Final = "index.faiss"
+SEARCH: Final = "search.npz"
 LEAVE_ONE_OUT: Final = "leave_one_out.npz"
 WEIGHTS: Final = "spatial_mask.npy"
 NETWORK: Final = "model.onnx"
 NETWORK_DESCRIPTION: Final = "model.json"
-FileName = Literal["memory.npz", "index.faiss", "leave_one_out.npz", "spatial_mask.npy", "model.onnx", "model.json"]
+FileName = Literal[
+    "memory.npz", "index.faiss", "search.npz", "leave_one_out.npz", "spatial_mask.npy", "model.onnx", "model.json"
+]
 LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
 MANIFEST_FORMAT: Final = 3
@@ -182,7 +185,11 @@ class Manifest(SealedModel):
     """Of stored images that are not learned, when the version was made."""
     heatmap_max: float
     files: dict[FileName, str] = Field({})
-    """SHA-256 of each other file of the version. The calibration is left out: it may change and has its own seal."""
+    """SHA-256 of each file of the version, without `SEARCH`. The calibration is left out: it may change and has its
+    own seal."""
+    search_sha256: str | None = None
+    """SHA-256 of `SEARCH`; None where the version has no such file. It is not among `files`, since older gateways,
+    which need no such file, refuse a name that they do not know."""
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can serve the version."""
@@ -192,6 +199,11 @@ class Manifest(SealedModel):
     def key(self) -> RoiKey:
         """The ROI."""
         return RoiKey(self.role_id, self.roi_id, self.recipe_id)
+
+    @property
+    def checksums(self) -> dict[FileName, str]:
+        """SHA-256 of each file of the version besides manifest and calibration."""
+        return self.files if self.search_sha256 is None else {**self.files, SEARCH: self.search_sha256}
 
     @property
     def checksum(self) -> str:

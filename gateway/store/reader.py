@@ -63,6 +63,10 @@ class ArtifactReader:
         """Return all fitted ROIs, sorted."""
         return [key for key in self.folders() if self.is_fitted(key)]
 
+    def unfitted(self) -> list[RoiKey]:
+        """Return all ROIs that have stored images and were never fitted, sorted."""
+        return [key for key in self.folders() if not self.is_fitted(key) and self.exists(key)]
+
     def folders(self) -> list[RoiKey]:
         """Return all ROIs that have a folder, fitted or not, sorted."""
         return sorted(stored_keys(self.root))

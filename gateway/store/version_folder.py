@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.store.arrays import npy_bytes, npz_bytes, read_npz, read_weights
+from gateway.store.arrays import npy_bytes, npz_bytes, read_weights, view_npz
 from gateway.store.checksummed import DamagedError, sha256_of
-from gateway.store.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, WEIGHTS, FileName, Manifest
+from gateway.store.manifest import INDEX, LEAVE_ONE_OUT, MANIFEST, SEARCH, WEIGHTS, FileName, Manifest
 from gateway.store.ok_maps import OkMaps
 
 
@@ -21,20 +21,22 @@ def version_files(
     """Return all files of a version's folder, the manifest included.
 
     Args:
-        manifest: without its `files`.
+        manifest: without its checksums.
         content: the files of the detector, from `Detector.files`.
         weights: float32 [h, w], the spatial weights of the ROI.
         ok_maps: the leave-one-out maps; None for a version with one image.
 
     Returns:
-        The manifest with its `files`, and the bytes of every file by name.
+        The manifest with its checksums, and the bytes of every file by name.
     """
     files = dict(content)
     if weights is not None:
         files[WEIGHTS] = npy_bytes(weights)
     if ok_maps is not None:
         files[LEAVE_ONE_OUT] = npz_bytes(distances=ok_maps.distances, mean=ok_maps.mean(), std=ok_maps.spread())
-    manifest = manifest.model_copy(update={"files": {name: sha256_of(data) for name, data in files.items()}})
+    checksums = {name: sha256_of(data) for name, data in files.items()}
+    search_sha256 = checksums.pop(SEARCH, None)
+    manifest = manifest.model_copy(update={"files": checksums, "search_sha256": search_sha256})
     return manifest, {**{str(name): data for name, data in files.items()}, MANIFEST: manifest.to_bytes()}
 
 
@@ -74,7 +76,7 @@ def read_verified(folder: Path, manifest: Manifest, name: FileName) -> bytes:
         DamagedError: the file is missing or damaged.
     """
     data = read_file(folder / name)
-    if sha256_of(data) != manifest.files[name]:
+    if sha256_of(data) != manifest.checksums[name]:
         raise DamagedError(f"{name} fails its checksum")
     return data
 
@@ -85,18 +87,18 @@ def read_all_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]
     Raises:
         DamagedError: a file is missing or damaged.
     """
-    return {name: read_verified(folder, manifest, name) for name in manifest.files}
+    return {name: read_verified(folder, manifest, name) for name in manifest.checksums}
 
 
 def read_served_verified(folder: Path, manifest: Manifest) -> dict[FileName, bytes]:
     """Return the files that an inspection uses: all that a manifest names, without the FAISS index.
 
-    The index is a copy of the bank for other tools, twice as large. Searches are built from the bank.
+    The index is a copy of the bank for other tools, twice as large.
 
     Raises:
         DamagedError: a file is missing or damaged.
     """
-    return {name: read_verified(folder, manifest, name) for name in manifest.files if name != INDEX}
+    return {name: read_verified(folder, manifest, name) for name in manifest.checksums if name != INDEX}
 
 
 def spatial_weights_of(files: Mapping[FileName, bytes], manifest: Manifest) -> NDArray[np.float32] | None:
@@ -118,7 +120,7 @@ def ok_maps_of(folder: Path, manifest: Manifest) -> OkMaps | None:
         DamagedError: the maps are missing or damaged.
     """
     names: tuple[FileName, ...] = (LEAVE_ONE_OUT, WEIGHTS)
-    files = {name: read_verified(folder, manifest, name) for name in names if name in manifest.files}
+    files = {name: read_verified(folder, manifest, name) for name in names if name in manifest.checksums}
     return ok_maps_in(files, manifest, spatial_weights_of(files, manifest))
 
 
@@ -138,7 +140,7 @@ def ok_maps_in(
     if LEAVE_ONE_OUT not in files:
         return None
     try:
-        distances = read_npz(files[LEAVE_ONE_OUT])["distances"]
+        distances = view_npz(files[LEAVE_ONE_OUT])["distances"]
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{LEAVE_ONE_OUT}: {error}") from error
     frames = tuple(image.frame for image in manifest.images)

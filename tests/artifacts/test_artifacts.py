@@ -357,7 +357,7 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
         done(artifacts(models_dir, "import", tmp_path / "first.tar"))
     store = ArtifactStore(models_dir, keep_versions=5)
     outcomes = []
-    for step in range(1, 200, 1 if pytestconfig.getoption("--all") else 11):
+    for step in range(1, 200, 1 if pytestconfig.getoption("--all") else 17):
         dying = [sys.executable, "-m", "tests.promises.dying", str(step), "whole", "artifacts", "import", site.tar]
         run = subprocess.run(dying, cwd=PROJECT, env=environment({"models_dir": models_dir}), capture_output=True)
         if store.is_fitted(KEY):
@@ -380,6 +380,20 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
 
 
 # --- looked at --------------------------------------------------------------------------------------------------------
+
+
+def test_list_and_verify_know_an_roi_with_stored_images_alone(site, tmp_path):
+    shutil.copytree(site.models_dir / "steel/kept/images", tmp_path / "steel/new/images")
+    n_stored = len(ArtifactStore(tmp_path, keep_versions=5).images(RoiKey("steel", "new")).records().stored)
+    expected = {"role_id": "steel", "roi_id": "new", "recipe_id": "default", "n_stored": n_stored}
+    listed = json.loads(done(artifacts(tmp_path, "list", "--json")))
+    assert (listed["rois"], listed["unfitted"]) == ([], [expected])
+    assert f"steel/new: never fitted; {n_stored} stored images" in done(artifacts(tmp_path, "list"))
+    done(artifacts(tmp_path, "verify"))
+    path = next(path for path in (tmp_path / "steel/new/images").iterdir() if path.suffix == ".png")
+    path.write_bytes(b"")
+    run = artifacts(tmp_path, "verify")
+    assert (run.returncode, path.stem in run.stdout) == (1, True), run.stdout
 
 
 def test_list_tells_versions_counts_and_calibration(site):

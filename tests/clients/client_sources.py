@@ -1,4 +1,4 @@
-"""The written parts of the clients: models from the API document, and the synchronous client of Python.
+"""The generated parts of the clients: models from the API document, and the synchronous client of Python.
 
 `python -m tests.clients.client_sources` writes them.
 """
@@ -37,7 +37,7 @@ def document() -> Node:
 
 
 def written() -> dict[Path, str]:
-    """Every written file of the clients, with its text."""
+    """Return every generated file of the clients, with its text."""
     api = document()
     found = {PACKAGE / "models" / name: text for name, text in models(api).items()}
     found[csharp_models.FILE] = csharp_models.written(api["components"]["schemas"])
@@ -47,7 +47,7 @@ def written() -> dict[Path, str]:
 
 
 def synchronous(source: str) -> str:
-    """The asynchronous source without async and await, and with the names of its synchronous helpers."""
+    """Return the source without async and await, and with the names of the synchronous helpers."""
     rule = unasync.Rule("", "", SYNC_NAMES)
     text = tokenize_rt.tokens_to_src(rule._unasync_tokens(tokenize_rt.src_to_tokens(source)))
     # In docstrings, which have no tokens.
@@ -58,7 +58,7 @@ def synchronous(source: str) -> str:
 
 
 def models(found: Node) -> dict[str, str]:
-    """Modules of pydantic models: one a tag, and `shared.py` for what several tags have."""
+    """Return modules of pydantic models: one for each tag, and `shared.py` for models of several tags."""
     schemas = found["components"]["schemas"]
     users = defaultdict(set)
     for methods in found["paths"].values():
@@ -83,7 +83,7 @@ def models(found: Node) -> dict[str, str]:
 
 
 def reachable(schema: Any, schemas: Node) -> set[str]:
-    """Names of the components that a schema refers to, directly or not."""
+    """Return the names of the components that a schema refers to, directly or indirectly."""
     if isinstance(schema, list):
         return set().union(*(reachable(each, schemas) for each in schema)) if schema else set()
     if not isinstance(schema, dict):
@@ -113,7 +113,7 @@ def module_of(module: str, names: list[str], shared: list[str], schemas: Node) -
 
 
 def ordered(names: list[str], schemas: Node) -> list[str]:
-    """Names so that each class follows those that it refers to."""
+    """Return the names, each class after the classes that it refers to."""
     done: list[str] = []
 
     def place(name: str) -> None:

@@ -12,7 +12,7 @@ __all__ = ["launch", "pytest_runtest_makereport"]
 
 @pytest.fixture(scope="session")
 def gateway(launch, small_model_repository) -> Iterator[Gateway]:
-    """A gateway with the small model: these tests are about what is sent and read."""
+    """A gateway with the small model: these tests check what is sent and read."""
     with launch("clients", model_repository=small_model_repository) as started:
         yield started
         crashes = started.log.read_text().count("Traceback")

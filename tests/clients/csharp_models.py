@@ -28,7 +28,7 @@ Node = dict[str, Any]
 
 
 def written(schemas: Node) -> str:
-    """The file, with the classes as they must be."""
+    """Return the file with the classes of the API document."""
     before, begin, rest = FILE.read_text().partition("    // <models>")
     first_line = rest.partition("\n")[0]
     _, end, after = rest.partition("    // </models>")

@@ -1,4 +1,4 @@
-"""An HTTP server that answers as it is told: the refusals and breakdowns that a healthy gateway does not give."""
+"""An HTTP server with scripted replies: refusals and failures that a healthy gateway does not show."""
 
 import json
 import socket

@@ -50,7 +50,7 @@ def test_the_written_files_are_those_of_the_document_and_of_the_asynchronous_sou
 
 
 def test_the_synchronous_source_has_no_await():
-    """By a source that one can read."""
+    """The generated source of a short example is legible."""
     source = (
         '"""The asynchronous one."""\n\nasync def get(self):\n    async with a:\n        return await self.aclose()\n'
     )

@@ -28,8 +28,8 @@ def launch(
 ) -> Callable[..., AbstractContextManager[Gateway]]:
     """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, tls=…, **settings).
 
-    It serves the small model where no other is given. It writes to folders of its own; only compiled networks are
-    shared. Its deadlines are `PATIENT`.
+    It serves the small model by default. It writes to its own folders; only compiled networks are shared. Its
+    deadlines are `PATIENT`.
     """
     logs = tmp_path_factory.mktemp("logs")
     compiled = PROJECT / ".cache" / "openvino"
@@ -52,8 +52,7 @@ def launch(
 
 @pytest.fixture(scope="session")
 def gateway(launch) -> Iterator[Gateway]:
-    """The gateway that most tests talk to. Of all settings, only deadlines and folders are not the defaults, and it
-    keeps inspections."""
+    """The gateway of most tests: all settings but deadlines and folders have their defaults, and it keeps inspections."""
     with launch("gateway", keep_inspections=True) as started:
         yield started
         crashes = started.log.read_text().count("Traceback")

@@ -1,8 +1,8 @@
 """Requests byte for byte as .NET's HttpClient sends a MultipartFormDataContent.
 
 Checked against what Mono's System.Net.Http writes (`test_dotnet.py` holds the bytes) and against dotnet/runtime:
-parameters are quoted only where they are no token, the boundary always, `filename*` follows `filename`, a name beyond
-ASCII is a quoted MIME word, and headers stand in the order in which they were set: the type, where there is one, first.
+parameters are quoted only if they are not tokens, the boundary always, `filename*` follows `filename`, a name
+outside ASCII is a quoted MIME word, and headers keep the order in which they were set, the type first.
 """
 
 import base64
@@ -33,7 +33,7 @@ class Part:
 
     @classmethod
     def file(cls, name: str, file_name: str, content: bytes, content_type: str | None = None) -> "Part":
-        """ByteArrayContent or StreamContent. It has no content type unless the program sets one."""
+        """ByteArrayContent or StreamContent. The content type is optional."""
         return cls(name, content, file_name, content_type)
 
     def headers(self) -> str:

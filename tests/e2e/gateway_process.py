@@ -1,4 +1,4 @@
-"""A gateway as clients see it: a separate process behind a real socket."""
+"""A gateway in a separate process behind a real socket."""
 
 import os
 import socket
@@ -62,7 +62,7 @@ def answered(response: httpx.Response) -> dict[str, Any]:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
-    """Wait for something that happens in another process, however loaded the machine is."""
+    """Wait for an event in another process, also on a loaded machine."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
@@ -76,9 +76,9 @@ def free_port() -> int:
 
 
 def environment(settings: dict[str, Any]) -> dict[str, str]:
-    """This process's, without its own gateway settings, with those given by name: models_dir=…
+    """Return the environment of this process with these gateway settings in place of its own: models_dir=…
 
-    Bytecode is kept under .cache, so that a process starts faster and leaves nothing beside the sources.
+    Bytecode is kept under .cache, for a faster start and a clean checkout.
     """
     left_out = ("GATEWAY_", "PYTHONDONTWRITEBYTECODE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
@@ -97,11 +97,11 @@ def running(
     """Start a gateway, wait until it listens, and stop it like a service manager.
 
     Args:
-        log: its output is appended there.
+        log: file that its output is appended to.
         settings: `models_dir` at least.
-        command: after the interpreter; `{port}` stands for the port.
-        cwd: where it starts.
-        tls: for HTTPS, with what a client trusts.
+        command: arguments of the interpreter; `{port}` stands for the port.
+        cwd: its working directory.
+        tls: certificates for HTTPS.
     """
     port = free_port()
     arguments = [part.format(port=port) for part in command or ("-m", "gateway")]

@@ -1,4 +1,4 @@
-"""A request that a gateway has admitted and cannot end yet, since the last byte of its body has not come."""
+"""A request that a gateway has admitted and cannot finish, since the last byte of its body is missing."""
 
 import re
 import socket
@@ -27,7 +27,7 @@ class HeldRequest:
         return self.reply()
 
     def reply(self) -> Reply:
-        """What is answered without it."""
+        """Read the answer without the last byte."""
         with HTTPResponse(self.connection) as response:
             response.begin()
             return Reply(response.status, dict(response.getheaders()), response.read())
@@ -35,7 +35,7 @@ class HeldRequest:
 
 @contextmanager
 def held(gateway: Gateway, path: str, work: str, data: dict[str, str], files: list[Any]) -> Iterator[HeldRequest]:
-    """Post a form but for its last byte, and wait until the gateway counts it as `work` in flight."""
+    """Post a form without its last byte, and wait until the gateway counts it as `work` in flight."""
     request = httpx.Request("POST", f"http://127.0.0.1:{gateway.port}{path}", data=data, files=files)
     body = request.read()
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -46,12 +46,12 @@ def held(gateway: Gateway, path: str, work: str, data: dict[str, str], files: li
 
 
 def in_flight(gateway: Gateway, work: str) -> float:
-    """Requests to `inspect` or `fit` that a gateway has admitted and not answered."""
+    """Return the number of requests to `inspect` or `fit` in flight."""
     return metric(gateway, f'gateway_in_flight{{work="{work}"}}')
 
 
 def metric(gateway: Gateway, series: str) -> float:
-    """The value of a series that a gateway exposes, asked for on a connection of its own; 0 before it exists."""
+    """Return the value of a series of a gateway, read on a separate connection; 0 before it exists."""
     text = httpx.get(f"http://127.0.0.1:{gateway.port}/metrics", timeout=_ANSWER_S).text
     found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
     return 0.0 if found is None else float(found[1])

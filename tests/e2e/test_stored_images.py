@@ -96,6 +96,21 @@ def test_the_life_of_stored_images_from_upload_to_bank(gateway, kept):
     assert actions[::-1][-9:] == [*expected, "delete_images", "delete_images"]
 
 
+def test_an_roi_with_stored_images_alone_is_listed_as_such_until_it_is_fitted(gateway, kept):
+    def of_kept(headers=None):
+        listed = answered(gateway.client.get("/rois", headers=headers))
+        return [[roi for roi in listed[name] if roi["roi_id"] == "kept"] for name in ("rois", "unfitted")]
+
+    told = {"role_id": "steel", "roi_id": "kept", "recipe_id": "default"}
+    assert of_kept() == [[], [{**told, "state": "stored_images_only", "n_ok": 3, "n_ng": 1}]]
+    assert of_kept({"X-Recipe-Id": "another"}) == [[], []]
+    assert gateway.client.get("/rois/steel/kept").status_code == 404
+    fields = {"role_id": "steel", "roi_id": "kept", "mm_per_px": "0.2"}
+    answered(gateway.client.post("/fit_ok", files={name: (None, value) for name, value in fields.items()}))
+    rois, unfitted = of_kept()
+    assert ([roi["version"] for roi in rois], unfitted) == ([1], [])
+
+
 @pytest.mark.parametrize(
     ("label", "images", "metas", "status", "said"),
     [

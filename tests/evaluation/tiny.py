@@ -12,7 +12,7 @@ N_TRAIN, N_GOOD = 6, 4
 
 
 def tile(grey: int, spot: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """One grey, with a pixel more and one less in each patch, so that it is a picture of something."""
+    """One grey with a brighter and a darker pixel in each patch, so that the picture is not constant."""
     pixels = np.full((SIDE, SIDE), grey, np.uint8)
     pixels[::PATCH, ::PATCH] += 1
     pixels[::PATCH, 1::PATCH] -= 1
@@ -35,12 +35,12 @@ def write(path: Path, pixels: NDArray[np.uint8]) -> Path:
 
 
 def data_set(folder: Path) -> Path:
-    """Six good ones of grey 100 to 105 to learn; good ones between them, and bad ones, one without a mask."""
+    """Six OK images of grey 100 to 105 to learn; OK images between them, and NG images, one without a mask."""
     for i in range(N_TRAIN):
         write(folder / "train" / "good" / f"{i}.png", tile(100 + i))
     for i in range(N_GOOD):
         good = tile(101 + i)
-        good[0, 0] += 1  # else it is one of those learned
+        good[0, 0] += 1  # otherwise it equals a learned one
         write(folder / "test" / "good" / f"{i}.png", good)
     for i in range(3):
         write(folder / "test" / "spot" / f"{i}.png", tile(101, (i, 1)))

@@ -1,4 +1,4 @@
-"""An exported version that is made without torch: a graph of five operators with the tensors of the served graph."""
+"""An exported version made without torch: a graph of five operators with the tensors of the served graph."""
 
 import hashlib
 from pathlib import Path

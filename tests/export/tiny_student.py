@@ -1,4 +1,4 @@
-"""Images and options for a training of seconds: the real network on 32 x 32 pixels."""
+"""Images and options for a training that takes seconds: the real network on 32 x 32 pixels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +42,10 @@ def publish_folder(folder: Path, given: StudentOptions, connector: str = "conn1"
 def trained_once(
     count: int, size_sent: int, size: int = 32, layers: tuple[str, ...] = ("layer1",)
 ) -> tuple[Path, Path]:
-    """Images of a part and a student of them, for tests of what is done with a student; kept under .cache.
+    """Images of a part and a student trained on them, kept under .cache.
 
     Returns:
-        The folder of the images and that of the version: nobody writes into them.
+        The folders of the images and of the version. Tests only read them.
     """
     folder = kept_folder(
         "test-student", sorted((PROJECT / "export").rglob("*.py")), repr((count, size_sent, size, layers)).encode()

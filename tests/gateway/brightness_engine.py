@@ -1,4 +1,4 @@
-"""A token engine whose answers can be worked out by hand: a token is an angle, the brightness of its patch."""
+"""A token engine with results computable by hand: a token is an angle, the brightness of its patch."""
 
 import hashlib
 
@@ -57,12 +57,12 @@ class BrightnessEngine:
 
 
 def distance(a: float, b: float) -> float:
-    """Of two patches of grey a and b."""
+    """Return the distance of two patches of grey a and b."""
     return 2 * float(np.sin(abs(a - b) / 200))
 
 
 def image(grey: int, spots: dict[tuple[int, int], int] | None = None) -> bytes:
-    """PNG of one grey, but for whole patches (row, column) of another; never the same bytes for two pictures.
+    """Return a PNG of one grey, with patches (row, column) of another grey; different pictures have different bytes.
 
     Two pixels of each patch are brighter and darker than its grey by 17, or less near black and white, so that the mean
     stays: no picture is constant, and most use more than 1/8 of the range.

@@ -77,7 +77,7 @@ class Bench:
         return asyncio.run(self.pipeline.infer(request_of(data, **fields)))
 
     def calibrate_stored(self, **fields: Any) -> tuple[Calibration, list[str]]:
-        """Calibrate with the images of the ROI, in a worker thread as the gateway does."""
+        """Calibrate with the stored images of the ROI, in a worker thread as in the gateway."""
         request = CalibrationRequest(**{"mm_per_px": 1.0, **fields})
         scorer = StoredScorer(self.engine, self.store, self.settings)
         work = functools.partial(
@@ -100,4 +100,4 @@ class Bench:
     def calibration(self) -> Calibration:
         stored = self.store.calibration(KEY, self.manifest).calibration
         assert stored is not None
-        return stored.model_copy(update={"kept_with": None})  # the same for every version that it is kept with
+        return stored.model_copy(update={"kept_with": None})  # the same for all versions

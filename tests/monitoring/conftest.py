@@ -1,4 +1,4 @@
-"""Prometheus programs, and the gateway and Triton that they scrape."""
+"""Prometheus, and the gateway and Triton that it scrapes."""
 
 from collections.abc import Iterator
 from pathlib import Path

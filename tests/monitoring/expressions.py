@@ -42,7 +42,7 @@ def dashboard(path: Path) -> dict[str, Any]:
 
 
 def targets(board: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Queries of the panels: title of the panel, and the query with its expression as Prometheus takes it."""
+    """Queries of the panels: title of the panel, and the query with its expression for Prometheus."""
     for panel in board["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], {**target, "expr": substituted(target["expr"])}
@@ -62,7 +62,7 @@ def variable_query(variable: dict[str, Any]) -> tuple[str, str]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Where it stands, and the expression."""
+    """Return place and text of every expression."""
     for rule in rules():
         yield rule.get("alert") or rule["record"], rule["expr"]
     for test in rule_tests():
@@ -79,7 +79,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def metric_names(expression: str) -> set[str]:
-    """Of all series that an expression selects, by a parser of the language and not by its looks."""
+    """Return the metric names that an expression selects, by Prometheus' own parser."""
     found = set()
 
     def visit(node: Any) -> bool:

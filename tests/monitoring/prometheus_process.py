@@ -32,7 +32,7 @@ class Prometheus:
     client: httpx.Client
 
     def query(self, expression: str) -> list[Sample]:
-        """Of an instant vector, now."""
+        """Return the current instant vector of an expression."""
         answer = self.client.get("/api/v1/query", params={"query": expression})
         assert answer.status_code == 200, f"{expression}: {answer.text}"
         data = answer.json()["data"]
@@ -40,16 +40,16 @@ class Prometheus:
         return [Sample(each["metric"], float(each["value"][1])) for each in data["result"]]
 
     def value(self, expression: str) -> float:
-        """Of an expression with one result."""
+        """Return the value of an expression with one result."""
         (sample,) = self.query(expression)
         return sample.value
 
     def firing(self, name: str) -> list[dict[str, str]]:
-        """Labels of the alerts of a name that fire."""
+        """Return the labels of the firing alerts of a name."""
         return [each["labels"] for each in self._alerts(name) if each["state"] == "firing"]
 
     def active(self, name: str) -> bool:
-        """Whether an alert of a name is pending or fires."""
+        """Return whether an alert of a name is pending or firing."""
         return bool(self._alerts(name))
 
     def _alerts(self, name: str) -> list[dict[str, Any]]:
@@ -68,16 +68,16 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = _WAIT_S
 def running_prometheus(binary: str, folder: Path, *, gateway: int, triton: int, key: str) -> Iterator[Prometheus]:
     """Start one on the configuration of docker/, and end it.
 
-    What is changed of the configuration: the targets, where the key is, and a scrape and an evaluation every second.
-    What is changed of the rules: an alert's `for` is 2 s, and the window of ArtifactFault 5 s, else nobody could wait
-    for its end.
+    Changes to the configuration: the targets, where the key is, and a scrape and an evaluation every second.
+    Changes to the rules: an alert's `for` is 2 s, and the window of ArtifactFault 5 s, so that tests can
+    wait for its end.
 
     Args:
-        binary: of Prometheus.
+        binary: Prometheus' executable.
         folder: an empty one, for configuration, data and log.
         gateway: port to scrape.
         triton: port to scrape.
-        key: sent to the gateway.
+        key: API key for the gateway.
     """
     (folder / "rules").mkdir(parents=True)
     for path in RULES:

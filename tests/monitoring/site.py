@@ -28,7 +28,7 @@ class Site:
     prometheus: Prometheus
 
     def look(self, seeds: Iterable[int], brightness: float = 1.0) -> None:
-        """Inspect good parts at `lamp`, in another light than at the fit."""
+        """Inspect OK parts at `lamp`, in another light than at the fit."""
 
         def inspect(seed: int) -> None:
             image = np.clip(steel(seed) * brightness, 0, 255).astype(np.uint8)
@@ -40,12 +40,12 @@ class Site:
 
 @contextmanager
 def running_site(launch, launch_triton, prometheus: str, models: Path, folder: Path) -> Iterator[Site]:
-    """Start all three, on free ports.
+    """Start gateway, Triton and Prometheus on free ports.
 
     Args:
         launch: starts a gateway, see tests/e2e/conftest.py.
         launch_triton: starts a Triton, see tests/triton/conftest.py.
-        prometheus: its binary.
+        prometheus: its executable.
         models: model repository, for both.
         folder: an empty one.
     """

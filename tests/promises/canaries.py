@@ -1,4 +1,4 @@
-"""A tree of files around a models folder, and whether anybody touched it."""
+"""A tree of files around a models folder, to detect access outside of it."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ _AROUND = ("", "etc", "steel/pad", "site", "site/steel/pad", "site/steel/pad/ver
 
 
 def plant(root: Path) -> Path:
-    """Put files where a path that leaves the models folder would lead; returns the folder that holds `OURS`."""
+    """Write files where a path that leaves the models folder would lead. Return the folder that holds `OURS`."""
     site = root / "site"
     for name in OURS:
         (site / name).mkdir(parents=True)
@@ -24,7 +24,7 @@ def plant(root: Path) -> Path:
 
 
 def listing(root: Path) -> dict[str, tuple[object, ...]]:
-    """Every file and folder but the gateway's own: inode, mode, links, size, time and content."""
+    """Return all files and folders outside of the gateway's own: inode, mode, links, size, time and content."""
     found: dict[str, tuple[object, ...]] = {}
     for name, folders, files in os.walk(root):
         folder = Path(name)
@@ -39,7 +39,7 @@ def listing(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def strangers(models_dir: Path) -> list[str]:
-    """What lies in a models folder in a place that no valid ids lead to."""
+    """Return the entries of a models folder that no valid ids lead to."""
     recipes = list((models_dir / ".recipes").glob("*"))
     roles = [path for path in models_dir.iterdir() if not path.name.startswith(".")]
     roles += [path for recipe in recipes for path in recipe.iterdir()]

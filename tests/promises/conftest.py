@@ -1,4 +1,4 @@
-"""The promises of docs/promises.md, each held by faults that really happen.
+"""The promises of docs/promises.md, each tested with real faults.
 
 The ordinary run holds a sample of each; `scripts/test --all` holds the full numbers, by the same code.
 """
@@ -12,7 +12,7 @@ __all__ = ["launch", "pytest_runtest_makereport"]
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests measured, for docs/promises.md and for comparison."""
-    # Of the teardown, which comes last: a fixture may have measured too.
+    # The teardown's report comes last, and includes the figures of fixtures.
     reports = [report for kind in ("", "error") for report in terminalreporter.getreports(kind)]
     measured = [
         (report.nodeid, *pair) for report in reports if report.when == "teardown" for pair in report.user_properties

@@ -1,8 +1,8 @@
-"""A program that is killed in the midst of a write: ``python -m tests.promises.dying STEP whole|torn MODULE …``.
+"""A program that is killed during a write: ``python -m tests.promises.dying STEP whole|torn MODULE …``.
 
-A step is a system call that changes what is on disk. Just before the n-th of them the process gets SIGKILL, from
-itself, as it would from somebody else at that moment. ``torn`` is for the negative control: files are then replaced in
-place, half by half, and the steps are the moments between the halves of ``current``.
+A step is a system call that changes the disk. Just before the n-th step, the process sends SIGKILL to itself.
+``torn`` is the negative control: files are replaced in place, half by half, and the steps are the moments between the
+halves of ``current``.
 """
 
 import functools

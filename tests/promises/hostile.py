@@ -98,7 +98,7 @@ IDS = st.one_of(
 
 
 def percent_encoded(text: str, bare: str) -> bytes:
-    """For a path of a URL: as bytes of UTF-8, all encoded but what `bare` names."""
+    """For a path of a URL: UTF-8, all bytes encoded except the characters in `bare`."""
     return quote_from_bytes(text.encode(errors="surrogatepass"), safe=bare).encode()
 
 
@@ -152,7 +152,7 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
     out = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(out) - 1)))
-        # Headers are short, and where the harm is.
+        # Headers are short, and damage there matters most.
         at = at % 64 if draw(st.booleans()) else at
         kind = draw(st.sampled_from(["flip", "byte", "cut", "drop", "double", "insert", "number", "chunk"]))
         if kind == "flip" and out:

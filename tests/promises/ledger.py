@@ -1,4 +1,4 @@
-"""What clients were told of their ROIs, and whether what is on disk agrees."""
+"""Compare the state on disk with the answers that clients got."""
 
 import hashlib
 import itertools
@@ -22,12 +22,12 @@ _seeds = itertools.count(1)
 
 
 class BrokenPromiseError(AssertionError):
-    """Something acknowledged is not there, something is there by half, or an answer is none that may be given."""
+    """An acknowledged change is missing, a change is half written, or an answer is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An ROI as it is on disk, verified; `Seen()` where there is none."""
+    """The verified state of an ROI on disk; `Seen()` if there is no such ROI."""
 
     images: frozenset[str] = frozenset()
     labels: frozenset[tuple[str, str]] = frozenset()
@@ -39,10 +39,10 @@ class Seen:
 
 
 def seen(store: ArtifactStore, key: RoiKey) -> Seen:
-    """Load an ROI as a gateway would, with every checksum of what it is made of.
+    """Load an ROI like a gateway, and check every checksum.
 
     Raises:
-        BrokenPromiseError: anything of it is damaged.
+        BrokenPromiseError: a part of it is damaged.
     """
     labels = _seen_labels(store, key)
     try:
@@ -83,16 +83,16 @@ def _new_images(n: int) -> dict[str, bytes]:
 
 
 def _fit(gateway, key: RoiKey, images: dict[str, bytes]) -> httpx.Response:
-    """With so many tokens kept that each image has some: a calibration needs leave-one-out scores."""
+    """Fit with enough tokens for each image, since a calibration needs leave-one-out scores."""
     fields = {"coreset_rate": 0.2}
     return gateway.post("/fit_ok", key.roi_id, list(images.values()), "images", role=key.role_id, fields=fields)
 
 
 def _is_done(reply: httpx.Response) -> bool:
-    """Whether a request was done; a 429 is not, and nothing else may be answered.
+    """Return whether a request was done: True for success, False for 429.
 
     Raises:
-        BrokenPromiseError: it was.
+        BrokenPromiseError: the answer has another status.
     """
     if reply.status_code not in (200, 429):
         raise BrokenPromiseError(f"{reply.request.method} {reply.request.url.path}: {reply.text}")
@@ -118,11 +118,11 @@ class OneClient:
         """Stored images that were deleted: the next fit does not keep them."""
 
     def change(self, gateway) -> None:
-        """Ask for one change, and note what it makes of the ROI.
+        """Request one change, and record the state of the ROI after it.
 
         Raises:
             httpx.TransportError: the answer was lost.
-            BrokenPromiseError: an answer is none that may be given.
+            BrokenPromiseError: an answer is not allowed.
         """
         ways = [self._fit, self._calibrate, self._roll_back, self._fit, self._calibrate, self._delete]
         ways += [self._keep, self._relabel, self._drop, self._fit_stored]
@@ -132,7 +132,7 @@ class OneClient:
             self._rng.choice(ways)(gateway)
 
     def check(self, store: ArtifactStore) -> None:
-        """Raises BrokenPromiseError unless the ROI is as it was acknowledged, or as the lost answer would have said."""
+        """Raise BrokenPromiseError unless the ROI is in the acknowledged state, or in that of a lost answer."""
         now = seen(store, self.key)
         if now not in (self._is, self._may_be):
             raise BrokenPromiseError(f"{self.key} is {now}, acknowledged was {self._is}, asked for {self._may_be}")
@@ -206,7 +206,7 @@ class OneClient:
         self._note()
 
     def _roll_back(self, gateway) -> None:
-        """To one of the last three: those are surely kept."""
+        """Roll back to one of the last three versions, which are always kept."""
         others = [number for number in sorted(self._versions)[-3:] if number != self._is.version]
         if not others:
             return
@@ -220,7 +220,7 @@ class OneClient:
         self._note()
 
     def _ask(self, would_be: Seen, send: Callable[[], httpx.Response]) -> dict[str, Any] | None:
-        """The answer, and the ROI is then what it would be; None where it was refused, and the ROI is what it was."""
+        """Return the answer after a change; None if it was refused and changed nothing."""
         self._may_be = would_be
         reply = send()
         if _is_done(reply):
@@ -232,7 +232,7 @@ class OneClient:
 class ManyClients:
     """An ROI that several clients fit and store images of at once.
 
-    Each request is wholly in, or wholly not where its answer was lost.
+    Each request is stored completely or, if its answer was lost, not at all.
     """
 
     def __init__(self, roi_id: str) -> None:
@@ -244,7 +244,7 @@ class ManyClients:
         self._turns = itertools.count()
 
     def change(self, gateway) -> None:
-        """As `OneClient.change`."""
+        """See `OneClient.change`."""
         if next(self._turns) % 2:
             self._keep(gateway)
         else:
@@ -270,7 +270,7 @@ class ManyClients:
             raise
 
     def check(self, store: ArtifactStore) -> None:
-        """As `OneClient.check`."""
+        """See `OneClient.check`."""
         state = seen(store, self.key)
         if not self._kept <= state.labels <= self._kept | self._lost_kept:
             raise BrokenPromiseError(f"{self.key}: stored are {state.labels}, acknowledged were {self._kept}")

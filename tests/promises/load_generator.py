@@ -1,4 +1,4 @@
-"""Clients of a gateway, in a process of their own: as many inspections a second as they are told, or one after another.
+"""Clients of a gateway in a separate process: a given rate of inspections, or one after another.
 
     python -m tests.promises.load_generator PORT BODY --seconds 8 --rate 300     # whatever is answered
     python -m tests.promises.load_generator PORT BODY --seconds 4 --clients 4    # each waits for its answer
@@ -19,7 +19,7 @@ _ANSWER_S = 120
 
 
 class Clients:
-    """Connections that are kept, and what was answered over them."""
+    """Kept connections and their answers."""
 
     def __init__(self, port: int, request: bytes) -> None:
         self._port = port
@@ -28,7 +28,7 @@ class Clients:
         self.answers: list[tuple[float, float, int, int]] = []
 
     async def ask(self, due: float) -> None:
-        """Send the request and read its answer; 0 is the status of one that got none."""
+        """Send the request and read its answer; status 0 stands for no answer."""
         try:
             status, retry_after = await asyncio.wait_for(self._exchange(), _ANSWER_S)
         except (OSError, EOFError, TimeoutError):
@@ -54,7 +54,7 @@ class Clients:
 
 
 async def at_a_rate(clients: Clients, rate: float, seconds: float, seed: int) -> None:
-    """Requests at random moments (Poisson), that wait for nobody."""
+    """Send requests at random moments (Poisson), without waiting for answers."""
     random_gaps = random.Random(seed)
     due = start = time.monotonic()
     asked = []
@@ -66,7 +66,7 @@ async def at_a_rate(clients: Clients, rate: float, seconds: float, seed: int) ->
 
 
 async def one_after_another(clients: Clients, number: int, seconds: float) -> None:
-    """Some clients, each of which waits for its answer before it asks again."""
+    """Run several clients. Each waits for its answer before its next request."""
     ends = time.monotonic() + seconds
 
     async def client() -> None:

@@ -1,4 +1,4 @@
-"""Memory of a process, as the kernel counts it."""
+"""Memory of a process by the kernel's count."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""A disk of a few megabytes of a gateway's own, to fill and to make read-only: a tmpfs in its mount namespace.
+"""A disk of a few megabytes for one gateway, to fill and to make read-only: a tmpfs in its mount namespace.
 
-The gateway becomes its own root in a new user namespace, so that this works with root's rights and without; the disk
-goes with the process. This process sees it through /proc.
+The gateway becomes its own root in a new user namespace, which works with and without root's rights. The disk
+disappears with the process. This process sees it through /proc.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class SmallDisk:
 
     @contextmanager
     def full(self, *, but_for_bytes: int = 0) -> Iterator[None]:
-        """With no byte free but these."""
+        """Fill the disk up to this number of free bytes."""
         filler = self.folder / "filler"
         with filler.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, self.n_bytes_free - but_for_bytes)
@@ -57,7 +57,7 @@ class SmallDisk:
 
     @contextmanager
     def without_file_names(self, *, but_for: int = 0) -> Iterator[None]:
-        """With no new file possible but these (inodes, not bytes)."""
+        """Use up the inodes up to this number of new files."""
         folder = self.folder / "fillers"
         folder.mkdir()
         try:

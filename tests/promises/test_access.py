@@ -181,6 +181,16 @@ def test_a_refusal_does_not_reveal_whether_an_roi_exists(closed, keys):
     assert asked("pad-1") == asked("never")
 
 
+def test_a_list_of_rois_has_those_that_the_key_may_see(closed, keys):
+    path, form = "/rois/steel/only-images/images", {"data": {"label": "ng"}, "files": [("images", OK[0])]}
+    assert closed.client.post(path, headers=bearer(keys[0]["all"]), **form).status_code == 200
+    told = {name: closed.client.get("/rois", headers=bearer(keys[0][name])).json() for name in ("all", "another role")}
+    closed.client.delete("/rois/steel/only-images", headers=bearer(keys[0]["all"]))
+    assert [roi["roi_id"] for roi in told["all"]["unfitted"]] == ["only-images"]
+    assert told["another role"]["unfitted"] == []
+    assert {roi["role_id"] for roi in told["another role"]["rois"]} == {"brass"}
+
+
 @pytest.mark.parametrize(
     "path", ["/fit_ok", "/infer", "/infer_batch", "/calibrate_ng", "/rois/steel/pad-1/images", "/nothing"]
 )

@@ -51,7 +51,7 @@ def fitted(launch, small_model_repository) -> Iterator[Fitted]:
         gateway.fit("other", OK[:2])
         answers = []
         for images, mark in ((OK[:2], 1.0), (OK[2:3], 2.0)):
-            gateway.fit("kept", images, spatial_weights="variance")
+            gateway.fit("kept", images, spatial_weights="variance", coreset_rate=0.5)
             answers.append(gateway.infer("kept", UNSEEN))
             gateway.calibrate("kept", area_mm2_thr=mark, pixel_threshold="ok_pixels")
             answers.append(gateway.infer("kept", UNSEEN))
@@ -61,7 +61,7 @@ def fitted(launch, small_model_repository) -> Iterator[Fitted]:
         folder = gateway.models_dir / "steel" / "kept"
         files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
         assert len({answer["score"] for answer in answers}) == 2, "the two versions score alike: nothing to tell apart"
-        assert {path.name for path in files} > {"current", "calib.json", "memory.npz", "spatial_mask.npy"}
+        assert {path.name for path in files} > {"current", "calib.json", "memory.npz", "search.npz", "spatial_mask.npy"}
         yield Fitted(gateway, folder, files, tuple(answers))
 
 
@@ -134,7 +134,7 @@ def test_every_flip_and_truncation_of_every_file_is_noticed_by_verify(fitted, fu
 
 def test_a_fit_over_damaged_ok_images_or_tokens_learns_the_same_or_nothing(fitted, full, tmp_path):
     gateway = fitted.gateway
-    gateway.fit("reference", OK[:3], spatial_weights="variance")
+    gateway.fit("reference", OK[:3], spatial_weights="variance", coreset_rate=0.5)
     expected = gateway.fit("reference", OK[3:], spatial_weights="variance")["checksum"]
     backup = tmp_path / "kept"
     shutil.copytree(fitted.folder, backup)

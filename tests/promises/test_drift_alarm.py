@@ -48,7 +48,7 @@ def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dic
         learned = sorted((tiles / "train" / "good").iterdir())[:: 1 if full else 2]
         gateway.fit("tile", [(path.name, path.read_bytes()) for path in learned])
         gateway.calibrate("tile")
-        paths = sorted((tiles / "test" / "good").iterdir())[:: 1 if full else 2]
+        paths = sorted((tiles / "test" / "good").iterdir())[:: 1 if full else 3]
         unseen = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
         for change in CHANGES.values():
             for image in unseen:

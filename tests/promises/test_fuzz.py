@@ -12,16 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 import requests
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from gateway.api.schemas.calibrate import CalibrateAnswer
 from gateway.api.schemas.fit import FitAnswer
@@ -130,10 +122,20 @@ def examples(strategy: st.SearchStrategy, n: int, check) -> None:
 
 
 def test_requests_made_from_the_openapi_document_are_answered_as_it_says(target, full):
+    # Imported here, since it takes a worker seconds.
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks as of_document
+
     url = f"http://127.0.0.1:{target.gateway.port}"
     schema = schemathesis.openapi.from_dict(requests.get(f"{url}/openapi.json", timeout=60).json())
     operations = [result.ok() for result in schema.get_all_operations()]
-    checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+    checks = [
+        not_a_server_error,
+        of_document.status_code_conformance,
+        of_document.content_type_conformance,
+        of_document.response_schema_conformance,
+    ]
     with requests.Session() as session:
 
         def check(case) -> None:
@@ -144,7 +146,7 @@ def test_requests_made_from_the_openapi_document_are_answered_as_it_says(target,
 
         for operation in operations:
             has_parameters = bool(operation.body) or "{" in operation.path
-            for mode in list(GenerationMode) if has_parameters else [GenerationMode.POSITIVE]:
+            for mode in list(schemathesis.GenerationMode) if has_parameters else [schemathesis.GenerationMode.POSITIVE]:
                 n = (350 if full else 12) if has_parameters else (50 if full else 3)
                 examples(operation.as_strategy(generation_mode=mode), n, check)
 

@@ -137,20 +137,22 @@ def test_a_file_that_costs_more_than_its_pixels_is_refused_before_it_is_decoded(
     assert grown < 100, f"{grown:.0f} MiB more than an image of 25 million pixels takes"
 
 
-def test_an_answer_has_a_limited_number_of_regions_and_says_what_it_left_out(launch, small_model_repository):
-    settings = {"model_repository": small_model_repository, "max_regions": 2, "max_contour_points": 8}
+def test_an_answer_has_a_limited_number_of_regions_and_says_what_it_left_out(gateway, launch, small_model_repository):
     image = OK
     for centre in ((20, 20), (90, 20), (20, 90), (90, 90)):
         image, _ = with_blob(image, centre, 6, strength=1)
     asked = {"area_mm2_thr": 0, "heatmap": "none"}
-    answers = []
-    for name, limits in (("unbounded", {}), ("bounded", settings)):
-        with launch(name, **{"model_repository": small_model_repository, **limits}) as gateway:
-            gateway.fit("pad", [png(steel(i, (112, 112))) for i in range(4)])
-            score = gateway.infer("pad", png(image), **asked)["score"]
-            gateway.calibrate("pad", ok_scores=[score * 0.8], pixel_threshold=score * 0.8)
-            answers.append(gateway.infer("pad", png(image), **asked))
-    all_of_it, bounded = answers
+
+    def answer(gateway):
+        gateway.fit("blobs", [png(steel(i, (112, 112))) for i in range(4)])
+        score = gateway.infer("blobs", png(image), **asked)["score"]
+        gateway.calibrate("blobs", ok_scores=[score * 0.8], pixel_threshold=score * 0.8)
+        return gateway.infer("blobs", png(image), **asked)
+
+    all_of_it = answer(gateway)
+    limits = {"max_regions": 2, "max_contour_points": 8}
+    with launch("bounded", model_repository=small_model_repository, **limits) as limited:
+        bounded = answer(limited)
     assert len(all_of_it["regions"]) > 2
     assert [r["area_px"] for r in bounded["regions"]] == [r["area_px"] for r in all_of_it["regions"][:2]]
     assert [r["bbox"] for r in bounded["regions"]] == [r["bbox"] for r in all_of_it["regions"][:2]]

@@ -16,7 +16,7 @@ from gateway.networks.model_description import fingerprint_of, read_description
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.triton.server import MODEL, SCRIPT, TritonServer, running_triton, serving_repository
 
-__all__ = ["launch", "pytest_runtest_makereport"]  # a gateway in front of the server, as in tests/e2e
+__all__ = ["launch", "pytest_runtest_makereport"]  # a gateway that uses the server, as in tests/e2e
 
 # Small queues, so that a test can fill them, but large enough for 16 clients and a fit.
 SERVING = ServingOptions("python", inspect_queue_size=24, fit_queue_size=24, inspect_timeout_ms=100_000)
@@ -51,7 +51,7 @@ def model_version(served_repository: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def other_version(model_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model of the same shape: every second feature is negated, and the fingerprint differs."""
+    """Another model of the same shape: every second feature is negated and the fingerprint differs."""
     folder = tmp_path_factory.mktemp("other-model") / "1"
     folder.mkdir()
     graph = onnx.load(model_version / "model.onnx")

@@ -1,4 +1,4 @@
-"""A gate before the network of a served model: while it is closed, requests are taken and queued, and none is run."""
+"""A gate in front of the network of a served model. While it is closed, requests are queued and not run."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,18 +24,18 @@ TritonPythonModel.execute = _execute_with_a_ticket
 
 
 class Gate:
-    """The model process reads one ticket an execution while the gate is closed; the network behind is the real one."""
+    """While the gate is closed, the model process needs one ticket for each execution. The network is the real one."""
 
     def __init__(self, folder: Path) -> None:
         self._tickets, self._closed, self._waiting = (folder / name for name in ("tickets", "closed", "waiting"))
 
     @property
     def has_one_waiting(self) -> bool:
-        """Whether a batch has come to the gate since it was closed."""
+        """Return whether a batch has reached the gate since it was closed."""
         return self._waiting.exists()
 
     def install(self, version: Path) -> None:
-        """Put it before the model of a version folder that Triton has not loaded yet."""
+        """Install the gate in a version folder that Triton has not loaded yet."""
         if not self._tickets.exists():
             self._tickets.parent.mkdir(parents=True, exist_ok=True)
             os.mkfifo(self._tickets)
@@ -45,7 +45,7 @@ class Gate:
 
     @contextmanager
     def closed(self) -> Iterator[Callable[[int], None]]:
-        """Close it, and open it at the end; what it gives lets a number of executions through."""
+        """Close the gate, and open it at the end; the yielded function lets a number of executions through."""
         tickets = os.open(self._tickets, os.O_RDWR | os.O_NONBLOCK)
         try:
             self._take_back(tickets)
@@ -55,7 +55,7 @@ class Gate:
                 yield lambda count: os.write(tickets, b"t" * count)
             finally:
                 self._closed.unlink()
-                os.write(tickets, b"t")  # for the one that waits, if there is one
+                os.write(tickets, b"t")  # for a waiting execution
         finally:
             os.close(tickets)
 

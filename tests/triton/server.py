@@ -37,12 +37,12 @@ def serving_repository(
 
 
 def gate_of(repository: Path) -> Gate:
-    """The gate before the models of a repository that `serving_repository` made."""
+    """Return the gate of a repository made by `serving_repository`."""
     return Gate(repository.with_name("gate"))
 
 
 def add_version(repository: Path, number: int, source: Path) -> None:
-    """Copy the version folder `source` into `repository`. It is not served yet."""
+    """Copy the version folder `source` into `repository`, without loading it."""
     target = repository / MODEL / str(number)
     target.mkdir(parents=True)
     for name in ("model.json", "model.onnx"):
@@ -54,7 +54,7 @@ def add_version(repository: Path, number: int, source: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that are free now. All are bound before the first is closed."""
+    """Return different free ports. All are bound before the first is closed."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -95,12 +95,12 @@ class TritonServer:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Callable[[int], None]]:
-        """Take requests and run none, until the end of this; what it gives lets a number of executions through."""
+        """Queue requests without running them; the yielded function lets a number of executions through."""
         with gate_of(self.repository).closed() as let:
             yield let
 
     def wait_queued(self, count: int = 0, timeout_s: float = 120) -> None:
-        """While it is held: wait until one batch is in its execution and so many requests, or more, in the queue."""
+        """While held, wait until one batch is executing and at least so many requests are queued."""
         deadline = time.monotonic() + timeout_s
         while not gate_of(self.repository).has_one_waiting or self._queued() < count:
             assert time.monotonic() < deadline, f"{self._queued():g} requests are in the queue, not {count}"
@@ -132,7 +132,7 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A separate session: leftover processes can be found, and a Ctrl-C of the tests does not reach it.
+                # In a separate session, leftover processes can be found, and Ctrl-C does not reach it.
                 start_new_session=True,
             )
         self.sessions.append(self.process.pid)
@@ -146,7 +146,7 @@ class TritonServer:
             time.sleep(0.1)
 
     def ready(self) -> bool:
-        """Tell whether the model is served now."""
+        """Return whether the model is served."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.http}/v2/models/{self.model}/ready", timeout=5
@@ -156,7 +156,7 @@ class TritonServer:
             return False
 
     def running(self) -> bool:
-        """Tell whether the process exists."""
+        """Return whether the process exists."""
         return self.process is not None and self.process.poll() is None
 
     def settled_metrics(self) -> dict[str, float]:
@@ -198,7 +198,7 @@ class TritonServer:
         """Kill all processes. A clean stop takes Triton seconds, and most tests do not need it."""
         if self.process is not None:
             shared = self._shared_memory()
-            # Of all starts: a stub of a killed server may hang on a lock in shared memory, and then never ends.
+            # Regions of all starts: a stub of a killed server may hang on a lock in shared memory forever.
             for group in self.sessions:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, signal.SIGKILL)
@@ -237,7 +237,7 @@ class TritonServer:
         return sorted(found)
 
     def said(self) -> str:
-        """The log of all starts."""
+        """Return the log of all starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 

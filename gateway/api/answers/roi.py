@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.api.recipe import RoiCaller
-from gateway.api.schemas.rois import CalibrationSummary, ExcludedImageAnswer, RoiSummary
+from gateway.api.schemas.rois import CalibrationSummary, ExcludedImageAnswer, RoiSummary, UnfittedRoi
 from gateway.calibration.calibration_warnings import blind_area, blind_area_warning
 from gateway.errors import ArtifactCorruptError, NewerFormatError, UnknownRoiError
 from gateway.inspection.answer_warnings import WEIGHTS_STALE
@@ -18,11 +18,13 @@ from gateway.store.roi_key import RoiKey
 
 def roi_list_body(services: Services, caller: RoiCaller) -> dict[str, Any]:
     """Return the answer of `GET /rois`, as `RoiList` describes it: the ROIs that the caller may use. Reads files."""
-    summaries, unreadable = [], []
+    summaries, unfitted, unreadable = [], [], []
     only = caller.only()
-    for key in filter(caller.sees, services.store.rois()):
-        if only not in (None, key.recipe_id):
-            continue
+
+    def asked(keys: list[RoiKey]) -> list[RoiKey]:
+        return [key for key in keys if caller.sees(key) and only in (None, key.recipe_id)]
+
+    for key in asked(services.store.rois()):
         try:
             manifest, calibration, damaged = _read(services.store, key)
         except UnknownRoiError:
@@ -32,13 +34,14 @@ def roi_list_body(services: Services, caller: RoiCaller) -> dict[str, Any]:
         else:
             alarms = services.drift.of(key, manifest, calibration, is_exact=False).alarms
             summaries.append(_summary(services, key, manifest, calibration, damaged, alarms).model_dump())
-    fitted = set(services.store.rois())
-    unfitted = []
-    for key in services.store.folders():
-        if caller.sees(key) and only in (None, key.recipe_id) and key not in fitted:
-            n_images = services.store.images(key).count()
-            if n_images:
-                unfitted.append({**asdict(key), "n_images": n_images})
+    for key in asked(services.store.unfitted()):
+        try:
+            labels = [record.label for record in services.store.images(key).records().stored]
+        except NewerFormatError as error:
+            unreadable.append(error.message)
+        else:
+            roi = UnfittedRoi(**asdict(key), n_ok=labels.count("ok"), n_ng=labels.count("ng"))
+            unfitted.append(roi.model_dump())
     return {"rois": summaries, "unfitted": unfitted, "unreadable": unreadable}
 
 

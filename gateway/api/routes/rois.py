@@ -45,6 +45,8 @@ changes = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: ser
 async def rois(services: ServicesDep, caller: CallerDep) -> Response:
     """List every fitted ROI that the key allows, with its counts, version and calibration.
 
+    `unfitted` lists the ROIs that have stored images and no version yet.
+
     Without `recipe_id` and `X-Recipe-Id`, the list has the ROIs of all recipes.
     """
     return JsonResponse(await to_thread.run_sync(roi_list_body, services, caller))

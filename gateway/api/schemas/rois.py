@@ -127,19 +127,21 @@ class RoiDetail(RoiSummary):
 
 
 class UnfittedRoi(BaseModel):
-    """An ROI that has stored images and was never fitted."""
+    """An ROI that has stored images and no version yet. It does not inspect."""
 
     role_id: str
     roi_id: str
     recipe_id: str
-    n_images: int = Field(description="stored images, OK and NG")
+    state: Literal["stored_images_only"] = "stored_images_only"
+    n_ok: int = Field(description="stored OK images: POST /fit_ok without files learns them")
+    n_ng: int = Field(description="stored NG images")
 
 
 class RoiList(BaseModel):
-    """Every fitted ROI, and those that only have stored images."""
+    """Every fitted ROI, and those that have stored images alone."""
 
     rois: list[RoiSummary]
-    unfitted: list[UnfittedRoi]
+    unfitted: list[UnfittedRoi] = Field(description="ROIs with stored images that were never fitted")
     unreadable: list[str] = Field(description="ROIs with damaged files, and what is damaged")
 
 

@@ -10,11 +10,12 @@ from gateway.detectors.base import OkPatch
 from gateway.detectors.memory_bank.bank import MemoryBank, patch_distances
 from gateway.detectors.memory_bank.search.backend import SearchBackend, build_search
 from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, faiss_available
+from gateway.detectors.memory_bank.search.projection import Projection
 from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.networks import TokenEngine
 from gateway.networks.registry import EngineRegistry
-from gateway.store.arrays import npz_bytes, read_npz
-from gateway.store.manifest import INDEX, MEMORY, FileName, Manifest
+from gateway.store.arrays import npz_bytes, view_npz
+from gateway.store.manifest import INDEX, MEMORY, SEARCH, FileName, Manifest
 
 
 class MemoryBankDetector:
@@ -37,14 +38,15 @@ class MemoryBankDetector:
             KeyError: a file or an array is missing.
             ValueError: a file does not hold what a fit writes.
         """
-        arrays = read_npz(files[MEMORY])
+        arrays = view_npz(files[MEMORY])
         bank = MemoryBank(
             tokens=arrays["tokens"],
             image_index=arrays["image_index"],
             token_index=arrays["token_index"],
             covering_radius=manifest.covering_radius,
         )
-        return cls(bank, build_search(bank.tokens, search), manifest)
+        projection = Projection.from_bytes(files[SEARCH], bank.tokens) if SEARCH in files else None
+        return cls(bank, build_search(bank.tokens, search, projection), manifest)
 
     @property
     def n_bytes(self) -> int:
@@ -100,7 +102,7 @@ class MemoryBankDetector:
 
 
 def bank_files(bank: MemoryBank, manifest: Manifest) -> dict[FileName, bytes]:
-    """Return the files of a version with a memory bank. The FAISS index is always built from the tokens."""
+    """Return the files of a version with a memory bank. All others are always made from the tokens."""
     files: dict[FileName, bytes] = {
         MEMORY: npz_bytes(
             tokens=bank.tokens,
@@ -110,6 +112,9 @@ def bank_files(bank: MemoryBank, manifest: Manifest) -> dict[FileName, bytes]:
             dim=np.array(manifest.dim, np.int32),
         )
     }
+    projection = Projection.of(bank.tokens)
+    if projection.n_bytes < bank.tokens.nbytes:  # a load computes that of a small bank in a few milliseconds
+        files[SEARCH] = projection.to_bytes()
     if faiss_available():
         files[INDEX] = FaissSearch.build(bank.tokens).to_bytes()
     return files

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import pytest
 
 from gateway.detectors.memory_bank.bank import MemoryBank, build_memory_bank
 from gateway.detectors.memory_bank.detector import bank_files
+from gateway.detectors.memory_bank.search.projection import Projection
 from gateway.errors import ArtifactCorruptError, OverloadedError, StorageFullError, UnknownRoiError
 from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
-from gateway.store.manifest import Calibration, Manifest, OkImage, VersionRef
+from gateway.store.manifest import SEARCH, Calibration, Manifest, OkImage, VersionRef
 from gateway.store.roi_key import RoiKey
 
 KEY = RoiKey("role", "roi")
@@ -98,6 +100,61 @@ def test_what_is_published_is_what_is_loaded(store: ArtifactStore) -> None:
     assert loaded.damaged == ()
     query = expected.tokens.astype(np.float32)
     assert loaded.detector.search.search(query, 1)[:, 0] == pytest.approx(0, abs=1e-3)
+
+
+def publish_near_a_plane(store: ArtifactStore, *, with_search: bool) -> MemoryBank:
+    """Publish a bank whose principal directions are few, as gateways do now, or as they did before."""
+    rng = np.random.default_rng(1)
+    tokens = (rng.normal(size=(3, 150, 8)) @ rng.normal(size=(8, 96))).astype(np.float16)
+    bank = build_memory_bank(tokens / 100, 1.0, 0)
+    with store.lock(KEY, 5):
+        manifest = manifest_of(store.next_version(KEY), bank).model_copy(update={"dim": 96})
+        files = bank_files(bank, manifest)
+        search = files.pop(SEARCH)
+        store.publish(KEY, manifest, {**files, SEARCH: search} if with_search else files)
+    return bank
+
+
+def test_the_projection_of_a_bank_is_stored_so_that_no_load_computes_it(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = publish_near_a_plane(store, with_search=False)
+    publish_near_a_plane(store, with_search=True)
+    versions = store.root / "role/roi/versions"
+    assert (versions / "2" / SEARCH).stat().st_size < (versions / "2/memory.npz").stat().st_size
+    query = bank.tokens.astype(np.float32) + np.float32(0.01)
+    before = load_version(store, KEY, store.whole_version(KEY, 1)).detector.search.search(query, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Projection, "of", lambda _: pytest.fail("computed"))
+        loaded = load_version(store, KEY, store.current(KEY))
+    assert loaded.manifest.version == 2
+    np.testing.assert_array_equal(loaded.detector.search.search(query, 2), before)
+
+
+def test_a_projection_that_is_larger_than_its_bank_is_not_stored(store: ArtifactStore) -> None:
+    ref = publish(store, 1)
+    assert store.manifest(KEY, ref).checksums.keys() == store.manifest(KEY, ref).files.keys()
+    assert not (store.root / "role/roi/versions/1" / SEARCH).exists()
+
+
+def test_a_gateway_that_knows_no_projection_reads_the_manifest(store: ArtifactStore) -> None:
+    publish_near_a_plane(store, with_search=True)
+    manifest = json.loads((store.root / "role/roi/versions/1/manifest.json").read_bytes())
+    assert SEARCH not in manifest["files"]
+    assert manifest["format"] == 2
+
+
+def test_a_version_with_a_damaged_projection_is_not_served(store: ArtifactStore) -> None:
+    publish_near_a_plane(store, with_search=False)
+    publish_near_a_plane(store, with_search=True)
+    path = store.root / "role/roi/versions/2" / SEARCH
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    loaded = load_version(store, KEY, store.current(KEY))
+    assert loaded.manifest.version == 1
+    assert loaded.damaged == (f"version 2: {SEARCH} fails its checksum",)
+    assert not store.is_whole(KEY, store.manifest(KEY, store.current(KEY)))
 
 
 def test_an_roi_that_was_never_fitted_is_unknown(store: ArtifactStore) -> None:

@@ -378,19 +378,23 @@ class RoiSummary(Answer):
 
 
 class UnfittedRoi(Answer):
-    """An ROI that has stored images and was never fitted."""
+    """An ROI that has stored images and no version yet. It does not inspect."""
 
     role_id: str
     roi_id: str
     recipe_id: str
-    n_images: int
-    """Stored images, OK and NG."""
+    state: str
+    n_ok: int
+    """Stored OK images: POST /fit_ok without files learns them."""
+    n_ng: int
+    """Stored NG images."""
 
 
 class RoiList(Answer):
-    """Every fitted ROI, and those that only have stored images."""
+    """Every fitted ROI, and those that have stored images alone."""
 
     rois: list[RoiSummary]
     unfitted: list[UnfittedRoi]
+    """ROIs with stored images that were never fitted."""
     unreadable: list[str]
     """ROIs with damaged files, and what is damaged."""

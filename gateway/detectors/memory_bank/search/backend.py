@@ -13,6 +13,7 @@ from gateway.detectors.memory_bank.search.faiss_search import (
     gpu_available,
 )
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
+from gateway.detectors.memory_bank.search.projection import Projection
 from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.detectors.memory_bank.search.sklearn_search import SklearnSearch
 
@@ -51,12 +52,15 @@ def search_name(backend: SearchBackend = "auto") -> str:
     }[choose_backend(backend)]
 
 
-def build_search(bank: NDArray[np.floating], backend: SearchBackend = "auto") -> NeighbourSearch:
+def build_search(
+    bank: NDArray[np.floating], backend: SearchBackend = "auto", projection: Projection | None = None
+) -> NeighbourSearch:
     """Build the search for a bank.
 
     Args:
         bank: float [M, D], M ≥ 1.
         backend: ``auto`` takes FAISS on a GPU where there is one, else `ProjectedSearch`.
+        projection: the stored projection of the bank, for `ProjectedSearch`; None computes it.
 
     Raises:
         RuntimeError: as `choose_backend`.
@@ -69,4 +73,4 @@ def build_search(bank: NDArray[np.floating], backend: SearchBackend = "auto") ->
         case "sklearn":
             return SklearnSearch(bank)
         case _:
-            return ProjectedSearch(bank)
+            return ProjectedSearch(bank, projection)

@@ -29,7 +29,7 @@ def distances_to(
     return np.ascontiguousarray(distances[:, :k])
 
 
-def nearest_of(bank: NDArray[np.float32], query: NDArray[np.float32], found: NDArray[np.integer]) -> tuple[int, float]:
+def nearest_of(bank: NDArray[np.floating], query: NDArray[np.float32], found: NDArray[np.integer]) -> tuple[int, float]:
     """Return the nearest of the rows found, and its distance as the norm of the difference.
 
     Args:

@@ -4,23 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.search.measured import nearest_of
+from gateway.detectors.memory_bank.search.projection import GROUP, PADDING, Projection, as_float32
 from gateway.detectors.memory_bank.threads import split_rows
 
 _ROUNDING = 2.0**-24
-_ROWS_A_DIRECTION = 8
-"""Rows of the bank that principal directions are computed from, for each direction; fewer would fit the rows alone."""
-_SPARE = 8
-"""Directions computed besides those kept: they make the others accurate."""
-_DIRECTIONS = (32, 64, 96, 128, 192, 256)
-_RESIDUAL = 0.09
-"""Share of the variance that the directions may leave out. This share is the fastest for banks of 700 to 50 000 tokens
-of tiles; half or twice as many directions cost a fifth more."""
-_GROUP = 16
-_PADDING = np.float32(1e38)
 _TOO_MANY = 16
 """A query with more than 1/16 of the bank as candidates is faster to compare with the whole bank."""
 _TOO_FEW = 64
 """So is every query of a bank with fewer tokens per neighbour than this."""
+_PAIRS = 128
+"""Pairs that are measured at once: as many as the second-level cache holds."""
 _BLOCK = 8 << 20
 """Bounds that one thread holds at once: 32 MiB."""
 
@@ -43,41 +36,24 @@ class ProjectedSearch:
 
     name = "numpy-projected"
 
-    def __init__(self, bank: NDArray[np.floating]) -> None:
-        """Prepare a bank, float [M, D], M ≥ 1. A float32 bank is kept as it is, any other as a float32 copy."""
-        size, dim = bank.shape
-        self._directions = _principal_directions(bank)
-        self._bank = bank if bank.dtype == np.float32 and bank.flags.c_contiguous else np.empty((size, dim), np.float32)
-        projected = np.empty((size, self._directions.shape[1]), np.float32)
-        norms = np.empty(size, np.float32)
+    def __init__(self, bank: NDArray[np.floating], projection: Projection | None = None) -> None:
+        """Prepare a bank.
 
-        def prepare(start: int, stop: int) -> None:
-            rows = self._bank[start:stop]
-            if self._bank is not bank:
-                rows[...] = bank[start:stop]
-            np.matmul(rows, self._directions, out=projected[start:stop])
-            np.einsum("md,md->m", rows, rows, out=norms[start:stop])
-
-        split_rows(prepare, size, at_most=1024)
-        self._shift = projected.mean(axis=0)
-        projected -= self._shift
-        squares = np.einsum("md,md->m", projected, projected)
-        padded = -(-size // _GROUP) * _GROUP
-        # Columns of the product: the projected bank, with half its squared norms in the last row.
-        self._columns = np.zeros((projected.shape[1] + 1, padded), np.float32)
-        self._columns[:-1, :size] = projected.T
-        self._columns[-1, :size] = squares / 2
-        self._columns[-1, size:] = _PADDING
-        self._projected_norm = float(np.sqrt(squares.max()))
-        self._norm = float(np.sqrt(norms.max()))
-        n = projected.shape[1]
+        Args:
+            bank: float16 or float32 [M, D], M ≥ 1. It is kept as it is.
+            projection: the stored projection of this bank; None computes it.
+        """
+        self._bank = bank
+        self._projection = Projection.of(bank) if projection is None else projection
+        n, dim = self._projection.directions.shape[1], bank.shape[1]
+        self._projected_norm = float(np.sqrt(2 * self._projection.columns[-1, : len(bank)].max()))
         self._projection_error = 1.01 * np.sqrt(n) * (dim + 2) * _ROUNDING
         self._product_error = 1.01 * 4 * (n + 4) * _ROUNDING
 
     @property
     def n_bytes(self) -> int:
         """See `NeighbourSearch.n_bytes`."""
-        return self._bank.nbytes + self._columns.nbytes + self._directions.nbytes
+        return self._projection.n_bytes
 
     def search(
         self, queries: NDArray[np.float32], k: int, excluded: NDArray[np.intp] | None = None
@@ -95,48 +71,48 @@ class ProjectedSearch:
         def search_rows(start: int, stop: int) -> None:
             distances[start:stop] = self._search(queries[start:stop], k, excluded)
 
-        split_rows(search_rows, len(queries), at_most=max(64, _BLOCK // self._columns.shape[1]))
+        split_rows(search_rows, len(queries), at_most=max(64, _BLOCK // self._projection.columns.shape[1]))
         return distances
 
     def nearest(self, query: NDArray[np.float32]) -> tuple[int, float]:
         """See `NeighbourSearch.nearest`."""
         queries = np.ascontiguousarray(query[None], np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            factors = np.ones((1, len(self._columns)), np.float32)
-            np.subtract(self._shift, queries @ self._directions, out=factors[:, :-1])
-            bounds = (factors @ self._columns)[0, : len(self._bank)]
+            factors = np.ones((1, len(self._projection.columns)), np.float32)
+            np.subtract(self._projection.shift, queries @ self._projection.directions, out=factors[:, :-1])
+            bounds = (factors @ self._projection.columns)[0, : len(self._bank)]
             limit = self._limit(queries, np.array([[bounds.argmin()]], np.intp), factors[:, :-1])[0]
             found = np.flatnonzero(~(bounds > limit))  # all rows, where a bound or the limit overflowed
         return nearest_of(self._bank, queries[0], found)
 
     def _search(self, queries: NDArray[np.float32], k: int, excluded: NDArray[np.intp] | None) -> NDArray[np.float32]:
-        n, padded = len(queries), self._columns.shape[1]
+        n, padded = len(queries), self._projection.columns.shape[1]
         if len(self._bank) < _TOO_FEW * k:
             return self._search_whole(queries, k, excluded)
-        groups = padded // _GROUP
+        groups = padded // GROUP
         with np.errstate(over="ignore", invalid="ignore"):
             # Half the squared bound, without the term that is constant for a query.
-            factors = np.ones((n, len(self._columns)), np.float32)
-            np.subtract(self._shift, queries @ self._directions, out=factors[:, :-1])
-            bounds = factors @ self._columns
+            factors = np.ones((n, len(self._projection.columns)), np.float32)
+            np.subtract(self._projection.shift, queries @ self._projection.directions, out=factors[:, :-1])
+            bounds = factors @ self._projection.columns
             if excluded is not None:
-                bounds[:, excluded] = _PADDING
+                bounds[:, excluded] = PADDING
             # A group is a column of this view. Its rows are contiguous, which makes the reduction fast.
-            minima = bounds.reshape(n, _GROUP, groups).min(axis=1)
+            minima = bounds.reshape(n, GROUP, groups).min(axis=1)
             best = minima.argmin(axis=1)[:, None] if k == 1 else np.argpartition(minima, k - 1, axis=1)[:, :k]
             flat = bounds.reshape(-1)
-            members = np.arange(_GROUP) * groups
+            members = np.arange(GROUP) * groups
             first = (np.arange(n)[:, None] * padded + best)[..., None] + members
             near = best + groups * flat[first].argmin(axis=2)
             np.minimum(near, len(self._bank) - 1, out=near)  # a query that overflowed is compared with the whole bank
             limit = self._limit(queries, near, factors[:, :-1])
 
-            whole = ~(limit < _PADDING / 10)
-            whole |= np.take_along_axis(minima, best, axis=1).max(axis=1) >= _PADDING / 10  # too few groups are left
+            whole = ~(limit < PADDING / 10)
+            whole |= np.take_along_axis(minima, best, axis=1).max(axis=1) >= PADDING / 10  # too few groups are left
             limit[whole] = -np.inf
             row, at = np.divmod(np.flatnonzero(minima <= limit[:, None]), groups)
             inside = flat[(row * padded + at)[:, None] + members] <= limit[row][:, None]
-            pair, member = np.divmod(np.flatnonzero(inside), _GROUP)
+            pair, member = np.divmod(np.flatnonzero(inside), GROUP)
             rows, columns = row[pair], at[pair] + groups * member
             counts = np.bincount(rows, minlength=n)
             whole |= counts > max(4 * k, len(self._bank) // _TOO_MANY)
@@ -167,7 +143,7 @@ class ProjectedSearch:
         farthest = np.sqrt(squared.reshape(n, k).max(axis=1).astype(np.float64)) * 1.0001
         norms = np.sqrt(np.einsum("qd,qd->q", queries, queries).astype(np.float64))
         squares = np.einsum("qd,qd->q", projected, projected).astype(np.float64)
-        farthest += self._projection_error * (norms + self._norm)
+        farthest += self._projection_error * (norms + self._projection.norm)
         slack = self._product_error * (np.sqrt(squares) + self._projected_norm) ** 2
         limit: NDArray[np.float32] = ((farthest**2 - squares) / 2 + slack).astype(np.float32)
         return limit
@@ -177,10 +153,10 @@ class ProjectedSearch:
     ) -> NDArray[np.float32]:
         """Return the squared distances of pairs of a query and a row of the bank, float32 [P]."""
         squared = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), 256):  # as many as fit the second-level cache
-            part = slice(start, start + 256)
-            difference = queries[rows[part]]
-            difference -= self._bank[columns[part]]
+        for start in range(0, len(rows), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            difference = as_float32(self._bank[columns[part]])
+            difference -= queries[rows[part]]
             np.einsum("pd,pd->p", difference, difference, out=squared[part])
         return squared
 
@@ -206,39 +182,3 @@ class ProjectedSearch:
             nearest[nearest <= 8 * (dim + 4) * 2.0**-53 * norms] = 0  # equal, apart from rounding
             distances[start : start + step] = np.sqrt(np.sort(nearest, axis=1))
         return distances
-
-
-def _principal_directions(bank: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return orthonormal columns, float32 [D, d], that hold most of the bank's variance; d is D where fewer do not.
-
-    Any orthonormal columns give a valid bound, so that approximate principal directions suffice: one step of subspace
-    iteration from seeded noise (Halko, Martinsson and Tropp, "Finding structure with randomness", 2011, algorithm 4.4)
-    takes a few milliseconds, where all eigenvectors of 768 dimensions take a hundred.
-    """
-    size, dim = bank.shape
-    for largest in (64, _DIRECTIONS[-1]):
-        wanted = [n for n in _DIRECTIONS if n <= largest and n + _SPARE < dim]
-        if not wanted:
-            break
-        rows = np.linspace(0, size - 1, min(size, _ROWS_A_DIRECTION * largest)).astype(np.intp)
-        sample = bank[rows].astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            sample -= sample.mean(axis=0)
-            total = float(np.einsum("sd,sd->", sample, sample))
-        if not np.isfinite(total):  # queries of a bank that overflows are compared with the whole bank
-            break
-        directions, variances = _leading_directions(sample, wanted[-1] + _SPARE)
-        left_out = 1 - np.cumsum(variances) / max(total, float(np.finfo(np.float32).tiny))
-        for n in wanted:
-            if left_out[n - 1] <= _RESIDUAL:
-                return np.ascontiguousarray(directions[:, :n])
-    return np.eye(dim, dtype=np.float32)
-
-
-def _leading_directions(sample: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return orthonormal columns, float32 [D, n], and the variance of each, largest first."""
-    noise = np.random.default_rng(0).standard_normal((sample.shape[1], n), np.float32)
-    columns, _ = np.linalg.qr(sample.T @ (sample @ noise))
-    projected = (sample @ columns).astype(np.float64)
-    variances, rotation = np.linalg.eigh(projected.T @ projected)
-    return columns @ rotation[:, ::-1].astype(np.float32), variances[::-1]

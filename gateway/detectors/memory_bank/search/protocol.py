@@ -13,7 +13,7 @@ class NeighbourSearch(Protocol):
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the search holds, in bytes."""
+        """Memory that the search holds besides the bank that it was given, in bytes."""
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Return the distances to the k nearest tokens of the bank, ascending.

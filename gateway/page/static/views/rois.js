@@ -8,7 +8,7 @@ import { html, useEffect, useState } from "../vendor/htm-preact.js";
 
 /** @param {{roi: any}} props */
 function State({ roi }) {
-  if (roi.n_images !== undefined) return html`<span class="chip">${t("not_fitted")}</span>`;
+  if (!roi.version) return html`<span class="chip">${t("not_fitted")}</span>`;
   return html`
     ${!roi.calibration && html`<span class="chip">${t("not_calibrated")}</span>`}
     ${roi.calibration && !roi.calibration.stale && html`<span class="chip ok">${t("calibrated")}</span>`}
@@ -67,7 +67,7 @@ export function Rois() {
                   <span class="quiet">
                     ${roi.version
                       ? t("roi_facts", { images: number(roi.n_ok_total), version: roi.version })
-                      : t("n_images", { n: roi.n_images })}
+                      : t("n_images", { n: roi.n_ok + roi.n_ng })}
                   </span>
                   <${State} roi=${roi} />
                 </a>

@@ -12,6 +12,7 @@ from gateway.detectors.memory_bank import threads
 from gateway.detectors.memory_bank.search.backend import build_search, choose_backend, search_name
 from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, gpu_available
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
+from gateway.detectors.memory_bank.search.projection import Projection, as_float32
 
 BACKENDS = [
     "numpy",
@@ -165,8 +166,8 @@ def test_excluded_rows_do_not_count():
 
 def test_few_directions_suffice_for_tokens_but_not_for_noise():
     rng = np.random.default_rng(0)
-    assert ProjectedSearch(tokens_like(rng, 1000, 384))._directions.shape[1] < 384
-    assert ProjectedSearch(noise(rng, 1000, 384))._directions.shape[1] == 384
+    assert Projection.of(tokens_like(rng, 1000, 384)).directions.shape[1] < 384
+    assert Projection.of(noise(rng, 1000, 384)).directions.shape[1] == 384
 
 
 def test_concurrent_searches_give_the_distances_of_sequential_ones():
@@ -189,9 +190,33 @@ def test_no_queries_have_no_distances():
 
 
 def test_memory_is_what_the_arrays_hold():
-    search = ProjectedSearch(tokens_like(np.random.default_rng(0), 1000, 384))
-    held = [a.nbytes for a in vars(search).values() if isinstance(a, np.ndarray)]
-    assert search.n_bytes == pytest.approx(sum(held), rel=0.01)
+    projection = Projection.of(tokens_like(np.random.default_rng(0), 1000, 384))
+    held = projection.directions.nbytes + projection.shift.nbytes + projection.columns.nbytes
+    assert projection.n_bytes == held
+    assert held < 1000 * 384 * 2
+
+
+@pytest.mark.parametrize("family", [tokens_like, noise, one_many_times, one_far_out])
+def test_a_stored_projection_gives_the_same_distances(family):
+    rng = np.random.default_rng(0)
+    bank = family(rng, 700, 96)
+    queries = family(rng, 60, 96).astype(np.float32)
+    stored = Projection.from_bytes(Projection.of(bank).to_bytes(), bank)
+    found = ProjectedSearch(bank, stored).search(queries, 3)
+    np.testing.assert_array_equal(found, ProjectedSearch(bank).search(queries, 3))
+
+
+def test_a_projection_of_a_bank_of_another_size_is_refused():
+    bank = tokens_like(np.random.default_rng(0), 700, 96)
+    data = Projection.of(bank).to_bytes()
+    for other in (bank[:600], bank[:, :95]):
+        with pytest.raises(ValueError, match="expected float32"):
+            Projection.from_bytes(data, other)
+
+
+def test_half_precision_is_converted_exactly():
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    np.testing.assert_array_equal(as_float32(every), every.astype(np.float32))
 
 
 def test_a_faiss_index_is_restored_from_its_bytes():
