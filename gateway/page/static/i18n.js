@@ -43,29 +43,32 @@ export function t(name, values = {}) {
   });
 }
 
+/** The language with the country of the browser, where they fit: 26/11 in Britain, 11/26 in America. */
+const locale = () => navigator.languages.find((each) => each.startsWith(language)) ?? language;
+
 /** @param {number} value @param {number} [digits] */
 export const number = (value, digits = 3) =>
-  new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+  new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value);
 
 /** A level of the peak: always three decimals, so that a column lines up. @param {number | null | undefined} value */
 export const level = (value) =>
   value === null || value === undefined
     ? "–"
-    : new Intl.NumberFormat(language, { minimumFractionDigits: 3, maximumFractionDigits: 3 }).format(value);
+    : new Intl.NumberFormat(locale(), { minimumFractionDigits: 3, maximumFractionDigits: 3 }).format(value);
 
 /** @param {number} share */
 export const percent = (share) =>
-  new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 1 }).format(share);
+  new Intl.NumberFormat(locale(), { style: "percent", maximumFractionDigits: 1 }).format(share);
 
 /** @param {string | number} when an ISO time, or seconds since 1970 */
 export const time = (when) =>
-  new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" }).format(
+  new Intl.DateTimeFormat(locale(), { dateStyle: "short", timeStyle: "short" }).format(
     typeof when === "number" ? when * 1000 : new Date(when),
   );
 
 /** @param {number} bytes */
 export const size = (bytes) =>
-  new Intl.NumberFormat(language, {
+  new Intl.NumberFormat(locale(), {
     style: "unit",
     unit: bytes < 2 ** 20 ? "kilobyte" : "megabyte",
     maximumFractionDigits: 1,

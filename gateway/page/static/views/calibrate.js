@@ -110,6 +110,8 @@ export function Calibrate({ roi, detail, refresh }) {
     setAnswer(null);
     setLines({ ...lines, ...change });
   };
+  /** A band that about as many good parts again fall into, and at least one in twenty. */
+  const firstReview = () => below(thresholdAt(peaks, Math.min(0.5, 2 * effect.falseAlarms.rate + 0.05)));
   const below = (/** @type {number} */ review) => Math.min(review, lines.threshold - ABOVE);
   const changeArea = () => {
     if (typed !== null && typed >= 0 && typed !== peaks.area_mm2_thr) load(typed, null);
@@ -182,7 +184,7 @@ export function Calibrate({ roi, detail, refresh }) {
             onChange=${changeArea} /></label>
         <label class="check">
           <input type="checkbox" name="review" checked=${lines.review !== null}
-            onChange=${(/** @type {any} */ event) => set({ review: event.target.checked ? below(thresholdAt(peaks, 0.1)) : null })} />
+            onChange=${(/** @type {any} */ event) => set({ review: event.target.checked ? firstReview() : null })} />
           ${t("review_band")}
         </label>
         ${lines.review !== null && html`<p class="quiet">${t("review_text", { from: level(lines.review), to: level(lines.threshold) })}</p>`}
@@ -192,7 +194,7 @@ export function Calibrate({ roi, detail, refresh }) {
           <button class="primary" disabled=${busy || !isChanged} onClick=${apply}>${t("apply")}</button>
         </p>
         ${answer && html`<p class="done">${t("stated", { rate: percent(answer.verdict_false_alarm_rate ?? 0), low: percent(answer.verdict_false_alarm_interval?.[0] ?? 0), high: percent(answer.verdict_false_alarm_interval?.[1] ?? 0) })}</p>`}
-        <${Warnings} warnings=${[...peaks.warnings, ...(answer?.warnings ?? [])]} />
+        <${Warnings} warnings=${[...peaks.warnings, ...(answer?.warnings ?? []).filter((/** @type {string} */ each) => !each.startsWith("missed_ng:"))]} />
       </section>
       ${large && html`<${Large} roi=${roi} image=${large} images=${[large]} show=${setLarge} />`}
     </div>

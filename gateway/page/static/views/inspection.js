@@ -28,12 +28,12 @@ async function coloured(base64, floor) {
   const image = context.getImageData(0, 0, canvas.width, canvas.height);
   const { data } = image;
   for (let i = 0; i < data.length; i += 4) {
-    const share = Math.min(1, Math.max(0, (data[i] - floor) / (255 - floor)));
+    const share = Math.min(1, Math.max(0, (data[i] - floor) / (0.6 * (255 - floor))));
     const place = share * (COLOURS.length - 1);
     const from = COLOURS[Math.floor(place)];
     const to = COLOURS[Math.min(COLOURS.length - 1, Math.floor(place) + 1)];
     for (let c = 0; c < 3; c += 1) data[i + c] = from[c] + (place - Math.floor(place)) * (to[c] - from[c]);
-    data[i + 3] = data[i] === 0 && share === 0 ? 0 : Math.min(255, 40 + 500 * share);
+    data[i + 3] = share === 0 ? 0 : Math.min(255, 60 + 700 * share);
   }
   context.putImageData(image, 0, 0);
   return canvas.toDataURL("image/png");
@@ -48,8 +48,8 @@ export function Inspection({ answer, name, src }) {
 
   useEffect(() => {
     let isWanted = true;
-    // Clear up to half of the threshold: the eye is led to what decides.
-    const floor = Math.min(200, (255 * 0.5 * (answer.peak_threshold ?? answer.peak ?? 0)) / answer.heatmap_max);
+    // Clear far below the threshold: the eye is led to what decides.
+    const floor = Math.min(200, (255 * 0.8 * (answer.peak_threshold ?? answer.peak ?? 0)) / answer.heatmap_max);
     if (answer.heatmap_png_base64) {
       coloured(answer.heatmap_png_base64, floor).then((found) => isWanted && setHeatmap(found), () => {});
     }

@@ -78,7 +78,7 @@ export function Versions({ roi, detail, refresh }) {
               (entry) => html`
                 <li key=${entry.id}>
                   <strong>${t(/** @type {Text} */ (`action_${entry.action}`))}</strong>
-                  ${entry.version_after && ` → ${t("version")} ${entry.version_after}`}
+                  ${entry.n_images ? ` (${number(entry.n_images)})` : entry.version_after && ` → ${t("version")} ${entry.version_after}`}
                   ${entry.outcome !== "done" && html` <span class="badge ng">${entry.outcome}</span>`}
                   <span class="quiet">${time(entry.time)} · ${entry.actor}</span>
                 </li>
