@@ -74,7 +74,7 @@ function App() {
   const tabs = /** @type {[string, Text][]} */ (Object.keys(VIEWS).map((view) => [view, `view_${view}`]));
   return html`
     <header class="bar">
-      <a class="brand" href="#/rois" aria-label=${t("choose_roi")}><span class="mark" aria-hidden="true"></span>PatchCore</a>
+      <a class="brand" href="#/rois" title=${t("choose_roi")}><span class="mark" aria-hidden="true"></span>PatchCore</a>
       ${at.roi &&
       html`
         <a class="roi-button" href="#/rois" title=${t("choose_roi")}><${RoiName} roi=${at.roi} /></a>

@@ -68,6 +68,7 @@ export function store(roi, label, files, metas = []) {
 
 /** @param {File[]} files */
 function inBatches(files) {
+  /** @type {File[][]} */
   const batches = [];
   let bytes = 0;
   for (const file of files) {

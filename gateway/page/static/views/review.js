@@ -131,7 +131,7 @@ export function Review({ roi, detail }) {
       <section class="panel grow">
         ${one &&
         html`
-          ${heatmap?.id === one.id
+          ${heatmap && heatmap.id === one.id
             ? html`<${Inspection} answer=${heatmap.answer} name=${one.file_name} src=${picture.src} />`
             : html`
                 <div class="inspection">
