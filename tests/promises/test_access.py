@@ -263,7 +263,8 @@ def test_a_browser_may_send_the_key_as_a_password_for_the_report_only(closed, ke
     before = state(closed, by_name["all"])
     for method, path in ENDPOINTS:
         if ENDPOINTS[method, path][0] not in (None, "loopback") and not path.endswith("/report"):
-            path = path.format(role_id="steel", roi_id="pad-1", sha256="0" * 64, image_id="0" * 64)
+            ids = {"sha256": "0" * 64, "image_id": "0" * 64, "inspection_id": 0}
+            path = path.format(role_id="steel", roi_id="pad-1", **ids)
             assert status(method, path, by_name["all"]) == 401, (method, path)
     assert state(closed, by_name["all"]) == before
 
