@@ -1,4 +1,4 @@
-"""`scripts/artifacts`: list, verify, export, import, publish-model."""
+"""`scripts/artifacts`: list, verify, export, import, import-gui, publish-model."""
 
 import argparse
 import dataclasses
@@ -9,8 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
+
 from artifacts.archive import ArchiveError
 from artifacts.checking import Listed, damages, listed
+from artifacts.gui_data_sets import GuiFolderError, import_gui
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
 from gateway.detectors.spatial_weighting import RoiConfigError
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings()
     logging.basicConfig(handlers=[logging.NullHandler()])  # damage is printed below, once
     store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
-    if not settings.models_dir.is_dir() and args.command not in ("import", "publish-model"):
+    if not settings.models_dir.is_dir() and args.command not in ("import", "import-gui", "publish-model"):
         print(f"error: GATEWAY_MODELS_DIR: {settings.models_dir} is not a folder", file=sys.stderr)
         return 1
     try:
@@ -42,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "verify": _verify,
             "export": _export,
             "import": _import,
+            "import-gui": _import_gui,
             "publish-model": _publish_model,
         }
         return commands[args.command](store, settings, args)
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.message}. {error.hint}", file=sys.stderr)
     except GatewayError as error:
         print(f"error: {error.message}", file=sys.stderr)
-    except (ArchiveError, PublishError, RoiConfigError, ShapeError, OSError) as error:
+    except (ArchiveError, GuiFolderError, PublishError, RoiConfigError, ShapeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
 
@@ -73,6 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     imports = commands.add_parser("import", help="check an export and make it the newest version of its ROI")
     imports.add_argument("source", type=Path, metavar="FILE.tar", help="tar file or folder")
     imports.add_argument("--as", dest="as_key", type=_key, metavar="ROLE/ROI", help="(default: as in the archive)")
+    gui = commands.add_parser(
+        "import-gui",
+        help="store the data sets that the former server of the desktop GUI kept, fit and calibrate them; status 1 if "
+        "something was skipped",
+    )
+    gui.add_argument("folder", type=Path, metavar="FOLDER", help="its models folder, which has the folder recipes")
+    gui.add_argument(
+        "--mm-per-px", type=_mm_per_px, metavar="MM", help="pixel side in recipes whose images do not state it"
+    )
     publish = commands.add_parser(
         "publish-model", help="make a trained student-teacher model the newest version of an ROI, in use at once"
     )
@@ -181,6 +194,20 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{imported.key} version {imported.version}: {imported.n_images} OK images")
     return 0
+
+
+def _import_gui(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    found = anyio.run(import_gui, settings, args.folder, args.mm_per_px)
+    for each in found:
+        for why in each.skipped:
+            print(f"skipped: {each.folder.relative_to(args.folder)}: {why}", file=sys.stderr)
+        if each.key is not None:
+            version = "not fitted" if each.version is None else f"version {each.version}"
+            threshold = "" if each.threshold is None else f", threshold {each.threshold:.4f}"
+            print(
+                f"{each.key}: {len(each.stored['ok'])} OK and {len(each.stored['ng'])} NG images, {version}{threshold}"
+            )
+    return 1 if any(each.skipped for each in found) else 0
 
 
 def _mm_per_px(text: str) -> float:

@@ -4,6 +4,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/gateway
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
+COPY clients/python/patchcore_client clients/python/patchcore_client
+COPY command_line command_line
 COPY gateway gateway
 COPY postprocess postprocess
 RUN /opt/gateway/bin/pip install -c constraints.txt '.[triton]' \

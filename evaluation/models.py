@@ -87,6 +87,6 @@ def weights_in_words(model: ModelDescription | dict[str, str | None]) -> str:
     if kind == "seed":
         return f"RANDOM ({detail}): the figures have no meaning"
     if kind == "file":
-        known = _KNOWN.get(sha256, "not known as the stock checkpoint; treated as a stand-in")
+        known = _KNOWN.get(sha256, "not the stock checkpoint as far as this report knows, so a stand-in")
         return f"from a file ({detail}{f', values {sha256[:16]}' if sha256 else ''}): {known}"
     return "unknown"

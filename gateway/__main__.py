@@ -13,7 +13,7 @@ from gateway.api.security.keys import KeyListError, entry_text, new_key
 from gateway.monitoring import logs
 from gateway.process.server import GracefulServer
 from gateway.setting_names import SettingsError, environment_warnings
-from gateway.settings import Settings
+from gateway.settings import Settings, setting_problems
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,11 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ValidationError as error:
-        for problem in error.errors():
-            name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
-            value = "(secret)" if name in Settings.secret_names() else repr(problem.get("input"))
-            said = problem["msg"].removeprefix("Value error, ")
-            print(f"error: {name}={value}: {said}", file=sys.stderr)
+        for problem in setting_problems(error):
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     if given.command == "settings":
         for warning in environment_warnings(os.environ, Settings.names()):

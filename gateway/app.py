@@ -42,6 +42,8 @@ from gateway.api.routes import (
 from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.keys import read_keys
+from gateway.gui.application import create_gui, gui_routes
+from gateway.gui.dispatch import GuiDispatchMiddleware
 from gateway.monitoring import logs, metrics, tracing
 from gateway.process.background import remove_old_heatmaps, report_state, warm
 from gateway.process.services import create_services
@@ -164,7 +166,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
         )
     app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(ObserveMiddleware, routes=[route for router in routers for route in router.routes])
+    routes = [route for router in routers for route in router.routes]
+    if settings.gui_dialect:
+        app.add_middleware(
+            GuiDispatchMiddleware,
+            gui=create_gui(services, keys),
+            at_root=settings.gui_root,
+            min_upload_bytes_s=settings.min_upload_bytes_s,
+        )
+        routes += gui_routes(at_root=settings.gui_root)
+    app.add_middleware(ObserveMiddleware, routes=routes)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestTargetMiddleware)
     return app

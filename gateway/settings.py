@@ -1,13 +1,15 @@
 """Settings from the environment or a ``.env`` file, with the prefix ``GATEWAY_``."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway import DECODER_PIXELS
+from gateway.setting_lists import client_keys, triton_targets
 from gateway.setting_names import is_service_link, not_utf8, require_known_names
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,17 @@ class Settings(BaseSettings):
         "",
         pattern=r"^(https?://[^\s/,*]+( *, *https?://[^\s/,*]+)*)?$",
         description="sites whose pages may send requests, such as `https://mes.plant.example`, separated by commas",
+    )
+    gui_dialect: bool = Field(True, description="serve the desktop GUI under /gui")
+    gui_root: bool = Field(
+        False,
+        validate_default=True,
+        description="serve the desktop GUI at / too, where its base URL cannot have a path",
+    )
+    gui_clients: str = Field(
+        "",
+        description="API key of each address that the desktop GUI runs at, as it sends none itself: `CIDR=NAME` of a "
+        "key, such as `10.0.3.0/24=desktop`, separated by commas",
     )
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with it the gateway serves HTTPS")
     tls_key: Path | None = Field(None, validate_default=True, description="PEM private key of the certificate")
@@ -264,6 +277,21 @@ class Settings(BaseSettings):
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else HOME / path
 
+    @field_validator("gui_root")
+    @classmethod
+    def _with_the_dialect(cls, root: bool, info: ValidationInfo) -> bool:
+        if root and not info.data.get("gui_dialect", True):
+            raise ValueError("GATEWAY_GUI_DIALECT is false; set it to true, or leave GATEWAY_GUI_ROOT out")
+        return root
+
+    @field_validator("gui_clients")
+    @classmethod
+    def _networks_and_names(cls, text: str) -> str:
+        networks = [network for network, _ in client_keys(text)]
+        if twice := [network for network in networks if networks.count(network) > 1]:
+            raise ValueError(f"{str(twice[0])!r} is there twice")
+        return text
+
     @field_validator("triton_url")
     @classmethod
     def _hosts_and_ports(cls, url: str) -> str:
@@ -318,6 +346,11 @@ class Settings(BaseSettings):
         return key
 
     @property
+    def gui_client_keys(self) -> tuple[tuple[IPv4Network | IPv6Network, str], ...]:
+        """Networks of the desktop GUI, each with the name of its API key."""
+        return tuple(client_keys(self.gui_clients))
+
+    @property
     def origins(self) -> tuple[str, ...]:
         """Other sites whose pages may send requests."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
@@ -350,6 +383,11 @@ class Settings(BaseSettings):
         return {f"GATEWAY_{name.upper()}" for name, field in fields if field.annotation == SecretStr | None}
 
 
-def triton_targets(url: str) -> tuple[str, ...]:
-    """Return the parts of ``GATEWAY_TRITON_URL``."""
-    return tuple(part.strip() for part in url.split(","))
+def setting_problems(error: ValidationError) -> list[str]:
+    """Return one line for each invalid setting: its name in the environment, its value, and what is wrong."""
+    lines = []
+    for problem in error.errors():
+        name = f"GATEWAY_{'_'.join(str(part) for part in problem['loc']).upper().removeprefix('GATEWAY_')}"
+        value = "(secret)" if name in Settings.secret_names() else repr(problem.get("input"))
+        lines.append(f"{name}={value}: {problem['msg'].removeprefix('Value error, ')}")
+    return lines

@@ -6,7 +6,7 @@ inside a shape if its centre (x + 0.5, y + 0.5) is inside or on the edge.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -84,19 +84,20 @@ class Rect:
 
 Shape = Circle | Annulus | Rect
 
-KEYS = frozenset({"kind", "cx", "cy", "r", "r_inner", "w", "h", "angle"})
+KEYS = frozenset({"kind", "x", "y", "cx", "cy", "r", "r_inner", "w", "h", "angle"})
 """The keys of every kind of shape."""
 
 
 def parse_shape(text: str) -> tuple[Shape, list[str]]:
     """Read a shape from its JSON text.
 
-    `cx`, `cy` and `angle` may be missing or null. Keys of the other kinds are ignored, since a client may serialise one
+    `cx`, `cy` and `angle` may be missing or null. A rect may have `x` and `y` instead of `cx` and `cy`: its top left
+    corner before it is turned about its centre. Keys of the other kinds are ignored, since a client may serialise one
     class for all kinds. Keys of no kind are ignored with a warning.
 
     Args:
-        text: `{"kind": "circle" | "annulus" | "rect", "cx", "cy", "r", "r_inner", "w", "h", "angle"}`, in pixels and
-            degrees.
+        text: `{"kind": "circle" | "annulus" | "rect", "x", "y", "cx", "cy", "r", "r_inner", "w", "h", "angle"}`, in
+            pixels and degrees.
 
     Returns:
         The shape, and the warnings.
@@ -107,6 +108,8 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
     Example:
         >>> parse_shape('{"kind": "circle", "cx": 10, "cy": null, "r": 5, "w": null, "colour": "red"}')
         (Circle(cx=10.0, cy=None, r=5.0), ['shape: unknown key "colour" ignored'])
+        >>> parse_shape('{"kind": "rect", "x": 10, "y": 0, "w": 8, "h": 4}')
+        (Rect(cx=14.0, cy=2.0, w=8.0, h=4.0, angle=0.0), [])
     """
     try:
         # Every number becomes a float: an int may have any number of digits, and `true` counts as an int.
@@ -135,20 +138,44 @@ def parse_shape(text: str) -> tuple[Shape, list[str]]:
             raise ShapeError(f"shape.{key} is {_seen(value)}; expected a number from -{_LARGEST:g} to {_LARGEST:g}")
         return value
 
+    def require_centre() -> None:
+        corner = next((key for key in ("x", "y") if optional(key) is not None), None)
+        if corner is not None and cx is None and cy is None:
+            raise ShapeError(f"shape.{corner} is the corner of a rect; a {kind} has a centre, cx and cy")
+
     kind = given.get("kind")
     cx, cy = optional("cx"), optional("cy")
     shape: Shape
     match kind:
         case "circle":
+            require_centre()
             shape = Circle(cx, cy, number("r"))
         case "annulus":
+            require_centre()
             shape = Annulus(cx, cy, number("r"), number("r_inner"))
         case "rect":
-            shape = Rect(cx, cy, number("w"), number("h"), optional("angle") or 0.0)
+            w, h, x, y = number("w"), number("h"), optional("x"), optional("y")
+            if x is not None or y is not None:
+                if cx is not None or cy is not None:
+                    raise ShapeError(
+                        "shape has both x or y, the top left corner, and cx or cy, the centre; expected one of the two"
+                    )
+                cx, cy = number("x") + w / 2, number("y") + h / 2
+            shape = Rect(cx, cy, w, h, optional("angle") or 0.0)
         case _:
             seen = _seen(kind) if "kind" in given else "missing"
             raise ShapeError(f'shape.kind is {seen}; expected "circle", "annulus" or "rect"')
     return shape, [f"shape: unknown key {_seen(key)} ignored" for key in given if key not in KEYS]
+
+
+def shape_text(shape: Shape) -> str:
+    """Return the JSON text of a shape, which `parse_shape` reads; a rect by its centre.
+
+    Example:
+        >>> shape_text(Circle(10, None, 5))
+        '{"kind": "circle", "cx": 10, "cy": null, "r": 5}'
+    """
+    return json.dumps({"kind": type(shape).__name__.lower(), **asdict(shape)})
 
 
 def rasterise(shape: Shape, size_wh: tuple[int, int]) -> NDArray[np.bool_]:

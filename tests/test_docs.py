@@ -9,13 +9,16 @@ import tempfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import markdown
 import pytest
+import typer
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from command_line.app import app as patchcore
 from gateway.app import create_app
 from gateway.errors import ERRORS
 from gateway.monitoring import metrics
@@ -84,9 +87,29 @@ def errors_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def commands_table() -> str:
+    rows = ["| command | what it does |", "| --- | --- |"]
+
+    def add(name: str, command: Any) -> None:
+        for each in getattr(command, "commands", {}).values():
+            add(f"{name} {each.name}", each)
+        if not hasattr(command, "commands"):
+            said = (command.help or "").partition("\n")[0]
+            arguments = [
+                (each.metavar if each.required else f"[{each.metavar}]") + "..." * (each.nargs == -1)
+                for each in command.params
+                if each.param_type_name == "argument"
+            ]
+            rows.append(f"| `{' '.join([name, *arguments])}` | {said} |")
+
+    add("patchcore", typer.main.get_command(patchcore))
+    return "\n".join(rows) + "\n"
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "settings.md", settings_table),
     "metrics": (DOCS / "metrics.md", metrics_table),
+    "commands": (DOCS / "command-line.md", commands_table),
     "endpoints": (DOCS / "http-api.md", endpoints_table),
     "errors": (DOCS / "http-api.md", errors_table),
 }
@@ -221,5 +244,5 @@ def test_the_hooks_before_a_commit_are_the_checks_before_the_tests() -> None:
 
 
 if __name__ == "__main__":
-    for table in TABLES:
-        TABLES[table][0].write_text(with_table(table))
+    for each in TABLES:
+        TABLES[each][0].write_text(with_table(each))

@@ -9,7 +9,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 MODULES = [
     ".".join(path.relative_to(PROJECT).with_suffix("").parts)
-    for package in ("gateway", "postprocess")
+    for package in ("command_line", "gateway", "postprocess")
     for path in sorted((PROJECT / package).rglob("*.py"))
     if ">>> " in path.read_text()
 ]

@@ -160,13 +160,110 @@ namespace Patchcore
         /// <param name="roiId">Region of the part.</param>
         /// <param name="images">The images.</param>
         /// <param name="label">"ok" or "ng".</param>
+        /// <param name="options">Optional fields.</param>
         /// <param name="cancel">Ends the request.</param>
         public Task<StoredAnswer> StoreImagesAsync(
-            string roleId, string roiId, IEnumerable<ImageFile> images, string label, CancellationToken cancel = default)
+            string roleId, string roiId, IEnumerable<ImageFile> images, string label, StoreOptions options = null,
+            CancellationToken cancel = default)
         {
-            var form = new Form().Text("label", label);
+            options = options ?? new StoreOptions();
+            var form = new Form().Text("label", label).Text("shape", options.Shape?.ToJson()).Number("bit_depth", options.BitDepth);
+            foreach (string meta in options.Metas ?? new string[0]) form.Text("metas", meta ?? "");
             foreach (ImageFile image in images) form.File("images", image);
             return SendAsync<StoredAnswer>(HttpMethod.Post, RoiPath(roleId, roiId, "images"), form.Content, FitTimeout, false, cancel);
+        }
+
+        /// <summary>Lists the images of an ROI, oldest first: the stored ones, and the OK images that only a fit brought.</summary>
+        /// <param name="roleId">Part or station.</param>
+        /// <param name="roiId">Region of the part.</param>
+        /// <param name="label">"ok" or "ng"; null for both.</param>
+        /// <param name="offset">Number of images to skip.</param>
+        /// <param name="limit">Largest number of images to return, at most 1000. <see cref="ImageList.Total"/> counts them all.</param>
+        /// <param name="cancel">Ends the request.</param>
+        public Task<ImageList> ListImagesAsync(
+            string roleId, string roiId, string label = null, int offset = 0, int limit = 100, CancellationToken cancel = default)
+        {
+            var query = new Query().Text("label", label).Number("offset", offset).Number("limit", limit);
+            return SendAsync<ImageList>(HttpMethod.Get, RoiPath(roleId, roiId, "images") + query, null, Timeout, true, cancel);
+        }
+
+        /// <summary>Returns the file of an image, as it was sent.</summary>
+        public Task<byte[]> GetImageAsync(string roleId, string roiId, string imageId, CancellationToken cancel = default)
+        {
+            return SendAsync<byte[]>(HttpMethod.Get, RoiPath(roleId, roiId, "images", imageId), null, Timeout, true, cancel);
+        }
+
+        /// <summary>Returns a JPEG file of at most 192 pixels a side.</summary>
+        public Task<byte[]> GetThumbnailAsync(string roleId, string roiId, string imageId, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "images", imageId, "thumbnail");
+            return SendAsync<byte[]>(HttpMethod.Get, path, null, Timeout, true, cancel);
+        }
+
+        /// <summary>Returns the JSON that came with an image, as text; "null" if none came.</summary>
+        public Task<string> GetImageMetadataAsync(string roleId, string roiId, string imageId, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "images", imageId, "metadata");
+            return SendAsync<string>(HttpMethod.Get, path, null, Timeout, true, cancel);
+        }
+
+        /// <summary>Changes the label of an image. The next fit takes it over.</summary>
+        /// <param name="roleId">Part or station.</param>
+        /// <param name="roiId">Region of the part.</param>
+        /// <param name="imageId">Id of the image.</param>
+        /// <param name="label">"ok" or "ng".</param>
+        /// <param name="cancel">Ends the request.</param>
+        public Task<ImageAnswer> RelabelImageAsync(
+            string roleId, string roiId, string imageId, string label, CancellationToken cancel = default)
+        {
+            Func<HttpContent> body = JsonBody(Json.Write(new Relabelling { Label = label }));
+            return SendAsync<ImageAnswer>(
+                new HttpMethod("PATCH"), RoiPath(roleId, roiId, "images", imageId), body, Timeout, false, cancel);
+        }
+
+        /// <summary>Deletes an image. The next fit removes it from the memory bank.</summary>
+        public Task<ImageDeleted> DeleteImageAsync(string roleId, string roiId, string imageId, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "images", imageId);
+            return SendAsync<ImageDeleted>(HttpMethod.Delete, path, null, Timeout, false, cancel);
+        }
+
+        /// <summary>Deletes all images with a label, "ok" or "ng". The next fit removes them from the memory bank.</summary>
+        public Task<ImagesDeleted> DeleteImagesAsync(string roleId, string roiId, string label, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "images") + new Query().Text("label", label);
+            return SendAsync<ImagesDeleted>(HttpMethod.Delete, path, null, Timeout, false, cancel);
+        }
+
+        /// <summary>Returns the changes of an ROI, newest first.</summary>
+        /// <param name="roleId">Part or station.</param>
+        /// <param name="roiId">Region of the part.</param>
+        /// <param name="limit">Largest number of changes to return.</param>
+        /// <param name="cancel">Ends the request.</param>
+        public Task<AuditAnswer> AuditAsync(string roleId, string roiId, int limit = 100, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "audit") + new Query().Number("limit", limit);
+            return SendAsync<AuditAnswer>(HttpMethod.Get, path, null, Timeout, true, cancel);
+        }
+
+        /// <summary>Compares recent inspections with the OK images.</summary>
+        public Task<DriftAnswer> DriftAsync(string roleId, string roiId, CancellationToken cancel = default)
+        {
+            return SendAsync<DriftAnswer>(HttpMethod.Get, RoiPath(roleId, roiId, "drift"), null, Timeout, true, cancel);
+        }
+
+        /// <summary>Returns the figures of the report of an ROI.</summary>
+        public Task<ReportAnswer> ReportAsync(string roleId, string roiId, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "report") + new Query().Text("format", "json");
+            return SendAsync<ReportAnswer>(HttpMethod.Get, path, null, Timeout, true, cancel);
+        }
+
+        /// <summary>Returns the report of an ROI as one HTML page that loads nothing from elsewhere, for a browser control.</summary>
+        public Task<string> ReportPageAsync(string roleId, string roiId, CancellationToken cancel = default)
+        {
+            string path = RoiPath(roleId, roiId, "report") + new Query().Text("format", "html");
+            return SendAsync<string>(HttpMethod.Get, path, null, Timeout, true, cancel);
         }
 
         /// <summary>Lists the fitted ROIs that the key allows.</summary>
@@ -208,16 +305,16 @@ namespace Patchcore
                 TimeSpan? wait;
                 try
                 {
-                    string recipe = string.IsNullOrEmpty(RecipeId) ? "" : "?recipe_id=" + Uri.EscapeDataString(RecipeId);
+                    string first = path.Contains("?") ? "&" : "?";
+                    string recipe = string.IsNullOrEmpty(RecipeId) ? "" : first + "recipe_id=" + Uri.EscapeDataString(RecipeId);
                     using (var request = new HttpRequestMessage(method, _url + path + recipe))
                     {
-                        request.Headers.Accept.Add(new MediaTypeWithQualityHeaderValue("application/json"));
                         if (_key.Length > 0) request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", _key);
                         if (content != null) request.Content = content();
                         using (HttpResponseMessage response = await WithinAsync(request, timeout, cancel).ConfigureAwait(false))
                         {
                             byte[] body = await response.Content.ReadAsByteArrayAsync().ConfigureAwait(false);
-                            if (response.IsSuccessStatusCode) return Json.Read<T>(body);
+                            if (response.IsSuccessStatusCode) return Read<T>(body);
                             GatewayException error = GatewayException.Of(response, body);
                             bool isRefused = error.Status == 429 || error.Status == 503;
                             wait = isRefused ? WaitAfter(attempt, error.RetryAfter) : null;
@@ -265,6 +362,13 @@ namespace Patchcore
             return () => new StringContent(json, Encoding.UTF8, "application/json");
         }
 
+        /// <summary>Returns a file as it is, a text, or the object of a JSON text.</summary>
+        private static T Read<T>(byte[] body)
+        {
+            if (typeof(T) == typeof(byte[])) return (T)(object)body;
+            return typeof(T) == typeof(string) ? (T)(object)Encoding.UTF8.GetString(body) : Json.Read<T>(body);
+        }
+
         private static string RoiPath(params string[] parts)
         {
             foreach (string part in parts)
@@ -275,6 +379,22 @@ namespace Patchcore
         private static string First(params string[] texts)
         {
             return texts.FirstOrDefault(text => !string.IsNullOrWhiteSpace(text)) ?? "";
+        }
+
+        /// <summary>The query of an address.</summary>
+        private sealed class Query
+        {
+            private readonly List<string> _fields = new List<string>();
+
+            public Query Text(string name, string value)
+            {
+                if (value != null) _fields.Add(name + "=" + Uri.EscapeDataString(value));
+                return this;
+            }
+
+            public Query Number(string name, int value) { return Text(name, value.ToString(CultureInfo.InvariantCulture)); }
+
+            public override string ToString() { return _fields.Count == 0 ? "" : "?" + string.Join("&", _fields); }
         }
 
         /// <summary>A multipart form. It is made again for each attempt, since content that was sent is disposed.</summary>
@@ -399,6 +519,8 @@ namespace Patchcore
         private Shape(string kind) { Kind = kind; }
 
         [DataMember(Name = "kind")] private string Kind { get; set; }
+        [DataMember(Name = "x", EmitDefaultValue = false)] private double? X { get; set; }
+        [DataMember(Name = "y", EmitDefaultValue = false)] private double? Y { get; set; }
         [DataMember(Name = "cx", EmitDefaultValue = false)] private double? Cx { get; set; }
         [DataMember(Name = "cy", EmitDefaultValue = false)] private double? Cy { get; set; }
         [DataMember(Name = "r", EmitDefaultValue = false)] private double? R { get; set; }
@@ -423,6 +545,12 @@ namespace Patchcore
         public static Shape Rect(double w, double h, double? cx = null, double? cy = null, double? angle = null)
         {
             return new Shape("rect") { W = w, H = h, Cx = cx, Cy = cy, Angle = angle };
+        }
+
+        /// <summary>A rectangle from its top left corner, which an angle in degrees turns clockwise about its centre.</summary>
+        public static Shape RectAt(double x, double y, double w, double h, double? angle = null)
+        {
+            return new Shape("rect") { X = x, Y = y, W = w, H = h, Angle = angle };
         }
 
         /// <summary>Returns the shape as the gateway reads it.</summary>
@@ -479,6 +607,19 @@ namespace Patchcore
         public bool? ExcludeSuspects { get; set; }
     }
 
+    /// <summary>Optional fields of images to store.</summary>
+    public sealed class StoreOptions
+    {
+        /// <summary>A JSON object for each image, in their order, kept as sent; null for an image without one.</summary>
+        public IReadOnlyList<string> Metas { get; set; }
+
+        /// <summary>Where the part is.</summary>
+        public Shape Shape { get; set; }
+
+        /// <summary>Bits per sample of the camera, for files with more than 8 bits.</summary>
+        public int? BitDepth { get; set; }
+    }
+
     /// <summary>One image of a batch, with its ROI and its parameters.</summary>
     [DataContract]
     public sealed class BatchItem
@@ -514,6 +655,12 @@ namespace Patchcore
         [DataMember(Name = "area_mm2_thr", EmitDefaultValue = false)] private double? AreaMm2Thr { get; set; }
         [DataMember(Name = "heatmap", EmitDefaultValue = false)] private string Heatmap { get; set; }
         [DataMember(Name = "explain", EmitDefaultValue = false)] private bool? Explain { get; set; }
+    }
+
+    [DataContract]
+    internal sealed class Relabelling
+    {
+        [DataMember(Name = "label")] internal string Label { get; set; }
     }
 
     /// <summary>What became of one image of a batch: either an answer or an error.</summary>
@@ -961,6 +1108,82 @@ namespace Patchcore
         [DataMember(Name = "duplicate")] public bool Duplicate { get; set; }
     }
 
+    /// <summary>A page of the images of an ROI, oldest first.</summary>
+    [DataContract]
+    public sealed class ImageList
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        /// <summary>OK images, also those that only a fit brought.</summary>
+        [DataMember(Name = "n_ok")] public int NOk { get; set; }
+        [DataMember(Name = "n_ng")] public int NNg { get; set; }
+        /// <summary>Size of all these files.</summary>
+        [DataMember(Name = "n_bytes")] public int NBytes { get; set; }
+        /// <summary>Images with the label that was asked for.</summary>
+        [DataMember(Name = "total")] public int Total { get; set; }
+        [DataMember(Name = "offset")] public int Offset { get; set; }
+        [DataMember(Name = "limit")] public int Limit { get; set; }
+        [DataMember(Name = "images")] public ImageAnswer[] Images { get; set; }
+        /// <summary>Stored images whose record is damaged.</summary>
+        [DataMember(Name = "warnings")] public string[] Warnings { get; set; }
+    }
+
+    /// <summary>An image of an ROI.</summary>
+    [DataContract]
+    public sealed class ImageAnswer
+    {
+        /// <summary>SHA-256 of the decoded pixels; the same picture has the same id in every file.</summary>
+        [DataMember(Name = "id")] public string Id { get; set; }
+        /// <summary>One of: ok, ng.</summary>
+        [DataMember(Name = "label")] public string Label { get; set; }
+        /// <summary>As sent.</summary>
+        [DataMember(Name = "file_name")] public string FileName { get; set; }
+        [DataMember(Name = "content_type")] public string ContentType { get; set; }
+        /// <summary>When it was stored, UTC; null for an image that only a fit brought.</summary>
+        [DataMember(Name = "created_at")] public string CreatedAt { get; set; }
+        [DataMember(Name = "n_bytes")] public int NBytes { get; set; }
+        /// <summary>In pixels, upright.</summary>
+        [DataMember(Name = "width")] public int Width { get; set; }
+        [DataMember(Name = "height")] public int Height { get; set; }
+        [DataMember(Name = "has_metadata")] public bool HasMetadata { get; set; }
+        /// <summary>Whether the version in use has learned it.</summary>
+        [DataMember(Name = "learned")] public bool Learned { get; set; }
+        /// <summary>Whether an earlier fit excluded it as a suspect.</summary>
+        [DataMember(Name = "excluded")] public bool Excluded { get; set; }
+        /// <summary>Whether it is learned and looks unlike the other learned images.</summary>
+        [DataMember(Name = "suspect")] public bool Suspect { get; set; }
+        /// <summary>Its score in the version in use, if known: of a learned image against the bank without it; of
+        /// another one since the fit or the calibration that scored it.</summary>
+        [DataMember(Name = "score")] public double? Score { get; set; }
+        /// <summary>Its peak, likewise; null as well where no region of the smallest area fits. That of a learned image
+        /// is known once the ROI is calibrated by the peak.</summary>
+        [DataMember(Name = "peak")] public double? Peak { get; set; }
+    }
+
+    /// <summary>A deleted image. If a bank has learned it, the next fit removes it from there.</summary>
+    [DataContract]
+    public sealed class ImageDeleted
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        [DataMember(Name = "id")] public string Id { get; set; }
+        [DataMember(Name = "deleted")] public bool Deleted { get; set; }
+    }
+
+    /// <summary>Deleted images of one label.</summary>
+    [DataContract]
+    public sealed class ImagesDeleted
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        /// <summary>One of: ok, ng.</summary>
+        [DataMember(Name = "label")] public string Label { get; set; }
+        [DataMember(Name = "deleted")] public int Deleted { get; set; }
+    }
+
     /// <summary>Every fitted ROI, and those that have stored images alone.</summary>
     [DataContract]
     public sealed class RoiList
@@ -1152,6 +1375,159 @@ namespace Patchcore
         /// <summary>Score against the bank of all other images, when it was excluded.</summary>
         [DataMember(Name = "score")] public double Score { get; set; }
         [DataMember(Name = "robust_z")] public double RobustZ { get; set; }
+    }
+
+    /// <summary>The changes of an ROI, newest first, also of a deleted ROI.</summary>
+    [DataContract]
+    public sealed class AuditAnswer
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        [DataMember(Name = "entries")] public AuditEntry[] Entries { get; set; }
+    }
+
+    /// <summary>A change of an ROI.</summary>
+    [DataContract]
+    public sealed class AuditEntry
+    {
+        [DataMember(Name = "id")] public string Id { get; set; }
+        /// <summary>When the change started, UTC.</summary>
+        [DataMember(Name = "time")] public string Time { get; set; }
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        /// <summary>One of: fit, calibrate, rollback, delete, delete_ok_image, import, publish, store_images,
+        /// label_image, delete_images.</summary>
+        [DataMember(Name = "action")] public string Action { get; set; }
+        /// <summary>Name of the API key.</summary>
+        [DataMember(Name = "actor")] public string Actor { get; set; }
+        /// <summary>Address of the client.</summary>
+        [DataMember(Name = "client")] public string Client { get; set; }
+        /// <summary>X-Request-ID.</summary>
+        [DataMember(Name = "request_id")] public string RequestId { get; set; }
+        [DataMember(Name = "version_before")] public int? VersionBefore { get; set; }
+        [DataMember(Name = "version_after")] public int? VersionAfter { get; set; }
+        [DataMember(Name = "threshold_before")] public double? ThresholdBefore { get; set; }
+        [DataMember(Name = "threshold_after")] public double? ThresholdAfter { get; set; }
+        [DataMember(Name = "n_ok_before")] public int NOkBefore { get; set; }
+        [DataMember(Name = "n_ok_after")] public int NOkAfter { get; set; }
+        /// <summary>One of: done, failed, unknown.</summary>
+        [DataMember(Name = "outcome")] public string Outcome { get; set; }
+        /// <summary>Stored images that the change concerns.</summary>
+        [DataMember(Name = "n_images")] public int? NImages { get; set; }
+        /// <summary>Their label after it; null where they were deleted.</summary>
+        [DataMember(Name = "label")] public string Label { get; set; }
+        /// <summary>Id of the image, where it is one.</summary>
+        [DataMember(Name = "image")] public string Image { get; set; }
+        /// <summary>Code of the error if it failed.</summary>
+        [DataMember(Name = "error")] public string Error { get; set; }
+    }
+
+    /// <summary>Comparison of recent inspections with the OK images of the fit.</summary>
+    [DataContract]
+    public sealed class DriftAnswer
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        [DataMember(Name = "version")] public int Version { get; set; }
+        /// <summary>Largest number of inspections in the window.</summary>
+        [DataMember(Name = "window")] public int Window { get; set; }
+        /// <summary>Inspections in the window with this version.</summary>
+        [DataMember(Name = "n")] public int N { get; set; }
+        /// <summary>Inspections judged OK among them; before calibration all of them.</summary>
+        [DataMember(Name = "n_ok")] public int NOk { get; set; }
+        /// <summary>Number of leave-one-out scores of the fit.</summary>
+        [DataMember(Name = "n_reference")] public int NReference { get; set; }
+        /// <summary>Two-sample Kolmogorov-Smirnov statistic of the scores.</summary>
+        [DataMember(Name = "ks")] public double? Ks { get; set; }
+        /// <summary>One-sided statistic: recent scores are higher.</summary>
+        [DataMember(Name = "ks_up")] public double? KsUp { get; set; }
+        [DataMember(Name = "ks_down")] public double? KsDown { get; set; }
+        /// <summary>p-value of ks.</summary>
+        [DataMember(Name = "p_value")] public double? PValue { get; set; }
+        /// <summary>Share of recent scores above the threshold that applied to them.</summary>
+        [DataMember(Name = "above_threshold")] public double? AboveThreshold { get; set; }
+        /// <summary>Share of recent inspections judged NG, by score or by region.</summary>
+        [DataMember(Name = "rejected")] public double? Rejected { get; set; }
+        [DataMember(Name = "brightness")] public ShiftAnswer Brightness { get; set; }
+        /// <summary>Of the logarithm of the sharpness.</summary>
+        [DataMember(Name = "sharpness")] public ShiftAnswer Sharpness { get; set; }
+        /// <summary>Signals whose drift chance does not explain.</summary>
+        [DataMember(Name = "alarms")] public string[] Alarms { get; set; }
+        /// <summary>Why a value is null.</summary>
+        [DataMember(Name = "reason")] public string Reason { get; set; }
+        /// <summary>Time of the oldest inspection in the window, in seconds since 1970.</summary>
+        [DataMember(Name = "since")] public double? Since { get; set; }
+        [DataMember(Name = "until")] public double? Until { get; set; }
+        [DataMember(Name = "histogram")] public DriftHistogram Histogram { get; set; }
+    }
+
+    /// <summary>Mean of recent images, compared with the mean of the OK images.</summary>
+    [DataContract]
+    public sealed class ShiftAnswer
+    {
+        [DataMember(Name = "mean")] public double Mean { get; set; }
+        [DataMember(Name = "ok_mean")] public double OkMean { get; set; }
+        /// <summary>Difference of the means, in standard deviations of the OK images.</summary>
+        [DataMember(Name = "shift")] public double Shift { get; set; }
+        /// <summary>Difference of the means, in standard errors of that difference.</summary>
+        [DataMember(Name = "z")] public double Z { get; set; }
+    }
+
+    /// <summary>Score counts of OK images and of recent inspections in the same bins.</summary>
+    [DataContract]
+    public sealed class DriftHistogram
+    {
+        /// <summary>Bin edges, one more than there are bins.</summary>
+        [DataMember(Name = "edges")] public double[] Edges { get; set; }
+        /// <summary>Leave-one-out scores of the fit.</summary>
+        [DataMember(Name = "ok_images")] public int[] OkImages { get; set; }
+        /// <summary>Scores of recent inspections judged OK.</summary>
+        [DataMember(Name = "recent")] public int[] Recent { get; set; }
+    }
+
+    /// <summary>Answers of the other endpoints about an ROI, taken at the same time.</summary>
+    [DataContract]
+    public sealed class ReportAnswer
+    {
+        [DataMember(Name = "role_id")] public string RoleId { get; set; }
+        [DataMember(Name = "roi_id")] public string RoiId { get; set; }
+        [DataMember(Name = "recipe_id")] public string RecipeId { get; set; }
+        [DataMember(Name = "made_at")] public string MadeAt { get; set; }
+        /// <summary>Version of the gateway.</summary>
+        [DataMember(Name = "gateway")] public string Gateway { get; set; }
+        [DataMember(Name = "roi")] public RoiDetail Roi { get; set; }
+        [DataMember(Name = "bank")] public BankAnswer Bank { get; set; }
+        /// <summary>Null before a calibration, and for one that the peak did not decide.</summary>
+        [DataMember(Name = "peaks")] public PeaksAnswer Peaks { get; set; }
+        [DataMember(Name = "drift")] public DriftAnswer Drift { get; set; }
+        /// <summary>Smallest number of inspections that drift needs.</summary>
+        [DataMember(Name = "drift_needs")] public int DriftNeeds { get; set; }
+        /// <summary>The newest entries of /audit.</summary>
+        [DataMember(Name = "audit")] public AuditEntry[] Audit { get; set; }
+    }
+
+    /// <summary>How the memory bank or the student-teacher model was made. Values that only a bank has are 0 for the
+    /// latter.</summary>
+    [DataContract]
+    public sealed class BankAnswer
+    {
+        [DataMember(Name = "extractor")] public string Extractor { get; set; }
+        [DataMember(Name = "token_hw")] public int[] TokenHw { get; set; }
+        [DataMember(Name = "dim")] public int Dim { get; set; }
+        [DataMember(Name = "k")] public int K { get; set; }
+        [DataMember(Name = "p_score")] public double PScore { get; set; }
+        [DataMember(Name = "n_tokens_total")] public int NTokensTotal { get; set; }
+    }
+
+    /// <summary>Histogram of the peaks of the OK images that the calibration was made from.</summary>
+    [DataContract]
+    public sealed class PeaksAnswer
+    {
+        [DataMember(Name = "edges")] public double[] Edges { get; set; }
+        [DataMember(Name = "ok_images")] public int[] OkImages { get; set; }
     }
 
     /// <summary>The process is alive.</summary>

@@ -11,14 +11,18 @@ from gateway.process.admission import Admission, Place
 from gateway.process.services import Services
 
 
-def admitted_by(admission: Callable[[Services], Admission]) -> type[StrictRoute]:
+def admitted_by(admission: Callable[[Services], Admission], *, ignores_unknown: bool = False) -> type[StrictRoute]:
     """Return a route class whose requests hold a place of `admission` from their first byte to their answer.
 
     Args:
         admission: selects the admission among the services.
+        ignores_unknown: as in `StrictRoute`.
     """
+    ignores = ignores_unknown
 
     class AdmittedRoute(StrictRoute):
+        ignores_unknown = ignores
+
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 

@@ -149,7 +149,8 @@ FormShape = Annotated[
     OR_NULL,
     Form(
         description="JSON, in pixels of the image as sent: kind circle (cx, cy, r), annulus (cx, cy, r, r_inner) or "
-        "rect (cx, cy, w, h, angle in degrees clockwise); cx and cy default to the centre",
+        "rect (w, h, angle in degrees clockwise, and cx, cy or the top left corner x, y); cx and cy default to the "
+        "centre",
         examples=['{"kind": "circle", "cx": 192, "cy": 192, "r": 180}'],
     ),
 ]

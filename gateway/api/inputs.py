@@ -10,14 +10,16 @@ from gateway.api.known_fields import known_hint, unknown_fields
 from gateway.errors import InvalidRequestError, TooLargeError
 from gateway.learning.request import ImageFile
 from gateway.settings import Settings
-from postprocess.roi_mask import KEYS, Shape, ShapeError, parse_shape
+from postprocess.roi_mask import KEYS, Shape, ShapeError, parse_shape, shape_text
 
 _MAX_CHARS = 16_384
 """Limit of the JSON about one image. Valid texts have some hundred characters."""
 
 
 def parsed_shape(text: str | None) -> tuple[Shape | None, str | None]:
-    """Return the shape of a form field, and its JSON text. An absent or blank field, or null, is no shape.
+    """Return the shape of a form field, and the JSON text to keep. An absent or blank field, or null, is no shape.
+
+    A rect with a corner is kept with its centre, which gateways of earlier releases read too.
 
     Raises:
         InvalidRequestError: the text is not a valid shape, or has an unknown key.
@@ -35,7 +37,8 @@ def parsed_shape(text: str | None) -> tuple[Shape | None, str | None]:
         raise InvalidRequestError(
             f"shape: {error}", 'Send JSON such as {"kind": "circle", "cx": 192, "cy": 192, "r": 180}, or leave it out.'
         ) from error
-    return shape, without_bom(text)
+    has_corner = given.get("x") is not None or given.get("y") is not None
+    return shape, shape_text(shape) if has_corner else without_bom(text)
 
 
 def parsed_json(text: str, name: str, n_images: int) -> Any:

@@ -24,7 +24,7 @@ class RoiCaller:
         Raises:
             InvalidRequestError: it is not a valid id.
         """
-        named = self._named(None)
+        named = self.named(None)
         recipe_id = None if named is None else valid_id(named)
         if named is not None and recipe_id is None:
             raise InvalidRequestError(f"recipe_id: {named[:70]!r} is not a valid id", f"Use {ID_RULE}.")
@@ -46,10 +46,15 @@ class RoiCaller:
             InvalidRequestError: an id is invalid, or field and query name different recipes.
             ForbiddenError: the caller may not use the ROI.
         """
-        named = self._named(recipe_id)
+        named = self.named(recipe_id)
         return self.caller.roi(role_id, roi_id, DEFAULT_RECIPE if named is None else named)
 
-    def _named(self, field: str | None) -> str | None:
+    def named(self, field: str | None) -> str | None:
+        """Return the recipe that a request names, unchecked: in a field of its body, else in its query or header.
+
+        Raises:
+            InvalidRequestError: field and query name different recipes.
+        """
         if field is None:
             return self.header if self.query is None else self.query
         if self.query is not None and valid_id(field) != valid_id(self.query):

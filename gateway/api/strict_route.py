@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_origin
 
 from fastapi import Request, Response, UploadFile, params
 from fastapi.dependencies.models import Dependant
@@ -30,22 +30,27 @@ _FORM = "multipart/form-data"
 class StrictRoute(APIRoute):
     """A route that checks the names in a request before FastAPI reads their values."""
 
+    ignores_unknown: ClassVar[bool] = False
+    """Whether unknown names are left out instead of refused, for clients that cannot be changed."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of FastAPI, with the checks before it."""
         handle = super().get_route_handler()
         query = _query_names(self.dependant)
         forms = {f.alias: f.field_info for f in self.dependant.body_params if isinstance(f.field_info, params.Form)}
         has_json = bool(self.dependant.body_params) and not forms
+        strict = not self.ignores_unknown
 
         async def check_and_handle(request: Request) -> Response:
-            _require_names([name for name, _ in request.query_params.multi_items()], query, "query parameter")
+            names = [name for name, _ in request.query_params.multi_items()]
+            _require_names(names, query, "query parameter", strict=strict)
             _require_uncompressed(request)
             if forms:
                 checked = _Request(request.scope, framed(request.receive, _boundary(request)))
                 services: Services = request.app.state.services
                 form = await _read_form(checked, services.settings, _has_texts(forms))
                 try:
-                    _require_form(form, forms)
+                    _require_form(form, forms, strict=strict)
                 except BaseException:
                     await form.close()
                     raise
@@ -90,8 +95,10 @@ class _Request(Request):
         return parse_json(await self.body(), "the body")
 
 
-def _require_names(names: list[str], known: set[str], kind: str, lists: set[str] | None = None) -> None:
-    message = unknown_fields(names, known, kind)
+def _require_names(
+    names: list[str], known: set[str], kind: str, lists: set[str] | None = None, *, strict: bool
+) -> None:
+    message = unknown_fields(names, known, kind) if strict else None
     if message is not None:
         raise InvalidRequestError(message, known_hint(known))
     repeated = repeated_field(names, lists or ())
@@ -145,9 +152,9 @@ def _require_json_type(request: Request) -> None:
         )
 
 
-def _require_form(form: FormData, fields: dict[str, params.Form]) -> None:
+def _require_form(form: FormData, fields: dict[str, params.Form], *, strict: bool) -> None:
     lists = {name for name, info in fields.items() if get_origin(info.annotation) is list}
-    _require_names([name for name, _ in form.multi_items()], set(fields), "field", lists)
+    _require_names([name for name, _ in form.multi_items()], set(fields), "field", lists, strict=strict)
     for name, value in form.multi_items():
         if not isinstance(value, Uploaded):
             continue

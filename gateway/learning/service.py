@@ -42,6 +42,7 @@ from gateway.learning.taken_over import (
     PreparedFit,
     StoredLabels,
     mended,
+    n_of_stored_fit,
     require_any,
     store_added,
     stored_files,
@@ -92,10 +93,10 @@ class FitService:
             InvalidRequestError: the fit is one of stored images, and the ROI has none.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        n_images = (n_new or 0) + (0 if before is None else len(before.images))
         if n_new is None:
-            n_new = len(await in_thread(stored_files, self._store, key, limiter=self._decoders))
+            n_images = await in_thread(n_of_stored_fit, self._store, key, before, limiter=self._decoders)
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
-        n_images = n_new + (0 if before is None else len(before.images))
         memory = memory_of_fit(n_images, rate, self._engine.model)
         limit = self._settings.max_fit_memory_bytes
         if memory > limit:

@@ -136,8 +136,13 @@ class StoredImages:
                     self._store.images(key).replace_record(changed)
         return self._seen(key, changed)
 
-    def delete(self, key: RoiKey, image_id: str) -> None:
+    def delete(self, key: RoiKey, image_id: str, label: Label | None = None) -> None:
         """Delete an image. If a bank has learned it, the next fit removes it from there.
+
+        Args:
+            key: the ROI.
+            image_id: id of the image.
+            label: delete it only if it has this label.
 
         Raises:
             UnknownImageError: the ROI has no such image.
@@ -148,14 +153,21 @@ class StoredImages:
             record: ImageRecord | None = None
             with contextlib.suppress(ArtifactCorruptError):
                 record = self.record(key, image_id)
+            if label is not None and record is not None and record.label != label:
+                raise _unknown(key, image_id)
             with self._audited(key, "delete_images", 1, None, image_id):
                 if record is None:
                     images.forget(image_id)
                 else:
                     images.delete(record)
 
-    def delete_all(self, key: RoiKey, label: Label) -> int:
+    def delete_all(self, key: RoiKey, label: Label, *, only_stored: bool = False) -> int:
         """Delete all images of an ROI with a label. Return their number.
+
+        Args:
+            key: the ROI.
+            label: ok or ng.
+            only_stored: leave the OK images that only a fit brought.
 
         Raises:
             UnknownRoiError: the ROI was never fitted and has no stored images.
@@ -163,6 +175,7 @@ class StoredImages:
         """
         with self._changing(key):
             records = [image.record for image in self.all(key).images if image.record.label == label]
+            records = [record for record in records if record.created_at is not None or not only_stored]
             if records:
                 with self._audited(key, "delete_images", len(records), None):
                     for record in records:

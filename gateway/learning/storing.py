@@ -34,6 +34,7 @@ class StoreRequest:
     metadata: Sequence[str | None]
     """JSON text of each image, or None."""
     shape: Shape | None = None
+    """Where the part is in all images; None takes that of each file."""
     shape_json: str | None = None
     bit_depth: int | None = None
     """Bits of a sample of the camera, 8 to 16; None takes that of the ROI."""
@@ -101,8 +102,11 @@ class ImageStorer:
     ) -> ImageRecord:
         data = file.read()
         header = read_header(data, file.name, self._limits)
-        if request.shape is not None:
-            mask_of(request.shape, header.upright_size)
+        shape, shape_json = request.shape, request.shape_json
+        if shape_json is None:
+            shape, shape_json = file.shape, file.shape_json
+        if shape is not None:
+            mask_of(shape, header.upright_size)
         picture = decode_picture(data, file.name, header, bit_depth)
         size = self._input_size()
         network_input = None if size is None else to_model_input(picture.pixels, size)
@@ -119,7 +123,7 @@ class ImageStorer:
             n_bytes=len(data),
             bits=picture.samples.bits,
             bit_depth=bit_depth,
-            shape=request.shape_json,
+            shape=shape_json,
             metadata=metadata,
         )
 

@@ -50,6 +50,17 @@ def stored_files(store: ArtifactStore, key: RoiKey) -> list[ImageFile]:
     return [file_of(record) for record in records if record.label == "ok"]
 
 
+def n_of_stored_fit(store: ArtifactStore, key: RoiKey, before: Manifest | None) -> int:
+    """Return how many images a fit of the stored OK images would learn: them, and the learned ones that are not stored.
+
+    Raises:
+        InvalidRequestError: as in `stored_files`.
+    """
+    n_stored = len(stored_files(store, key))
+    labels = LabelsOfImages(store.images(key).records().whole)
+    return n_stored + sum(labels.record_of(image) is None for image in (() if before is None else before.images))
+
+
 class StoredLabels:
     """What the stored labels mean for a fit. Read it under the lock of the ROI."""
 

@@ -63,6 +63,7 @@ class Program
         var round = new InferOptions { Shape = Shape.Circle(150), Heatmap = "none" };
         var shaped = await client.InferAsync("csharp", "own", image, 0.2, round);
         Say("shaped", shaped.Score);
+        Say("corner", Shape.RectAt(0, 0.5, 2, 1).ToJson());
         var batch = await client.InferBatchAsync(new[] { "own", "never" }.Select(id => new BatchItem("csharp", id, image, 0.2)));
         Say("batch", $"{batch[0].Answer.Verdict} {batch[1].Error.Code}");
         try { await client.InferAsync("csharp", "never", image, 0.2); }
@@ -72,8 +73,11 @@ class Program
         }
         var roi = await client.GetRoiAsync("csharp", "own");
         Say("roi", $"{roi.Images.Length} {roi.Images[0].FileName} {roi.Versions.Length}");
-        var stored = await client.StoreImagesAsync("csharp", "own", new[] { image }, "ng");
+        var meta = new StoreOptions { Metas = new[] { "{\"line\": 3}" } };
+        var stored = await client.StoreImagesAsync("csharp", "own", new[] { image }, "ng", meta);
         Say("stored", $"{stored.NAdded} {stored.NNg}");
+        await Images(client, stored.Images[0].Id, image);
+        await Figures(client);
         Say("rolled back", (await client.RollbackAsync("csharp", "own", 1)).Version);
         var health = await client.HealthAsync();
         Say("health", $"{health.Status} {health.ModelWeights} {await client.IsReadyAsync()}");
@@ -81,6 +85,31 @@ class Program
         Say("recipe", (await client.FitOkAsync("csharp", "own", images.Take(1), 0.2)).RecipeId);
         client.RecipeId = null;
         Say("deleted", (await client.DeleteRoiAsync("csharp", "own")).Deleted);
+    }
+
+    static async Task Images(PatchcoreClient client, string id, ImageFile image)
+    {
+        var page = await client.ListImagesAsync("csharp", "own", "ok", offset: 4, limit: 10);
+        Say("listed", $"{page.NOk} {page.NNg} {page.Total} {page.Images.Length} {page.Images[0].FileName}");
+        Say("file", (await client.GetImageAsync("csharp", "own", id)).SequenceEqual(image.Content));
+        byte[] thumbnail = await client.GetThumbnailAsync("csharp", "own", id);
+        Say("thumbnail", $"{thumbnail[0]:X2}{thumbnail[1]:X2}");
+        Say("metadata", await client.GetImageMetadataAsync("csharp", "own", id));
+        Say("relabelled", (await client.RelabelImageAsync("csharp", "own", id, "ok")).Label);
+        Say("deleted image", (await client.DeleteImageAsync("csharp", "own", id)).Deleted);
+        await client.StoreImagesAsync("csharp", "own", new[] { image }, "ng");
+        Say("deleted images", (await client.DeleteImagesAsync("csharp", "own", "ng")).Deleted);
+    }
+
+    static async Task Figures(PatchcoreClient client)
+    {
+        var drift = await client.DriftAsync("csharp", "own");
+        Say("drift", $"{drift.N} {drift.Ks == null} {drift.Alarms.Length}");
+        var report = await client.ReportAsync("csharp", "own");
+        Say("report", $"{report.Roi.NOkTotal} {report.Bank.TokenHw.Length} {report.Audit.Length > 0}");
+        Say("page", (await client.ReportPageAsync("csharp", "own")).StartsWith("<!doctype html>"));
+        var audit = await client.AuditAsync("csharp", "own", 2);
+        Say("audit", string.Join(" ", audit.Entries.Select(entry => entry.Action)));
     }
 
     static void Say(string name, object value)

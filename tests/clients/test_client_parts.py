@@ -234,6 +234,14 @@ class TestInspection:
         with pytest.raises(ImageError, match="6, 4"):
             draw(encode(GREY), inspection())
 
+    def test_the_area_of_a_region_at_the_corner_is_written_within_the_picture(self):
+        corner = {"bbox": [90, 90, 10, 10], "contour": [[90, 90], [99, 90], [99, 99], [90, 99]], "area_px": 100}
+        found = inspection(image_size=[100, 100], heatmap_png_base64=None, regions=[{**corner, "area_mm2": 4.0}])
+        drawn = np.asarray(draw(np.full((100, 100), 90, np.uint8), found))
+        _, columns = np.nonzero((drawn > 200).all(axis=2))
+        assert columns.size > 20, "the digits are white"
+        assert columns.min() < 80, "and begin left of the region"
+
     def test_masks_are_the_insides_of_the_outlines(self):
         assert masks(inspection()).tolist() == [
             [[False] * 6, [False, True, True, *[False] * 3], [False, True, True, *[False] * 3], [False] * 6]

@@ -36,7 +36,7 @@ def test_every_public_method_has_a_comment(run):
     found = ElementTree.parse(run.folder / "Patchcore.xml").iter("member")
     members = {member.get("name"): member for member in found}
     methods = [name for name in members if name.startswith("M:Patchcore.PatchcoreClient.")]
-    assert len(methods) >= 14
+    assert len(methods) >= 25
     assert all("".join(members[name].itertext()).strip() for name in methods)
 
 
@@ -61,10 +61,22 @@ def test_it_fits_calibrates_and_inspects(run, gateway, tmp_path):
     assert int(said["regions"]) == len(answer["regions"])
     assert said["contour"] == json.dumps(answer["regions"][0]["contour"][0]).replace(" ", "")
     assert float(said["shaped"]) == pytest.approx(shaped["score"])
+    assert json.loads(said["corner"]) == {"kind": "rect", "x": 0, "y": 0.5, "w": 2, "h": 1}
     assert said["batch"] == "ng unknown_roi"
     assert said["refused"] == "unknown_roi 404 32 True"
     assert said["roi"] == "6 prüf 0.png 1"
     assert said["stored"] == "1 1"
+    assert said["listed"] == "6 1 6 2 prüf 4.png"
+    assert said["file"] == "True"
+    assert said["thumbnail"] == "FFD8"
+    assert json.loads(said["metadata"]) == {"line": 3}
+    assert said["relabelled"] == "ok"
+    assert said["deleted image"] == "True"
+    assert said["deleted images"] == "1"
+    assert said["drift"] == "3 True 0"
+    assert said["report"] == "6 2 True"
+    assert said["page"] == "True"
+    assert said["audit"] == "delete_images store_images"
     assert said["rolled back"] == "1"
     assert said["health"] == "ok seed True"
     assert said["recipe"] == "Ausführung"

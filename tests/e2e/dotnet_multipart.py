@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from urllib.parse import quote
@@ -59,11 +60,14 @@ def body(parts: list[Part]) -> bytes:
     return f"--{BOUNDARY}\r\n".encode() + divider.join(written) + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def request(path: str, port: int, parts: list[Part], *, expect_continue: bool = False) -> tuple[bytes, bytes]:
+def request(
+    path: str, port: int, parts: list[Part], *, expect_continue: bool = False, headers: Mapping[str, str] | None = None
+) -> tuple[bytes, bytes]:
     """Return head and body. .NET Framework sends `Expect: 100-continue`, .NET Core does not."""
     content = body(parts)
     lines = [
         f"POST {path} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
         f'Content-Type: multipart/form-data; boundary="{BOUNDARY}"',
         f"Host: 127.0.0.1:{port}",
         f"Content-Length: {len(content)}",

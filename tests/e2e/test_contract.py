@@ -181,6 +181,10 @@ def test_heatmap_none_and_base64_differ_in_nothing_else(infer):
             {"kind": "rect", "cx": 200, "cy": 80, "w": 50, "h": 31},
             lambda x, y: (abs(x - 200) <= 25) & (abs(y - 80) <= 15.5),
         ),
+        (
+            {"kind": "rect", "x": 175, "y": 60, "w": 50, "h": 31},
+            lambda x, y: (abs(x - 200) <= 25) & (abs(y - 75.5) <= 15.5),
+        ),
         ({"kind": "circle", "r": 40}, lambda x, y: np.hypot(x - 150, y - 120) <= 40),
     ],
     ids=lambda value: value["kind"] if isinstance(value, dict) else "",

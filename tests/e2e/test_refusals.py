@@ -289,6 +289,7 @@ def test_a_file_may_have_any_name(gateway, name, shown):
         ('{"kind": "annulus", "r": 9999, "r_inner": 9000}', "no pixel"),
         ('{"kind": "rect", "w": 5}', "shape.h"),
         ('{"kind": "rect", "w": 5, "h": 0}', "shape.h"),
+        ('{"kind": "rect", "x": 0, "y": 0, "cx": 9, "cy": 9, "w": 5, "h": 5}', "both x or y"),
         ('{"kind": "rect", "w": 5, "h": 5, "angle": "45"}', "angle"),
         ('{"kind": "circle", "r": ' + "9" * 5000 + "}", "shape.r"),
         ('{"kind": "circle", "r": {"r": {"r": 5}}}', "object"),

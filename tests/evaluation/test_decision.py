@@ -203,7 +203,7 @@ def test_the_report_has_the_figures_and_the_curve(data, settings, tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--learn", "4"], "name --splits"),
+        (["--learn", "4"], "add --splits"),
         (["--splits", "2", "--url", "http://127.0.0.1:1"], "--url"),
         (["--splits", "2", "--p-score", "97"], "single split"),
         (["--splits", "0"], "at least 1"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postprocess.roi_mask import Annulus, Circle, Rect, ShapeError, parse_shape, rasterise
+from postprocess.roi_mask import Annulus, Circle, Rect, ShapeError, parse_shape, rasterise, shape_text
 
 
 def drawing(mask):
@@ -239,6 +239,9 @@ def test_rectangles_turn_the_way_opencv_turns_them():
         ('{"kind": "rect", "cx": -1, "cy": 0, "w": 5, "h": 2}', Rect(-1, 0, 5, 2, 0)),
         ('{"kind": "rect", "w": 5, "h": 2, "angle": -30}', Rect(None, None, 5, 2, -30)),
         ('{"kind": "rect", "w": 5, "h": 2, "angle": null}', Rect(None, None, 5, 2, 0)),
+        ('{"kind": "rect", "x": 10, "y": -4, "w": 5, "h": 2}', Rect(12.5, -3, 5, 2)),
+        ('{"kind": "rect", "x": 0, "y": 0, "cx": null, "w": 5, "h": 2, "angle": 90}', Rect(2.5, 1, 5, 2, 90)),
+        ('{"kind": "circle", "x": 0, "y": 0, "cx": 7, "cy": 3, "r": 5}', Circle(7, 3, 5)),
         # One class for all kinds, as a C# serialiser writes it.
         (
             '{"kind":"circle","cx":10.0,"cy":10.0,"r":5.0,"r_inner":null,"w":null,"h":null,"angle":null}',
@@ -249,6 +252,17 @@ def test_rectangles_turn_the_way_opencv_turns_them():
 )
 def test_a_shape_is_read_without_warnings(text, shape):
     assert parse_shape(text) == (shape, [])
+
+
+def test_a_rectangle_by_its_corner_covers_the_pixels_from_there():
+    shape, _ = parse_shape('{"kind": "rect", "x": 1, "y": 0, "w": 3, "h": 2}')
+
+    assert drawing(rasterise(shape, (5, 3))) == [".###.", ".###.", "....."]
+
+
+@pytest.mark.parametrize("shape", [Circle(None, 3.5, 2), Annulus(4, None, 3, 1), Rect(12.5, -3, 5, 2, 30)])
+def test_the_text_of_a_shape_is_read_as_that_shape(shape):
+    assert parse_shape(shape_text(shape)) == (shape, [])
 
 
 def test_unknown_keys_are_ignored_and_reported():
@@ -301,6 +315,14 @@ CIRCLE = '{"kind": "circle", "r": %s}'
         ('{"kind": "annulus", "r": 5, "r_inner": -1}', r"shape\.r_inner is -1; expected at least 0"),
         ('{"kind": "annulus", "r": 5, "r_inner": 5}', r"shape\.r_inner is 5; expected at least 0 and less than r, 5"),
         ('{"kind": "annulus", "r": -5, "r_inner": -6}', r"shape\.r is -5; expected a number above 0"),
+        (
+            '{"kind": "rect", "x": 0, "y": 0, "cx": 2, "cy": 2, "w": 4, "h": 4}',
+            "both x or y, the top left corner, and cx",
+        ),
+        ('{"kind": "rect", "y": 0, "cx": 2, "w": 4, "h": 4}', "both x or y"),
+        ('{"kind": "rect", "x": 0, "w": 4, "h": 4}', r"shape\.y is missing; a rect needs a number"),
+        ('{"kind": "circle", "x": 0, "y": 0, "r": 4}', r"shape\.x is the corner of a rect; a circle has a centre"),
+        ('{"kind": "annulus", "y": 9, "r": 4, "r_inner": 1}', r"shape\.y is the corner of a rect"),
         ('{"kind": "rect", "w": 0, "h": 5}', r"shape\.w is 0; expected a number above 0"),
         ('{"kind": "rect", "w": 5, "h": -1}', r"shape\.h is -1; expected a number above 0"),
         ('{"kind": "rect", "w": 5, "h": 1, "angle": "30"}', r'shape\.angle is "30"; expected a number'),
@@ -317,7 +339,9 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 json_values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
 shape_like = st.fixed_dictionaries(
     {"kind": st.sampled_from(["circle", "annulus", "rect"]) | json_values},
-    optional=dict.fromkeys(["cx", "cy", "r", "r_inner", "w", "h", "angle", "other"], st.floats(0, 500) | json_values),
+    optional=dict.fromkeys(
+        ["x", "y", "cx", "cy", "r", "r_inner", "w", "h", "angle", "other"], st.floats(0, 500) | json_values
+    ),
 )
 
 

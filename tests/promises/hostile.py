@@ -244,7 +244,7 @@ LENGTHS = st.one_of(st.floats(-10, 2 * SIDE), st.sampled_from([0, 1e-9, 1e6, 1e3
 SHAPES = _near(
     {
         "kind": st.sampled_from(["circle", "annulus", "rect"]),
-        **dict.fromkeys(("cx", "cy", "r", "r_inner", "w", "h", "angle"), LENGTHS),
+        **dict.fromkeys(("x", "y", "cx", "cy", "r", "r_inner", "w", "h", "angle"), LENGTHS),
     }
 )
 SCORE = st.floats(0, 2)

@@ -34,7 +34,10 @@ KEY_VARIABLE = "PATCHCORE_KEY"
 T = TypeVar("T")
 
 Shape = Mapping[str, Any] | str
-"""Where the part is, in pixels of the image: `{"kind": "circle", "cx": 192, "cy": 192, "r": 180}`, or its JSON."""
+"""Where the part is, in pixels of the image: `{"kind": "circle", "cx": 192, "cy": 192, "r": 180}`, or its JSON.
+
+A rect has its centre `cx`, `cy` or its top left corner `x`, `y`.
+"""
 Part = tuple[str, tuple[str | None, bytes] | tuple[str | None, bytes, str]]
 
 

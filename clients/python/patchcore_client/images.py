@@ -52,7 +52,8 @@ def load(image: Image, name: str = "image.png") -> Encoded:
     """
     if isinstance(image, tuple):
         given, image = image
-        return _short(str(given)), load(image, name)[1]
+        name = _short(str(given))
+        return name, load(image, name)[1]
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         try:

@@ -20,7 +20,8 @@ def draw(image: Image, inspection: Inspection) -> "Picture":
     """Return an image with the heatmap and the outlines of the regions.
 
     The heat begins at 0.8 times the threshold of regions and is strongest at 1.5 times. Before calibration, it begins
-    at distance 0 and is strongest at the upper end of the heatmap. Each region has its area in mm² beside it.
+    at distance 0 and is strongest at the upper end of the heatmap. Each region has its area in mm² beside it, if
+    the picture is large enough for the text.
 
     Args:
         image: the image that was inspected.
@@ -45,8 +46,11 @@ def draw(image: Image, inspection: Inspection) -> "Picture":
         x, y, _, height = region.bbox
         outline = [tuple(point) for point in region.contour]
         pen.line([*outline, outline[0]], fill=_LINE, width=max(1, round(max(picture.size) / 400)))
-        # The built-in font has no superscript.
-        pen.text((x, y + height + 1), f"{region.area_mm2:.1f} mm2", fill=_LINE)
+        label = f"{region.area_mm2:.1f} mm2"  # the built-in font has no superscript
+        _, _, right, bottom = pen.textbbox((0, 0), label, stroke_width=1)
+        place = min(x, picture.width - right), min(y + height + 1, picture.height - bottom)
+        if min(place) >= 0:
+            pen.text(place, label, fill="white", stroke_width=1, stroke_fill="black")
     return picture
 
 

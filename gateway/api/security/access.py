@@ -4,11 +4,12 @@ import base64
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
 from structlog.contextvars import bind_contextvars
 
 from gateway.api.responses import error_response
-from gateway.api.security.keys import ANONYMOUS, Caller, KeyRing
+from gateway.api.security.keys import ANONYMOUS, Caller, KeyRing, Scope
 from gateway.api.security.loopback import by_loopback, require_local
 from gateway.api.security.scopes import OPEN_ON_LOOPBACK, is_page, needed_scope
 from gateway.errors import ForbiddenError, GatewayError, UnauthorizedError
@@ -35,7 +36,7 @@ class AccessMiddleware:
         self._allow_anonymous = allow_anonymous
         self._origins = origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
@@ -52,21 +53,30 @@ class AccessMiddleware:
         scope.setdefault("state", {})["caller"] = caller
         return await self._app(scope, receive, send)
 
-    def _caller(self, scope: Scope, headers: Headers) -> Caller:
+    def _caller(self, scope: ASGIScope, headers: Headers) -> Caller:
         method, path = scope["method"], _path(scope)
         self._require_own_page(headers)
-        needed = needed_scope(method, path)
+        needed = self._needed_scope(method, path)
         if needed is None or (path in OPEN_ON_LOOPBACK and by_loopback(scope)):
             return ANONYMOUS
         if not self._keys:
             if not self._allow_anonymous:
                 require_local(scope, headers)
             return ANONYMOUS
-        caller = self._keys.find(_presented_key(headers, or_basic=is_page(method, path)))
-        if caller is None:
-            raise UnauthorizedError("this gateway does not know the API key")
+        caller = self._known(scope, headers)
         if not caller.may(needed):
             raise ForbiddenError(f"the key {caller.name!r} has the scope {caller.scope}; this endpoint needs {needed}")
+        return caller
+
+    def _needed_scope(self, method: str, path: str) -> Scope | None:
+        """Return the scope that an endpoint needs, or None if it needs no key."""
+        return needed_scope(method, path)
+
+    def _known(self, scope: ASGIScope, headers: Headers) -> Caller:
+        """Return the entry of the key that a request presents."""
+        caller = self._keys.find(_presented_key(headers, or_basic=is_page(scope["method"], _path(scope))))
+        if caller is None:
+            raise UnauthorizedError("this gateway does not know the API key")
         return caller
 
     def _require_own_page(self, headers: Headers) -> None:
@@ -80,7 +90,7 @@ class AccessMiddleware:
         )
 
 
-def _path(scope: Scope) -> str:
+def _path(scope: ASGIScope) -> str:
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 

@@ -118,6 +118,10 @@ class KeyRing:
         """Return whether there is any key."""
         return bool(self._keys)
 
+    def named(self, name: str) -> ApiKey | None:
+        """Return the entry with a name, or None."""
+        return next((key for key in self._keys if key.name == name), None)
+
     def find(self, presented: str) -> ApiKey | None:
         """Return the entry of a key, or None. It compares all entries, each in constant time."""
         digest = _digest(presented)

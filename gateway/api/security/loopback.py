@@ -44,13 +44,13 @@ def require_local(scope: Scope, headers: Headers) -> None:
         at, _ = scope.get("server") or ("an unknown address", 0)
         raise ForbiddenError(f"this gateway has no API keys, so it answers on loopback only, not at {at}", hint)
     name = headers.get("host", "")
-    if scope["server"][1] is not None and name and not _is_own(name):
+    if scope["server"][1] is not None and name and not has_own_host(name):
         raise ForbiddenError(
             f"Host: {name[:100]!r}: without API keys this gateway accepts only localhost and IP addresses", hint
         )
 
 
-def _is_own(host_header: str) -> bool:
+def has_own_host(host_header: str) -> bool:
     """Return whether a Host header holds localhost or an IP address. No page of another site can have such a host."""
     try:
         host = urlsplit(f"//{host_header}").hostname or ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.detectors.memory_bank.coreset import coreset_size, k_center_greedy
+from gateway.detectors.memory_bank.coreset import Coreset, coreset_size, k_center_greedy
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
 from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.detectors.memory_bank.threads import split_rows
@@ -47,7 +47,7 @@ def build_memory_bank(
     Args:
         tokens: float16 [I, N, D] of I images, an array or a file. This is the stored precision: new images and images
             of earlier fits give the same bank.
-        rate: share of the tokens to keep, 0 < rate ≤ 1.
+        rate: share of the tokens to keep, 0 < rate ≤ 1. A rate of 1 keeps every token in its order, without a coreset.
         seed: seed that draws the first centre.
         inside: [I, N], the tokens that may enter the bank, at least one; None for all.
         on_progress: is called with the number of centres so far and in the end.
@@ -56,7 +56,11 @@ def build_memory_bank(
     n_tokens = tokens.shape[1]
     candidates = None if inside is None or inside.all() else np.flatnonzero(inside)
     rows = tokens.rows(candidates)
-    coreset = k_center_greedy(rows, coreset_size(rows.shape[0], rate), seed, on_progress)
+    n_rows = rows.shape[0]
+    if rate == 1:
+        coreset = Coreset(np.arange(n_rows), covering_radius=0.0)
+    else:
+        coreset = k_center_greedy(rows, coreset_size(n_rows, rate), seed, on_progress)
     indices = coreset.indices if candidates is None else candidates[coreset.indices]
     return MemoryBank(
         tokens=np.asarray(rows[coreset.indices], np.float16),

@@ -92,6 +92,15 @@ def test_a_fit_that_takes_too_much_memory_is_refused_with_a_remedy(tmp_path: Pat
     assert asyncio.run(bench.fitting.memory_needed(KEY, 8, None)) == memory_of_fit(20, 0.5, model)
 
 
+def test_a_stored_image_that_is_learned_counts_once_for_the_memory_of_a_fit(bench: Bench) -> None:
+    bench.fit(EVEN[:3])
+    bench.keep("ok", EVEN[1:6])
+    expected = memory_of_fit(6, 0.5, bench.engine.model)
+    assert asyncio.run(bench.fitting.memory_needed(KEY, None, 0.5)) == expected
+    bench.fit_stored()
+    assert asyncio.run(bench.fitting.memory_needed(KEY, None, 0.5)) == expected
+
+
 def test_a_calibration_does_not_wait_for_a_fit_of_another_roi(bench: Bench) -> None:
     bench.fit(EVEN)
     other = RoiKey("part", "other")

@@ -38,9 +38,9 @@ def test_mean_and_spread_of_the_maps_are_stored_with_the_version(bench: Bench) -
     with np.load(bench.store.root / "part/face/versions/1/leave_one_out.npz") as arrays:
         distances, mean, std = arrays["distances"], arrays["mean"], arrays["std"]
     assert (distances.shape, mean.shape, std.shape) == ((3, 16), (4, 4), (4, 4))
-    # The corner of the third image equals tokens of the second. Of equal tokens, only one becomes a centre, here one of
-    # the second image: without its centres, the nearest ones are those of the first.
-    corner, elsewhere = [20, 20, 0], [20, 20, 30]
+    # The corner of the third image equals tokens of the second. A rate of 1 keeps equal tokens: each of the two images
+    # is measured by the other one.
+    corner, elsewhere = [20, 0, 0], [20, 0, 30]
     assert distances[:, 0] == pytest.approx([distance(0, d) for d in corner], abs=2e-3)
     assert distances[:, 5] == pytest.approx([distance(0, d) for d in elsewhere], abs=2e-3)
     assert mean[0, 0] == pytest.approx(np.mean([distance(0, d) for d in corner]), abs=2e-3)

@@ -1,5 +1,6 @@
 """Images with labels: kept as sent, counted by their pixels, learned only when a fit asks for it."""
 
+import asyncio
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,13 @@ from gateway.errors import (
 )
 from gateway.images.identity import pixel_digest
 from gateway.learning.intake import NewImage
+from gateway.learning.request import ImageFile
+from gateway.learning.storing import StoreRequest
 from gateway.learning.taken_over import StoredLabels
 from gateway.store import labelled_images
 from gateway.store.cleanup import sweep
 from gateway.store.rollback import forget, roll_back
+from postprocess.roi_mask import parse_shape
 from tests.gateway.brightness_engine import distance, image, sha256
 from tests.gateway.fit_bench import EVEN, KEY, STRAY, Bench
 from tests.gateway.inspection.test_pictures import NOTHING
@@ -265,6 +269,35 @@ def test_a_stored_shape_masks_the_scores_of_its_images(bench: Bench) -> None:
     result = bench.fit_stored()
     assert [entry.shape for entry in result.manifest.images] == [shape] * 4
     assert max(result.manifest.ok_scores) == pytest.approx(distance(0, 10), abs=2e-3)
+
+
+def test_each_file_may_have_a_shape_of_its_own_unless_the_request_has_one(bench: Bench) -> None:
+    text = '{"kind": "circle", "r": 6}'
+    own = parse_shape(text)[0]
+    files = [ImageFile("0.png", lambda: EVEN[0], own, text), ImageFile("1.png", lambda: EVEN[1])]
+    asyncio.run(bench.storing.add(StoreRequest(KEY, "ok", files, [None] * 2)))
+    shapes = {found.record.file_name: found.record.shape for found in bench.images.all(KEY).images}
+    assert shapes == {"0.png": text, "1.png": None}
+    outside = ImageFile("2.png", lambda: EVEN[2], parse_shape('{"kind": "circle", "cx": 99, "cy": 99, "r": 6}')[0], "")
+    with pytest.raises(InvalidRequestError, match="covers no pixel"):
+        asyncio.run(bench.storing.add(StoreRequest(KEY, "ok", [outside], [None])))
+
+
+def test_an_image_is_deleted_only_with_the_label_that_is_named(bench: Bench) -> None:
+    bench.keep("ok", EVEN[:1])
+    with pytest.raises(UnknownImageError):
+        bench.images.delete(KEY, id_of(EVEN[0]), "ng")
+    assert labels_of(bench) == {id_of(EVEN[0]): "ok"}
+    bench.images.delete(KEY, id_of(EVEN[0]), "ok")
+    assert labels_of(bench) == {}
+
+
+def test_a_class_may_be_cleared_without_the_images_that_only_a_fit_brought(bench: Bench) -> None:
+    bench.fit(EVEN[:2])
+    bench.keep("ok", EVEN[2:4])
+    assert bench.images.delete_all(KEY, "ok", only_stored=True) == 2
+    assert labels_of(bench) == dict.fromkeys(ids(*EVEN[:2]), "ok")
+    assert bench.images.delete_all(KEY, "ok") == 2
 
 
 def test_images_are_stored_while_a_fit_holds_the_roi(bench: Bench) -> None:

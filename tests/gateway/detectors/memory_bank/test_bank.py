@@ -19,6 +19,15 @@ def test_bank_says_where_each_token_came_from():
     np.testing.assert_array_equal(bank.tokens, tokens[bank.image_index, bank.token_index])
 
 
+def test_a_rate_of_one_keeps_every_token_also_equal_ones():
+    tokens = np.concatenate([tokens_of(2, 20, 24), tokens_of(1, 20, 24)])  # the first image twice
+    inside = np.arange(60).reshape(3, 20) % 2 == 0
+    bank = build_memory_bank(tokens, 1, 0, inside)
+    np.testing.assert_array_equal(bank.tokens, tokens[inside])
+    np.testing.assert_array_equal(bank.image_index, np.repeat([0, 1, 2], 10))
+    assert bank.covering_radius == 0
+
+
 def test_every_token_lies_within_the_covering_radius():
     tokens = tokens_of(4, 60, 24)
     bank = build_memory_bank(tokens, 0.2, 3)

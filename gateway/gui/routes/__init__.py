@@ -1,0 +1,1 @@
+"""The endpoints that the desktop GUI calls."""
