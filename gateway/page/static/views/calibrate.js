@@ -191,7 +191,7 @@ export function Calibrate({ roi, detail, refresh }) {
         ${error && html`<${ErrorBox} error=${error} />`}
         <p class="buttons">
           <button disabled=${busy || !isChanged || !stored} onClick=${() => load(null, stored)}>${t("discard")}</button>
-          <button class="primary" disabled=${busy || !isChanged} onClick=${apply}>${t("apply")}</button>
+          <button class="primary" disabled=${busy} onClick=${apply}>${t("apply")}</button>
         </p>
         ${answer && html`<p class="done">${t("stated", { rate: percent(answer.verdict_false_alarm_rate ?? 0), low: percent(answer.verdict_false_alarm_interval?.[0] ?? 0), high: percent(answer.verdict_false_alarm_interval?.[1] ?? 0) })}</p>`}
         <${Warnings} warnings=${[...peaks.warnings, ...(answer?.warnings ?? []).filter((/** @type {string} */ each) => !each.startsWith("missed_ng:"))]} />
