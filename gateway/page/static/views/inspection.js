@@ -3,7 +3,7 @@
 import { level, number, t } from "../i18n.js";
 import { VerdictBadge, reasonOf } from "../parts/verdict.js";
 import { Viewer } from "../parts/viewer.js";
-import { html, useEffect, useMemo, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useState } from "../vendor/htm-preact.js";
 
 const HIDE = "h";
 /** Colours of the heatmap, from no distance to the largest: dark violet, orange, yellow. */
@@ -57,7 +57,8 @@ export function Inspection({ answer, name, src }) {
       isWanted = false;
     };
   }, [answer]);
-  useEffect(() => {
+  // At once, and not after the next picture: a key that is pressed as soon as the contours are there counts.
+  useLayoutEffect(() => {
     const key = (/** @type {any} */ event) => {
       const isTyping = /^(input|select|textarea)$/i.test(event.target.tagName) && event.target.type !== "range";
       if (event.key.toLowerCase() === HIDE && !isTyping) setHidden(event.type === "keydown");

@@ -6,7 +6,7 @@ import { ErrorBox, notify, useConfirm } from "../parts/dialogs.js";
 import { Picture, usePicture } from "../parts/picture.js";
 import { VerdictBadge, reasonOf } from "../parts/verdict.js";
 import { Viewer } from "../parts/viewer.js";
-import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "../vendor/htm-preact.js";
 import { Inspection } from "./inspection.js";
 import { SIDE } from "./teach_large.js";
 import { storeAs } from "./try.js";
@@ -87,7 +87,7 @@ export function Review({ roi, detail }) {
     else return;
     event.preventDefault();
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     addEventListener("keydown", key);
     return () => removeEventListener("keydown", key);
   });
