@@ -13,7 +13,10 @@ PATIENT_MS = 300_000
 @contextmanager
 def opened(browser: Browser, port: int, *, locale: str = "en-GB", **options) -> Iterator[Page]:
     """Open the page. Afterwards: it reported nothing of its policy, threw nothing, and asked no other host."""
-    context = browser.new_context(locale=locale, viewport={"width": 1280, "height": 800}, **options)
+    # Without transitions: half-way through one, a colour is neither that before nor that after.
+    context = browser.new_context(
+        locale=locale, viewport={"width": 1280, "height": 800}, reduced_motion="reduce", **options
+    )
     context.set_default_timeout(PATIENT_MS)
     page = context.new_page()
     found: list[str] = []

@@ -2,7 +2,7 @@
 
 import { call, detailOf, forgetKey, hasKey, onKeyNeeded } from "./api.js";
 import { LANGUAGES, language, t, useLanguage, wantedLanguage } from "./i18n.js";
-import { ErrorBox, KeyDialog, Notices, notify } from "./parts/dialogs.js";
+import { ErrorBox, KeyDialog, Notices } from "./parts/dialogs.js";
 import { address } from "./places.js";
 import { html, render, useCallback, useEffect, useState } from "./vendor/htm-preact.js";
 import { Calibrate } from "./views/calibrate.js";
@@ -40,12 +40,14 @@ function App() {
   const [, setShown] = useState(language);
   const [detail, setDetail] = useState(/** @type {any} */ (undefined));
   const [error, setError] = useState(/** @type {Error | null} */ (null));
+  const [isRandom, setRandom] = useState(false);
   const [ask, setAsk] = useState(/** @type {any} */ (null));
 
   useEffect(() => {
     onKeyNeeded(
       (wrong) => new Promise((done) => setAsk({ wrong, done: (/** @type {string} */ key) => (setAsk(null), done(key)) })),
     );
+    call("/health").then((health) => setRandom(health.model_weights === "seed"), setError);
     const move = () => setAt(place());
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);
@@ -96,6 +98,7 @@ function App() {
         </select>
       </label>
     </header>
+    ${isRandom && html`<p class="banner">${t("random_weights")}</p>`}
     <main class=${`view-${at.view}`}>
       ${error && html`<${ErrorBox} error=${error} again=${refresh} />`}
       ${at.view === "rois" && html`<${Rois} />`}
@@ -109,12 +112,5 @@ function App() {
   `;
 }
 
-/** Say at the start where the gateway cannot work. */
-async function warnOfTheGateway() {
-  const health = await call("/health").catch((error) => notify(error.message, "error"));
-  if (health?.model_weights === "seed") notify(t("random_weights"), "error");
-}
-
 await useLanguage(wantedLanguage());
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
-warnOfTheGateway();
