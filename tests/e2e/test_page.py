@@ -183,6 +183,7 @@ def test_no_view_has_a_serious_fault_of_accessibility_and_each_speaks_the_browse
         for view, heading in headings.items():
             go(page, view, "page")
             expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+            page.wait_for_load_state("networkidle")  # lists and pictures are there
             found = page.evaluate("axe.run({resultTypes: ['violations']})")
             faults = [each for each in found["violations"] if each["impact"] in SERIOUS]
             assert [(each["id"], each["nodes"][0]["html"]) for each in faults] == [], view

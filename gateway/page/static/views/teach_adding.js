@@ -77,7 +77,7 @@ function Uploaded({ progress }) {
       ${refused.length > 0 &&
       html`
         <p class="problem">${t("refused", { n: refused.length })}</p>
-        <ul class="refused">
+        <ul class="refused" tabindex="0" aria-label=${t("refused", { n: refused.length })}>
           ${refused.slice(0, 50).map((each) => html`<li><strong>${each.file}</strong>: ${each.message} <span class="quiet">${each.hint}</span></li>`)}
         </ul>
       `}

@@ -73,7 +73,7 @@ export function Versions({ roi, detail, refresh }) {
         <${Drift} drift=${drift} />
         <section class="panel">
           <h2>${t("history")}</h2>
-          <ul class="history">
+          <ul class="history" tabindex="0" aria-label=${t("history")}>
             ${audit.map(
               (entry) => html`
                 <li key=${entry.id}>
