@@ -16,6 +16,7 @@ from artifacts.checking import Listed, damages, listed
 from artifacts.gui_data_sets import GuiFolderError, import_gui
 from artifacts.moving import export_roi, import_roi
 from artifacts.publishing import PublishError, publish_model
+from gateway.cut_off_output import quiet_if_cut_off
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
 from gateway.networks.model_description import DescriptionError, newest_version, read_description
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "import-gui": _import_gui,
             "publish-model": _publish_model,
         }
-        return commands[args.command](store, settings, args)
+        with quiet_if_cut_off():
+            return commands[args.command](store, settings, args)
     except InvalidRequestError as error:
         print(f"error: {error.message}. {error.hint}", file=sys.stderr)
     except GatewayError as error:

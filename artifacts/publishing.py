@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from artifacts.moving import acting
 from gateway.calibration.calibrate import redone
+from gateway.calibration.calibration_warnings import unscored_warning
 from gateway.calibration.ok_scores import ok_scores
 from gateway.detectors.spatial_weighting import SpatialWeighting, WeightsMode, weights_of
 from gateway.errors import ArtifactCorruptError, GatewayError
@@ -273,7 +274,7 @@ def _calibration(
         return None, []
     again = redone(manifest, ok_maps, settings, calibration)
     if again is not None:
-        return again, []
+        return again, unscored_warning(manifest, calibration.n_ok_unseen)
     said = "uses scores that were measured with the version before: calibrate again"
     if manifest.detector == before.detector:
         return calibration, [f"the threshold {said}"]

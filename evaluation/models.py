@@ -86,6 +86,8 @@ def weights_in_words(model: ModelDescription | dict[str, str | None]) -> str:
         return f"from the hub, {source['detail']}"
     if kind == "seed":
         return f"RANDOM ({detail}): the figures have no meaning"
+    if kind == "stand-in":
+        return f"stand-in weights ({source['detail']}): {_KNOWN.get(sha256, 'not the stock checkpoint')}"
     if kind == "file":
         known = _KNOWN.get(sha256, "not the stock checkpoint as far as this report knows, so a stand-in")
         return f"from a file ({detail}{f', values {sha256[:16]}' if sha256 else ''}): {known}"

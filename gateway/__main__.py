@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import socket
 import ssl
 import sys
 
@@ -10,6 +11,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from gateway.api.security.keys import KeyListError, entry_text, new_key
+from gateway.cut_off_output import quiet_if_cut_off
 from gateway.monitoring import logs
 from gateway.process.server import GracefulServer
 from gateway.setting_names import SettingsError, environment_warnings
@@ -33,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.command == "settings":
         for warning in environment_warnings(os.environ, Settings.names()):
             print(f"warning: {warning}", file=sys.stderr)
-        return _print_settings(settings, shell=given.shell)
+        with quiet_if_cut_off():
+            return _print_settings(settings, shell=given.shell)
     return _serve(settings)
 
 
@@ -92,6 +95,15 @@ def _serve(settings: Settings) -> int:
         )
         return 2
     try:
+        _require_free(settings.host, settings.port)
+    except OSError as error:
+        print(
+            f"error: GATEWAY_HOST={settings.host!r}, GATEWAY_PORT={settings.port}: {error.strerror}. Set another port, "
+            "or end the program that listens there",
+            file=sys.stderr,
+        )
+        return 2
+    try:
         if settings.tls_cert is not None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
     except OSError as error:
@@ -120,6 +132,21 @@ def _serve(settings: Settings) -> int:
     lifecycle = app.state.services.lifecycle
     GracefulServer(config, lifecycle, drain_s=settings.drain_s, grace_s=settings.shutdown_grace_s).run()
     return 0
+
+
+def _require_free(host: str, port: int) -> None:
+    """Tell at once, before the network is loaded, that an address cannot be listened on.
+
+    Raises:
+        OSError: says why not.
+    """
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(1)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class UnauthorizedError(GatewayError):
 
     status = 401
     code = "unauthorized"
-    default_hint = "Send the header 'Authorization: Bearer <key>'; `python -m gateway key` makes one."
+    default_hint = "Send the header 'Authorization: Bearer <key>'. An administrator makes one: `python -m gateway key`."
 
 
 class ForbiddenError(GatewayError):

@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gateway.calibration.calibration_warnings import peak_rule_warnings, scale_warning, swap_warning, warnings_by_score
+from gateway.calibration.calibration_warnings import (
+    peak_rule_warnings,
+    scale_warning,
+    swap_warning,
+    unscored_warning,
+    warnings_by_score,
+)
 from gateway.calibration.false_alarms import either, false_alarms
 from gateway.calibration.ok_scores import n_rejected, ok_peaks, ok_scores, ok_statistics
 from gateway.calibration.peak_rule import choose_by_peak
@@ -57,6 +63,8 @@ def calibrate(
         manifest, damaged = store.served_manifest(key, whole=True)
         evidence = None if evidence_of is None else evidence_of(manifest)
         calibration, warnings = derive(manifest, store.ok_maps(key, manifest), settings, request, evidence)
+        if evidence_of is not None:
+            warnings += unscored_warning(manifest, store.images(key).count())
         warnings += [f"damaged: {each}; calibrated for version {manifest.version}" for each in damaged]
         calibration = calibration.bound_to(manifest)
         with store.audit.change(key, _change(store, key, manifest, calibration)):

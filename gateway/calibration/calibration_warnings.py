@@ -27,13 +27,12 @@ def peak_rule_warnings(calibration: Calibration, *, n_images: int) -> list[str]:
     if calibration.n_ok_needed:
         warnings.append(
             f"false_alarm_rate: {rate:g} needs {calibration.n_ok_needed} more OK images than the {n_images} there are: "
-            f"peak_threshold is just above the largest OK peak, and up to {stated:.1%} of good parts are expected to "
-            "be rejected"
+            "peak_threshold is just above the largest OK peak"
         )
-    elif calibration.ok_source == "given" and rate is not None and stated is not None and stated > rate:
+    if rate is not None and stated is not None and stated > rate:
         warnings.append(
-            f"false_alarm_rate: {rate:g} was asked for; with {calibration.n_ok} ok_scores, up to {stated:.1%} of good "
-            "parts are expected to be rejected. Send more ok_scores, or none"
+            f"false_alarm_rate: {rate:g} was asked for, and {stated:.1%} of good parts are expected to be rejected, "
+            f"because {_why_above(calibration)}"
         )
     if calibration.ok_source == "validation" and rate is not None:
         warnings.append(f"false_alarm_rate: {rate:g} holds approximately: the OK peaks are {_SCORES_ARE['validation']}")
@@ -45,6 +44,15 @@ def peak_rule_warnings(calibration: Calibration, *, n_images: int) -> list[str]:
             "lower area_mm2_thr, or fit more OK images"
         )
     return warnings
+
+
+def _why_above(calibration: Calibration) -> str:
+    """Return why the verdict rejects more OK images than the rate that was asked for."""
+    if calibration.ok_source == "given":
+        return f"only {calibration.n_ok} ok_scores were sent. Send more ok_scores, or none"
+    if calibration.n_ok_needed:
+        return "there are too few OK images. Fit more OK images"
+    return "the NG images lower the threshold of the score. Leave out NG images that look like OK ones"
 
 
 def warnings_by_score(manifest: Manifest, mm_per_px: float, calibration: Calibration) -> list[str]:
@@ -60,6 +68,17 @@ def scale_warning(manifest: Manifest, mm_per_px: float) -> list[str]:
     if abs(mm_per_px - manifest.mm_per_px) <= 0.01 * manifest.mm_per_px:
         return []
     return [f"mm_per_px: {mm_per_px:g} here, {manifest.mm_per_px:g} at the fit"]
+
+
+def unscored_warning(manifest: Manifest, n_stored: int) -> list[str]:
+    """Warn of stored images that do not count, because the detector of the version does not score them."""
+    if manifest.is_taught or not n_stored:
+        return []
+    return [
+        f"images: stored images ({n_stored} here) do not count: version {manifest.version} is a student-teacher model, "
+        "calibrated by its validation images. Inspect the stored images with /infer and send their scores as ok_scores "
+        "and ng_scores"
+    ]
 
 
 def swap_warning(ok: Sequence[float], ng: Sequence[float]) -> list[str]:

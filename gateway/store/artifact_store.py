@@ -36,6 +36,7 @@ from gateway.store.new_rois import require_new_name
 from gateway.store.ok_maps import OkMaps
 from gateway.store.reader import ArtifactReader, never_fitted
 from gateway.store.roi_key import RoiKey, file_of
+from gateway.store.together import complete_interrupted
 from gateway.store.version_folder import read_manifest, version_files
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class ArtifactStore(ArtifactReader):
     def image_lock(self, key: RoiKey, timeout_s: float, *, creates: bool = False) -> Iterator[None]:
         """Hold the lock of the stored images of an ROI. It is held for moments, also while a fit holds `lock`.
 
-        A caller that needs both locks takes `lock` first.
+        A caller that needs both locks takes `lock` first. What a killed process left of a request is completed first.
 
         Args:
             key: the ROI.
@@ -104,6 +105,8 @@ class ArtifactStore(ArtifactReader):
         with held(self._image_lock_file(key), f"the stored images of {key}", timeout_s):
             if creates:
                 self._claim(key, timeout_s)
+            with storage_errors():
+                complete_interrupted(self.images(key).folder)
             yield
 
     def check_name(self, key: RoiKey) -> None:

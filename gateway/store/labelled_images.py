@@ -10,7 +10,6 @@ record goes when no kept version names the image.
 """
 
 import re
-import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.errors import ArtifactCorruptError
-from gateway.store.atomic import replace_file, storage_errors, sync_folder, write_file
+from gateway.store.atomic import replace_file, storage_errors, sync_folder
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.manifest import OkImage
 from gateway.store.sealed_model import SealedModel
+from gateway.store.together import write_together
 from gateway.store.token_cache import TokenCache
 
 Label = Literal["ok", "ng"]
@@ -161,7 +161,7 @@ class LabelledImages(TokenCache):
     def add(self, new: Sequence[tuple[ImageRecord, Callable[[], bytes]]]) -> None:
         """Store images, all or none. The caller holds the lock of the images.
 
-        All data is written before the first record appears, so a full disk is found while nothing can be seen yet.
+        If the process is killed in between, the next holder of the lock completes the write.
 
         Args:
             new: records, each with a callable that returns the bytes of the file.
@@ -169,24 +169,11 @@ class LabelledImages(TokenCache):
         Raises:
             StorageFullError: nothing was stored.
         """
-        aside: list[tuple[Path, Path]] = []
+        images = [(self._image(record).name, read) for record, read in new]
+        records = [(self._record(record.id).name, record.to_bytes) for record, _ in new]
         with storage_errors():
             self._make_folder()
-            try:
-                for record, read in new:
-                    path, beside = self._image(record), self._record(record.id)
-                    aside.append((_aside(path), path))
-                    write_file(aside[-1][0], read())
-                    aside.append((_aside(beside), beside))
-                    write_file(aside[-1][0], record.to_bytes())
-                # Renames need no space. The image comes before its record.
-                for written, path in aside:
-                    written.replace(path)
-            except BaseException:
-                for written, _ in aside:
-                    written.unlink(missing_ok=True)
-                raise
-            sync_folder(self.folder)
+            write_together(self.folder, [*images, *records], journal=len(new) > 1)
 
     def replace_record(self, record: ImageRecord) -> None:
         """Change the label or the metadata of an image. The caller holds the lock of the images.
@@ -283,10 +270,6 @@ def times(n: int) -> list[str]:
     """Return the present time for n records, UTC, a microsecond apart: the images of a request keep their order."""
     now = datetime.now(UTC)
     return [(now + timedelta(microseconds=i)).isoformat(timespec="microseconds") for i in range(n)]
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 class LabelsOfImages:

@@ -340,3 +340,27 @@ def test_importing_the_gateway_imports_nothing_of_the_export_and_no_statistics()
     code = f"import sys, gateway.app; print([m for m in {modules} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment({}), capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_a_port_in_use_is_told_with_the_remedy_before_the_network_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        given = environment({"models_dir": tmp_path, "port": port, "model_repository": tmp_path})
+        done = subprocess.run([sys.executable, "-m", "gateway"], cwd=PROJECT, env=given, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: GATEWAY_HOST='127.0.0.1', GATEWAY_PORT={port}: Address already in use. ")
+
+
+@pytest.mark.parametrize("command", [("gateway", "settings"), ("artifacts", "list")])
+def test_output_whose_reader_has_ended_ends_without_a_traceback(command, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=PROJECT,
+        env=environment({"models_dir": tmp_path}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

@@ -21,7 +21,7 @@ from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import top_mean, upsample
 from tests.artifacts.test_artifacts import artifacts, done, refused
-from tests.e2e.gateway_process import Gateway
+from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png
 from tests.export.tiny_student import COMMAND, trained_once
 
@@ -135,6 +135,22 @@ def test_a_calibration_that_rests_on_the_fit_alone_is_redone_from_the_validation
     again = gateway.calibrate("conn1", ng_scores=[infer(gateway, BLACK)["score"]])
     assert (again["n_ok"], again["n_ng"], again["version"]) == (detail["n_ok_total"], 1, 2)
     gateway.calibrate("conn1")
+
+
+def test_stored_images_do_not_count_for_a_student_and_that_is_said(trained, gateway):
+    *images, unseen = [path.read_bytes() for path in sorted(trained.images.glob("*.png"))[:4]]
+    gateway.fit("stored", images)
+    answered(gateway.client.post("/rois/steel/stored/images", data={"label": "ok"}, files=[("images", unseen)]))
+    assert gateway.calibrate("stored")["n_ok_unseen"] == 1
+    said = "stored images (1 here) do not count: version 2 is a student-teacher model"
+    options = ("--mm-per-px", MM_PER_PX, "--images", trained.images)
+    assert said in artifacts(gateway.models_dir, "publish-model", trained.version, "steel/stored", *options).stderr
+    calibrated = gateway.calibrate("stored")
+    assert (calibrated["stored_images"], calibrated["n_ok_unseen"]) == (False, 0)
+    assert said in " ".join(calibrated["warnings"])
+    given = gateway.calibrate("stored", ok_scores=[0.5])
+    assert said not in " ".join(given["warnings"])
+    answered(gateway.client.delete("/rois/steel/stored"))
 
 
 def test_what_lies_above_the_thresholds_is_ng_with_regions(gateway, published):

@@ -18,6 +18,7 @@ from tests.e2e.synthetic_images import decoded, png, steel
 
 _ROLE = "steel"
 _SIZE = (64, 48)
+_LOCK_S = 30
 _seeds = itertools.count(1)
 
 
@@ -67,7 +68,8 @@ def seen(store: ArtifactStore, key: RoiKey) -> Seen:
 def _seen_labels(store: ArtifactStore, key: RoiKey) -> frozenset[tuple[str, str]]:
     images = store.images(key)
     try:
-        found = images.records()
+        with store.image_lock(key, _LOCK_S):  # as the next upload or start does, which completes what was interrupted
+            found = images.records()
         for record in found.stored:
             images.content(record)
     except (GatewayError, FileNotFoundError) as error:
@@ -86,6 +88,11 @@ def _fit(gateway, key: RoiKey, images: dict[str, bytes]) -> httpx.Response:
     """Fit with enough tokens for each image, since a calibration needs leave-one-out scores."""
     fields = {"coreset_rate": 0.2}
     return gateway.post("/fit_ok", key.roi_id, list(images.values()), "images", role=key.role_id, fields=fields)
+
+
+def _store(gateway, key: RoiKey, label: str, images: dict[str, bytes]) -> httpx.Response:
+    files = [("images", image) for image in images.values()]
+    return gateway.client.post(f"/rois/{key}/images", data={"label": label}, files=files)
 
 
 def _is_done(reply: httpx.Response) -> bool:
@@ -173,12 +180,11 @@ class OneClient:
             self._note()
 
     def _keep(self, gateway) -> None:
-        ((sha256, image),) = _new_images(1).items()
+        images = _new_images(2)
         label = self._rng.choice(["ok", "ok", "ng"])
-        would_be = replace(self._is, labels=self._is.labels | {(sha256, label)})
-        path = f"/rois/{self.key}/images"
-        self._ids[sha256] = pixel_digest(decoded(image))
-        self._ask(would_be, lambda: gateway.client.post(path, data={"label": label}, files=[("images", image)]))
+        would_be = replace(self._is, labels=self._is.labels | {(sha256, label) for sha256 in images})
+        self._ids |= {sha256: pixel_digest(decoded(image)) for sha256, image in images.items()}
+        self._ask(would_be, lambda: _store(gateway, self.key, label, images))
 
     def _relabel(self, gateway) -> None:
         if not self._is.labels:
@@ -240,7 +246,7 @@ class ManyClients:
         self._acknowledged: set[str] = set()
         self._lost: list[frozenset[str]] = []
         self._kept: set[tuple[str, str]] = set()
-        self._lost_kept: set[tuple[str, str]] = set()
+        self._lost_kept: list[frozenset[tuple[str, str]]] = []
         self._turns = itertools.count()
 
     def change(self, gateway) -> None:
@@ -251,13 +257,13 @@ class ManyClients:
             self._fit(gateway)
 
     def _keep(self, gateway) -> None:
-        ((sha256, image),) = _new_images(1).items()
-        path = f"/rois/{self.key}/images"
+        images = _new_images(3)
+        labels = frozenset((sha256, "ng") for sha256 in images)
         try:
-            if _is_done(gateway.client.post(path, data={"label": "ng"}, files=[("images", image)])):
-                self._kept.add((sha256, "ng"))
+            if _is_done(_store(gateway, self.key, "ng", images)):
+                self._kept |= labels
         except httpx.TransportError:
-            self._lost_kept.add((sha256, "ng"))
+            self._lost_kept.append(labels)
             raise
 
     def _fit(self, gateway) -> None:
@@ -272,9 +278,13 @@ class ManyClients:
     def check(self, store: ArtifactStore) -> None:
         """See `OneClient.check`."""
         state = seen(store, self.key)
-        if not self._kept <= state.labels <= self._kept | self._lost_kept:
+        if not self._kept <= state.labels <= self._kept.union(*self._lost_kept):
             raise BrokenPromiseError(f"{self.key}: stored are {state.labels}, acknowledged were {self._kept}")
-        self._kept, self._lost_kept = set(state.labels), set()
+        for labels in self._lost_kept:
+            if len(labels & state.labels) not in (0, len(labels)):
+                raise BrokenPromiseError(f"{self.key}: half of an upload is there: {sorted(labels & state.labels)}")
+        self._kept = set(state.labels)
+        self._lost_kept.clear()
         now = state.images
         if missing := self._acknowledged - now:
             raise BrokenPromiseError(f"{self.key}: acknowledged and lost: {sorted(missing)}")

@@ -8,6 +8,7 @@ import pytest
 from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
+from gateway.store.together import JOURNAL
 from tests.e2e.gateway_process import answered
 from tests.e2e.synthetic_images import decoded, png, steel
 from tests.promises.small_disk import SmallDisk, on_small_disk, skip_where_none_can_be_mounted
@@ -118,7 +119,8 @@ def refused_or_done(disk: SmallDisk, change, before) -> bool:
     assert "No space left" in reply.json()["error"]["message"]
     assert state(disk) == before
     files = [path for path in disk.folder.rglob("*") if path.is_file()]
-    assert [path for path in files if path.suffix == ".tmp" or path.name.startswith(".probe")] == []
+    interrupted = [path for path in files if path.suffix == ".tmp" or path.name.startswith((".probe", JOURNAL))]
+    assert interrupted == []
     assert all(decoded(path.read_bytes()).shape == SIZE[::-1] for path in files if "heatmaps" in path.parts)
     return True
 

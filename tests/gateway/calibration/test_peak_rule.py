@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.calibration.calibrate import derive, redone
+from gateway.calibration.calibration_warnings import peak_rule_warnings
 from gateway.calibration.false_alarms import false_alarms
 from gateway.calibration.peak_rule import choose_by_peak, just_above
 from gateway.calibration.within_shape import ShapeThresholds
@@ -185,9 +186,32 @@ def test_given_scores_far_below_the_leave_one_out_scores_are_not_counted_on_the_
     low, high = calibration.verdict_false_alarm_interval or (1, 0)
     assert low == 0
     assert 1 / 61 + 1 / 13 < high < 0.35
-    assert any("with 12 ok_scores, up to 9.3% of good parts" in warning for warning in warnings)
+    assert any("9.3% of good parts are expected to be rejected, because only 12 ok_scores" in each for each in warnings)
 
 
 def test_given_scores_above_the_level_of_the_peak_add_no_false_alarms() -> None:
     calibration, _ = derived(60, ok_scores=[5.0] * 12)
     assert calibration.verdict_false_alarm_rate == pytest.approx(1 / 61)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"false_alarm_rate": 0.02}, "there are too few OK images"),
+        ({"ok_scores": [0.1, 0.2, 0.3]}, "only 3 ok_scores were sent"),
+        ({"false_alarm_rate": 0.02, "ok_scores": [0.1, 0.2, 0.3]}, "only 3 ok_scores were sent"),
+    ],
+)
+def test_a_stated_rate_above_the_one_asked_for_is_told_with_its_cause(more: dict[str, Any], why: str) -> None:
+    calibration, warnings = derived(**{"false_alarm_rate": 0.2, **more})
+    (told,) = [each for each in warnings if "was asked for" in each]
+    assert f"{calibration.verdict_false_alarm_rate:.1%} of good parts are expected to be rejected" in told
+    assert why in told
+
+
+def test_ng_images_that_raise_the_stated_rate_above_the_one_asked_for_are_told() -> None:
+    calibration, _ = derived(false_alarm_rate=0.2)
+    raised = calibration.model_copy(update={"n_ng": 1, "verdict_false_alarm_rate": 0.3})
+    (told,) = peak_rule_warnings(raised, n_images=10)
+    assert "0.2 was asked for, and 30.0% of good parts" in told
+    assert "the NG images lower the threshold of the score" in told

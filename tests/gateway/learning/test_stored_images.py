@@ -26,7 +26,7 @@ from gateway.learning.intake import NewImage
 from gateway.learning.request import ImageFile
 from gateway.learning.storing import StoreRequest
 from gateway.learning.taken_over import StoredLabels
-from gateway.store import labelled_images
+from gateway.store import together
 from gateway.store.cleanup import sweep
 from gateway.store.rollback import forget, roll_back
 from postprocess.roi_mask import parse_shape
@@ -126,7 +126,7 @@ def test_the_number_and_the_bytes_of_an_roi_are_limited(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_in_a_request_leaves_nothing_of_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.keep("ok", EVEN[:1])
     before = files_in(bench.store.root / "part")
-    write, written = labelled_images.write_file, []
+    write, written = together.write_file, []
 
     def full(path: Path, data: bytes) -> None:
         written.append(path)
@@ -135,7 +135,7 @@ def test_a_disk_that_fills_up_in_a_request_leaves_nothing_of_it(bench: Bench, mo
             raise OSError(28, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(labelled_images, "write_file", full)
+    monkeypatch.setattr(together, "write_file", full)
     with pytest.raises(StorageFullError):
         bench.keep("ng", EVEN[1:4])
     assert files_in(bench.store.root / "part") == before

@@ -29,7 +29,6 @@ export function Review({ roi, detail }) {
       const offset = more ? list.inspections.length : 0;
       const found = await ofRoi(roi, "/inspections", { query: { order, offset, limit: PAGE } });
       setList(more ? { ...found, inspections: [...list.inspections, ...found.inspections] } : found);
-      if (!more) setAt(0);
     } catch (failure) {
       setError(failure);
     }
@@ -105,7 +104,7 @@ export function Review({ roi, detail }) {
           <h1>${t("view_review")}</h1>
           <span class="grow"></span>
           <label class="inline"><span class="hidden">${t("sort")}</span>
-            <select name="order" value=${order} onChange=${(/** @type {any} */ event) => setOrder(event.target.value)}>
+            <select name="order" value=${order} onChange=${(/** @type {any} */ event) => (setAt(0), setOrder(event.target.value))}>
               <option value="borderline">${t("sort_borderline")}</option>
               <option value="newest">${t("sort_newest")}</option>
             </select>
