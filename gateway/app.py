@@ -24,7 +24,21 @@ from gateway.api.middleware.request_id import RequestIdMiddleware
 from gateway.api.middleware.request_target import HeadMiddleware, RequestTargetMiddleware
 from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
 from gateway.api.openapi.application import DocumentedApp
-from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois, stored_images
+from gateway.api.routes import (
+    calibrate,
+    docs,
+    drift,
+    fit,
+    health,
+    images,
+    infer,
+    inspections,
+    page,
+    peaks,
+    report,
+    rois,
+    stored_images,
+)
 from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.keys import read_keys
@@ -109,6 +123,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     routers = (
         infer.router,
         fit.router,
+        fit.progress,
+        peaks.router,
         images.router,
         stored_images.uploads,
         stored_images.router,
@@ -119,8 +135,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health.router,
         metrics_route.router,
         drift.router,
+        inspections.router,
         report.router,
         docs.router,
+        page.router,
     )
     for router in routers:
         app.include_router(router)
