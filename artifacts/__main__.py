@@ -20,7 +20,8 @@ from artifacts.publishing import PublishError, publish_model
 from gateway.cut_off_output import quiet_if_cut_off
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
-from gateway.networks.model_description import DescriptionError, newest_version, read_description
+from gateway.networks.embedded.engine import served_model
+from gateway.networks.model_description import DescriptionError, newest_version
 from gateway.setting_names import SettingsError
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
@@ -216,8 +217,8 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
     serves = None
     if settings.engine == "embedded":
         try:
-            serves = read_description(newest_version(settings.model_folder)).fingerprint
-        except DescriptionError as error:
+            serves = served_model(newest_version(settings.model_folder), settings)[0].fingerprint
+        except (DescriptionError, RuntimeError) as error:
             print(f"warning: the model that is served here is unknown: {error}", file=sys.stderr)
     imported = import_roi(store, settings, args.source, args.as_key, serves)
     for warning in imported.warnings:

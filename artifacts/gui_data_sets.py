@@ -16,7 +16,8 @@ from anyio import to_thread
 
 from artifacts.moving import acting
 from gateway.api.inputs import metadata_texts
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
+from gateway.calibration.request import CalibrationRequest
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import GatewayError, ImageConflictError, InvalidRequestError, TooLargeError, UnsupportedImageError
 from gateway.gui.caller import RESERVED

@@ -6,7 +6,23 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import accuracy, clients, coreset, detectors, engine, fit, infer, knn, load, observe, report, servers
+from bench import (
+    accuracy,
+    beside,
+    clients,
+    coreset,
+    detectors,
+    engine,
+    fit,
+    infer,
+    knn,
+    lines,
+    load,
+    observe,
+    precision,
+    report,
+    servers,
+)
 from gateway.process.services import set_threads
 from gateway.settings import Settings
 
@@ -16,11 +32,14 @@ COMMANDS: dict[str, ModuleType] = {
     "load": load,
     "coreset": coreset,
     "infer": infer,
+    "precision": precision,
+    "beside": beside,
     "fit": fit,
     "observe": observe,
     "detectors": detectors,
     "accuracy": accuracy,
     "servers": servers,
+    "lines": lines,
     "clients": clients,
 }
 """Each has `HELP`, `add_arguments(parser)` and `run(args) -> (what was measured with, rows)`."""

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     if not train:
         raise SystemExit("error: the magnetic tiles are missing; set MAGNETIC_TILE_DIR to their folder")
     is_ng = np.array([path.parent.name != "good" for path in test])
-    plain = OnnxRuntimeNetwork(tokens.folder, tokens.model, device="cpu")
+    plain = OnnxRuntimeNetwork(tokens.folder, tokens.exported, device="cpu")
     served = open_network(tokens.folder, tokens.model, tokens.settings)
     by_plain = _tokens(plain, tokens, [*train, *test])
     by_served = _tokens(served, tokens, [*train, *test])

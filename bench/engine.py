@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     size = tokens.model.input_size
     images = np.stack([to_model_input(tokens.image(i), size) for i in range(max(args.batches))])
     bare = open_network(tokens.folder, tokens.model, tokens.settings)
-    reference = OnnxRuntimeNetwork(tokens.folder, tokens.model, device="cpu")
+    reference = OnnxRuntimeNetwork(tokens.folder, tokens.exported, device="cpu")
     rows = []
     with asyncio.Runner() as runner:
         engine = EmbeddedEngine(tokens.settings.model_copy(update={"model_repository": tokens.repository}))

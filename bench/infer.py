@@ -20,6 +20,7 @@ from gateway.detectors.memory_bank.bank import MemoryBank
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.images.decoding import to_model_input
 from gateway.networks.embedded.engine import open_network
+from gateway.networks.model_description import ModelDescription
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import Manifest, OkImage
 from gateway.store.roi_key import RoiKey
@@ -153,13 +154,15 @@ async def _bare_client(url: str, tokens: Tokens, image: NDArray[np.uint8], clien
         return requests / (time.perf_counter() - start)
 
 
-def publish_bank(models_dir: Path, tokens: Tokens, size: int) -> None:
-    """Publish a memory bank of exactly this size, stored as by a fit."""
-    bank = tokens.bank(size)
-    model = tokens.model
+def publish_bank(models_dir: Path, tokens: Tokens, size: int, model: ModelDescription | None = None) -> None:
+    """A memory bank of exactly this size, as a fit would have stored it, for `model` or for the served one."""
+    publish_rows(models_dir, RoiKey("bench", str(size)), tokens.bank(size), model or tokens.model)
+
+
+def publish_rows(models_dir: Path, key: RoiKey, bank: NDArray[np.float16], model: ModelDescription) -> None:
+    """A memory bank of these tokens, float16 [M, D]."""
     zeros = np.zeros(len(bank), np.int32)
     store = ArtifactStore(models_dir, keep_versions=1)
-    key = RoiKey("bench", str(size))
     manifest = Manifest(
         role_id=key.role_id,
         roi_id=key.roi_id,

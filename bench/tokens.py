@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.coreset import k_center_greedy
 from gateway.images.decoding import to_model_input
-from gateway.networks.embedded.engine import open_network
+from gateway.networks.embedded.engine import open_network, served_model
 from gateway.networks.model_description import DescriptionError, newest_version, read_description
 from gateway.settings import HOME, Settings
 
@@ -32,7 +32,10 @@ class Tokens:
         """Folder of the version that is measured."""
         self.repository = folder.parent.parent
         self.settings = settings
-        self.model = read_description(folder)
+        self.exported = read_description(folder)
+        """The description of the graph in f32."""
+        self.model, _ = served_model(folder, settings)
+        """The description of the graph that is served: in int8, it is another."""
         data = Path(os.environ.get("MAGNETIC_TILE_DIR", HOME.parent / "shared" / "data" / "magnetic_tile"))
         self.data = data
         """Where the magnetic tiles are, if they are."""

@@ -59,7 +59,7 @@ async def inspect_files(
     """Inspect the given files and folders. Print one line for each image, and a summary.
 
     Returns:
-        `FAILED` if an image was not inspected, or is neither ok nor ng although `fail_on_ng` asks for one of them. `NG`
+        `FAILED` if an image was not inspected, or has no verdict although `fail_on_ng` asks for one. `NG`
         if a part is ng and `fail_on_ng`.
 
     Raises:
@@ -88,9 +88,9 @@ async def inspect_files(
         _summarise(verdicts, len(images.paths), csv, overlays)
     if verdicts["error"]:
         return ExitStatus.FAILED
-    undecided = sorted(set(verdicts) - {"ok", "ng"})
+    undecided = sorted(set(verdicts) - {"ok", "review", "ng"})
     if fail_on_ng and undecided:
-        say(f"error: {', '.join(undecided)} is neither ok nor ng; `patchcore roi calibrate` sets the thresholds")
+        say(f"error: {', '.join(undecided)} is no verdict; `patchcore roi calibrate` sets the thresholds")
         return ExitStatus.FAILED
     return ExitStatus.NG if fail_on_ng and verdicts["ng"] else ExitStatus.DONE
 

@@ -1,17 +1,18 @@
 # Two images that write a model repository, mounted at /repository. Build from the project's folder:
 #   docker build -f docker/export.Dockerfile --target export .     exports weights to ONNX (torch, no GPU)
 #   docker build -f docker/export.Dockerfile --target tensorrt .   builds the plan, on the GPU that serves it
-# tensorrt:25.08-py3 of NVIDIA's NGC, named with its registry: --build-arg TENSORRT_IMAGE=…
-ARG TENSORRT_IMAGE=tensorrt:25.08-py3
+# tensorrt:26.11-py3 of NVIDIA's NGC, named with its registry: --build-arg TENSORRT_IMAGE=…
+ARG TENSORRT_IMAGE=tensorrt:26.11-py3
 
 FROM python:3.11.11-slim-bookworm AS export
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
+COPY evaluation evaluation
 COPY export export
 COPY gateway gateway
 COPY postprocess postprocess
-RUN pip install -c constraints.txt '.[export,triton]' \
+RUN pip install -c constraints.txt '.[export,int8,triton]' \
   && useradd --uid 10001 --create-home export \
   && install -d -o export -g export /repository
 USER 10001
@@ -30,11 +31,11 @@ COPY export export
 COPY gateway gateway
 COPY postprocess postprocess
 # Install only what the builder imports. The last line fails if TensorRT is missing or another version.
-RUN pip install -c constraints.txt numpy pydantic onnxruntime 'tritonclient[grpc]' \
+RUN pip install -c constraints.txt numpy onnx onnxruntime pydantic 'tritonclient[grpc]' \
   && pip install --no-deps . \
   && useradd --uid 10001 --create-home builder \
   && install -d -o builder -g builder /repository \
-  && python3 -c 'import tensorrt, export.triton_tensorrt; assert tensorrt.__version__.startswith("10."), tensorrt.__version__'
+  && python3 -c 'import tensorrt, export.triton_tensorrt; assert tensorrt.__version__.split(".")[0] in ("10", "11"), tensorrt.__version__'
 USER 10001
 WORKDIR /home/builder
 VOLUME /repository

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.pool import Pool
-from gateway.calibration.calibrate import CalibrationRequest, derive
+from gateway.calibration.calibrate import derive
 from gateway.calibration.ok_scores import ok_statistics
+from gateway.calibration.request import CalibrationRequest
 from gateway.calibration.within_shape import ShapeThresholds
 from gateway.detectors.memory_bank.bank import patch_distances
 from gateway.detectors.memory_bank.search.backend import build_search

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from evaluation.data import Sample
 from evaluation.inspection import Calibrated, Cost, FitRecipe, Judged, Progress
 from evaluation.tokens import RememberingEngine
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
+from gateway.calibration.request import CalibrationRequest
 from gateway.errors import EngineUnavailableError, GatewayError
 from gateway.images.decoding import Limits, decode, read_header, to_model_input
 from gateway.inspection.pipeline import InspectionPipeline

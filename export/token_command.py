@@ -11,6 +11,8 @@ from export.errors import ExportError
 from export.publish import ExportOptions, publish
 from export.triton_config import write_serving_files
 from export.triton_options import add_arguments, options_from
+from export.typed_files import provide_typed_graph
+from gateway.networks.model_description import read_description
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tolerance_bf16=options.tolerance_bf16,
             )
         )
+        if options.int8 is not None:
+            from export.int8 import provide_int8
+
+            provide_int8(version, read_description(version), options.int8)
+        if options.tensorrt_dtype is not None:
+            provide_typed_graph(version, read_description(version), options.tensorrt_dtype)
         if serving is not None:
             write_serving_files(version.parent, serving, version=int(version.name))
     except ExportError as error:
@@ -109,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         default=default.tolerance_bf16,
         metavar="COSINE",
         help="the same in bf16; below it the model is published and served in f32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--int8",
+        type=Path,
+        metavar="DIR",
+        help="also write the model in int8, calibrated on the OK images of this folder (20 to 120); for CPUs with VNNI"
+        " and without AMX. It is another model: ROIs must be fitted again",
     )
     parser.add_argument("--force", action="store_true", help="publish even if the newest version is the same model")
     add_arguments(parser, required=False)

@@ -246,6 +246,8 @@ def _backend_parameters(model: Description, options: ServingOptions) -> dict[str
             parameters["INFERENCE_NUM_THREADS"] = str(options.threads)
         if options.max_batch_size != 1:
             parameters["ENABLE_BATCH_PADDING"] = "YES"
+    elif options.backend == "tensorrt":
+        parameters = {"dtype": options.tensorrt_dtype}
     elif options.backend == "python" and options.threads:
         parameters = {"threads": str(options.threads)}
     return parameters

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from export.errors import ExportError
+from export.typed_graph import HALF_TYPES, HalfType
 
 Backend = Literal["tensorrt", "onnxruntime", "openvino", "python"]
 Device = Literal["gpu", "cpu"]
@@ -38,6 +39,8 @@ class ServingOptions:
     fit_timeout_ms: int = 120_000
     tensorrt: bool = True
     """For ``onnxruntime``: use the TensorRT execution provider, else only CUDA."""
+    tensorrt_dtype: HalfType = "fp16"
+    """For ``tensorrt``: the type of the products in the plan."""
     cache: str = "/var/cache/triton"
     """Folder on the host of Triton for ONNX Runtime's TensorRT engines and timings."""
     threads: int = 0
@@ -132,6 +135,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="onnxruntime backend: use CUDA without the TensorRT execution provider",
     )
     group.add_argument(
+        "--tensorrt-dtype",
+        choices=HALF_TYPES,
+        help="write the graph for TensorRT with products in this type, compared with f32 on this CPU; the tensorrt"
+        f" backend builds its plan from it (its default: {ServingOptions.tensorrt_dtype})",
+    )
+    group.add_argument(
         "--cache",
         default=ServingOptions.cache,
         metavar="DIR",
@@ -143,4 +152,5 @@ def options_from(parsed: argparse.Namespace) -> ServingOptions | None:
     """Return the options of serving, or None if the command line names no backend."""
     if parsed.backend is None:
         return None
-    return ServingOptions(**{name: getattr(parsed, name) for name in ServingOptions.__dataclass_fields__})
+    given = {name: getattr(parsed, name) for name in ServingOptions.__dataclass_fields__}
+    return ServingOptions(**{name: value for name, value in given.items() if value is not None})

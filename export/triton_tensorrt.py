@@ -1,42 +1,38 @@
 """Build the TensorRT plan of a version. This runs in NVIDIA's TensorRT container, on the GPU that serves the plan.
 
-A plan works on one GPU architecture with one version of TensorRT. So it is built on the serving machine, from the ONNX
-graph of an existing version: ``python -m export.triton_config --backend tensorrt``. It replaces the previous plan only
-after its tokens agree with those of ONNX Runtime in f32.
+A plan works on one GPU architecture with one version of TensorRT. So it is built on the serving machine, from the graph
+of an existing version: ``python -m export.triton_config --backend tensorrt``. It replaces the previous plan only after
+its tokens agree with those of ONNX Runtime in f32.
+
+The precision is that of the typed graph (`typed_graph`), in TensorRT 10 and 11 alike. `build_plan` also runs with
+TensorRT-RTX, which has the same interface and needs no GPU. The tests do that.
 """
 
 import ctypes
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.comparison import camera_images, compare
 from export.errors import ExportError
 from export.files import replace_file
 from export.served import Description, output_shape
-from export.student_teacher.comparison import compare_maps
 from export.triton_options import ServingOptions
-from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork
-from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE
-from gateway.networks.student_description import StudentDescription
+from export.typed_files import Run, provide_typed_graph, with_parity
+from gateway.networks.model_description import DESCRIPTION_FILE
 
 PLAN_FILE = "model.plan"
 RECORD_FILE = "model.plan.json"
 """Describes how the plan beside it was built."""
-RUNTIME = "tensorrt-fp16"
-# As for bf16. fp16 has three more bits of mantissa, so it has no reason to differ more.
-TOLERANCE_COSINE = 0.999
-TOLERANCE_MAP = 0.1
 
 # In the folder of the model, so that the next build finds it, in any container.
 _TIMING_CACHE = ".tensorrt-timing.cache"
 _WORKSPACE_BYTES = 4 * 2**30
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+_logger = logging.getLogger(__name__)
 
 
 def provide_plan(folder: Path, model: Description, options: ServingOptions) -> None:
@@ -48,15 +44,16 @@ def provide_plan(folder: Path, model: Description, options: ServingOptions) -> N
         options: resolved: the batch sizes of the profile, and the type of the tokens.
 
     Raises:
-        ExportError: TensorRT is missing, it cannot build the graph, or the tokens of the plan are too far from those of
-            ONNX Runtime.
+        ExportError: TensorRT is missing, it cannot build the graph, or the tokens of the typed graph or of the plan are
+            too far from those of ONNX Runtime.
     """
     trt = _tensorrt()
+    graph, model = provide_typed_graph(folder, model, options.tensorrt_dtype)
     record = wanted_record(trt.__version__, model, options)
     path = folder / PLAN_FILE
     if path.is_file() and _record_of(folder) == record:
         return
-    plan = build_plan(trt, folder / GRAPH_FILE, model, options, folder.parent / _TIMING_CACHE)
+    plan = build_plan(trt, graph, model, options, timing_cache=folder.parent / _TIMING_CACHE)
     publish_plan(folder, model, options, plan, record, engine_runner(trt, plan, model, options))
 
 
@@ -67,6 +64,7 @@ def wanted_record(tensorrt_version: str, model: Description, options: ServingOpt
         "fingerprint": model.fingerprint,
         "profile": {name: list(shape) for name, shape in profile(model, options).items()},
         "output": options.output,
+        "dtype": options.tensorrt_dtype,
     }
 
 
@@ -76,44 +74,79 @@ def profile(model: Description, options: ServingOptions) -> dict[str, tuple[int,
     return {name: (size, model.input_size, model.input_size, 3) for name, size in sizes.items() if size is not None}
 
 
-def build_plan(trt: Any, graph: Path, model: Description, options: ServingOptions, timing_cache: Path) -> bytes:
-    """Return the serialised engine of an ONNX file: fp16, one profile, tokens in the type of `options`.
+def build_plan(
+    trt: Any,
+    graph: Path,
+    model: Description,
+    options: ServingOptions,
+    *,
+    timing_cache: Path | None = None,
+    logger: Any = None,
+    compute_capability: Any = None,
+) -> bytes:
+    """Return the serialised engine of a typed graph: one profile, tokens in the type of `options`.
 
     Args:
-        trt: the module ``tensorrt``, 10.x.
-        graph: ONNX file.
+        trt: the module ``tensorrt``, 10.x or 11.x, or ``tensorrt_rtx``.
+        graph: ONNX file in the precision of the engine.
         model: its description.
         options: resolved.
         timing_cache: file that is read if it exists, and written. It makes the next build on such a GPU faster.
+        logger: ``trt.ILogger``; None prints warnings and errors.
+        compute_capability: ``trt.ComputeCapability`` of the GPU that the engine is for, with TensorRT-RTX; None takes
+            the GPU of this machine.
 
     Raises:
         ExportError: TensorRT cannot read or build the graph.
     """
-    logger = trt.Logger(trt.Logger.WARNING)
+    logger = logger or trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    network = builder.create_network(0)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise ExportError(f"TensorRT cannot read {graph}: {reasons}")
-    network.get_output(0).dtype = trt.DataType.HALF if options.output == "fp16" else trt.DataType.FLOAT
+    if options.output == "fp16":
+        _cast_output(network, model.output_name, trt.DataType.HALF)
 
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
-    config.set_flag(trt.BuilderFlag.FP16)
+    if compute_capability is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(compute_capability, 0)
     shapes = profile(model, options)
     optimisation = builder.create_optimization_profile()
     optimisation.set_shape(model.input_name, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(optimisation)
-    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.is_file() else b"")
-    # With a cache of another GPU or version, TensorRT logs that and measures again.
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    if timing_cache is not None:
+        cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.is_file() else b"")
+        # With a cache of another GPU or version, TensorRT logs that and measures again.
+        config.set_timing_cache(cache, ignore_mismatch=False)
 
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ExportError("TensorRT built no engine: see its messages above")
-    replace_file(timing_cache, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan)
+    if timing_cache is not None:
+        replace_file(timing_cache, bytes(config.get_timing_cache().serialize()))
+    written = bytes(plan)
+    _logger.info(
+        "TensorRT %s: %d layers of %s, an engine of %.1f MB",
+        trt.__version__,
+        network.num_layers,
+        graph.name,
+        len(written) / 1e6,
+    )
+    return written
+
+
+def _cast_output(network: Any, name: str, dtype: Any) -> None:
+    """Let the output `name` have another type. In a strongly typed network only a layer can change a type."""
+    exact = network.get_output(0)
+    network.unmark_output(exact)
+    exact.name = f"{name}_exact"
+    cast = network.add_cast(exact, dtype).get_output(0)
+    cast.name = name
+    network.mark_output(cast)
 
 
 def publish_plan(
@@ -124,30 +157,8 @@ def publish_plan(
     Raises:
         ExportError: the tokens differ too much. Nothing is written then.
     """
-    shapes = profile(model, options)
-    batches = sorted({shape[0] for shape in shapes.values()})
-    images = np.split(camera_images(sum(batches), model.input_size), np.cumsum(batches)[:-1])
-    graph = model.as_tokens() if isinstance(model, StudentDescription) else model
-    reference = OnnxRuntimeNetwork(folder, graph, device="cpu")
-    expected = np.concatenate([reference.run(image[None]) for batch in images for image in batch])
-    given = np.concatenate([run(batch) for batch in images])
-    described: Description
-    if isinstance(model, StudentDescription):
-        map_parity = compare_maps(given, expected, TOLERANCE_MAP)
-        passed, wrong = (
-            map_parity.passed,
-            f"largest error {map_parity.max_error:.3g}, allowed {TOLERANCE_MAP}",
-        )
-        described = model.model_copy(update={"parity": {**model.parity, RUNTIME: map_parity}})
-    else:
-        parity = compare(given, expected, TOLERANCE_COSINE)
-        passed, wrong = parity.passed, f"lowest cosine {parity.min_cosine:.6f}, required {TOLERANCE_COSINE}"
-        described = model.model_copy(update={"parity": {**model.parity, RUNTIME: parity}})
-    if not passed:
-        raise ExportError(
-            f"the output of the plan is too far from that of ONNX Runtime in f32: {wrong}. It was not published."
-            " Serve this model with --backend onnxruntime"
-        )
+    batches = sorted({shape[0] for shape in profile(model, options).values()})
+    described = with_parity(folder, model, f"tensorrt-{options.tensorrt_dtype}", run, batches)
     # The record is written after the plan: a plan without a record is built again.
     (folder / RECORD_FILE).unlink(missing_ok=True)
     replace_file(folder / PLAN_FILE, plan)

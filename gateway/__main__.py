@@ -87,6 +87,7 @@ def _serve(settings: Settings) -> int:
     from gateway.api.security.loopback import is_loopback
     from gateway.detectors.spatial_weighting import RoiConfigError
     from gateway.errors import GatewayError
+    from gateway.networks.embedded.runtimes import CudaUnavailableError
     from gateway.store.place import UnsuitableStorageError
 
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None
@@ -119,6 +120,9 @@ def _serve(settings: Settings) -> int:
             app.state.services.store.storage.prepare()
     except RoiConfigError as error:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
+        return 2
+    except CudaUnavailableError as error:
+        print(f"error: GATEWAY_DEVICE=cuda: {error}", file=sys.stderr)
         return 2
     except (KeyListError, SettingsError, UnsuitableStorageError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -24,7 +24,21 @@ from gateway.api.middleware.request_id import RequestIdMiddleware
 from gateway.api.middleware.request_target import HeadMiddleware, RequestTargetMiddleware
 from gateway.api.middleware.security_headers import SecurityHeadersMiddleware
 from gateway.api.openapi.application import DocumentedApp
-from gateway.api.routes import calibrate, docs, drift, fit, health, images, infer, report, rois, stored_images
+from gateway.api.routes import (
+    calibrate,
+    docs,
+    drift,
+    fit,
+    health,
+    images,
+    infer,
+    inspections,
+    page,
+    peaks,
+    report,
+    rois,
+    stored_images,
+)
 from gateway.api.routes import metrics as metrics_route
 from gateway.api.security.access import AccessMiddleware
 from gateway.api.security.keys import read_keys
@@ -64,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         KeyListError: the API keys are invalid.
         RoiConfigError: the file of manual boxes is invalid.
+        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
     """
     settings = settings or Settings()
     keys = read_keys(settings.api_keys, settings.api_keys_file)
@@ -109,6 +124,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     routers = (
         infer.router,
         fit.router,
+        fit.progress,
+        peaks.router,
         images.router,
         stored_images.uploads,
         stored_images.router,
@@ -119,8 +136,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health.router,
         metrics_route.router,
         drift.router,
+        inspections.router,
         report.router,
         docs.router,
+        page.router,
     )
     for router in routers:
         app.include_router(router)

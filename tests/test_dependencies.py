@@ -33,6 +33,17 @@ def test_every_requirement_is_pinned_to_one_version_that_it_accepts():
         assert requirement.specifier.contains(version, prereleases=True), requirement
 
 
+def test_the_gpu_extra_is_for_cuda_12_throughout():
+    pinned = constraints()
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (runtime,) = [each for each in map(Requirement, extras["gpu"]) if each.name == "onnxruntime-gpu"]
+    assert runtime.extras == {"cuda", "cudnn"}  # NVIDIA's libraries
+    assert not runtime.specifier.contains("1.27.0")  # for CUDA 13 from this version on
+    nvidia = [name for name in pinned if name.startswith(("nvidia-", "faiss-gpu"))]
+    assert len(nvidia) > 5
+    assert all(name.endswith("-cu12") for name in nvidia)
+
+
 def test_no_dependency_has_a_known_vulnerability():
     done = subprocess.run([PROJECT / "scripts" / "audit"], capture_output=True, text=True, timeout=900)
     if done.returncode == 3:

@@ -751,11 +751,14 @@ namespace Patchcore
         [DataMember(Name = "peak_threshold")] public double? PeakThreshold { get; set; }
         /// <summary>Another name of peak_threshold.</summary>
         [DataMember(Name = "pixel_threshold")] public double? PixelThreshold { get; set; }
+        /// <summary>An image that is not ng is review if its peak is at or above it; null without a review
+        /// band.</summary>
+        [DataMember(Name = "review_threshold")] public double? ReviewThreshold { get; set; }
         /// <summary>calibration: the stored thresholds. shape: the rule of the calibration over the OK images within
         /// the shape of this request, since they were scored within other pixels. parameters: the same rule with the
         /// blur_sigma and the smallest area of this request. One of: calibration, shape, parameters.</summary>
         [DataMember(Name = "threshold_source")] public string ThresholdSource { get; set; }
-        /// <summary>One of: ok, ng, uncalibrated.</summary>
+        /// <summary>One of: ok, review, ng, uncalibrated.</summary>
         [DataMember(Name = "verdict")] public string Verdict { get; set; }
         /// <summary>Why the verdict is ng; no_picture: all pixels are equal or transparent. Of uncalibrated: the
         /// parameter of the request that the thresholds were not made with (p_score, k or shape), null before
@@ -946,6 +949,11 @@ namespace Patchcore
         [DataMember(Name = "pixel_threshold")] public double PixelThreshold { get; set; }
         /// <summary>One of: peak, score, ok_pixels, given.</summary>
         [DataMember(Name = "pixel_threshold_source")] public string PixelThresholdSource { get; set; }
+        /// <summary>Lower end of the review band; null without one.</summary>
+        [DataMember(Name = "review_threshold")] public double? ReviewThreshold { get; set; }
+        /// <summary>Share of good parts whose peak is expected at or above review_threshold: (x+1)/(n+1) if x of the n
+        /// OK peaks are; null without a review band or without leave-one-out maps.</summary>
+        [DataMember(Name = "review_rate")] public double? ReviewRate { get; set; }
         [DataMember(Name = "p99_ok")] public double P99Ok { get; set; }
         [DataMember(Name = "p5_ng")] public double? P5Ng { get; set; }
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
@@ -954,7 +962,7 @@ namespace Patchcore
         /// <summary>Largest defect that the percentile hides from the score: 1 − p of the mask of the median OK
         /// image.</summary>
         [DataMember(Name = "blind_area_mm2")] public double BlindAreaMm2 { get; set; }
-        /// <summary>One of: p99_ok+margin, conformal, grid.</summary>
+        /// <summary>One of: p99_ok+margin, conformal, grid, given.</summary>
         [DataMember(Name = "method")] public string Method { get; set; }
         /// <summary>One of: given, leave-one-out, validation.</summary>
         [DataMember(Name = "ok_source")] public string OkSource { get; set; }
@@ -1032,6 +1040,12 @@ namespace Patchcore
         /// rate α. score: equal to the threshold of the score. ok_pixels: the rule of the score applied to the highest
         /// pixel of each blurred leave-one-out map, so that OK images rarely have a region. Or a number.</summary>
         [DataMember(Name = "pixel_threshold", EmitDefaultValue = false)] public string PixelThreshold { get; set; }
+        /// <summary>Threshold of the peak, instead of one that the rate chooses. The threshold of the score is equal to
+        /// it, or p99 of OK + margin where that is higher. Not together with a pixel_threshold or a rate.</summary>
+        [DataMember(Name = "peak_threshold", EmitDefaultValue = false)] public double? PeakThreshold { get; set; }
+        /// <summary>Lower end of a review band below peak_threshold: /infer returns the verdict review for an image
+        /// that is not ng and whose peak is at or above it. Without one, there is no review band.</summary>
+        [DataMember(Name = "review_threshold", EmitDefaultValue = false)] public double? ReviewThreshold { get; set; }
         /// <summary>The shape of /infer that the thresholds are for: the scores were measured within it. Without one,
         /// the thresholds are for the pixels that the OK images were fitted with.</summary>
         [DataMember(Name = "shape", EmitDefaultValue = false)] public string Shape { get; set; }
@@ -1228,11 +1242,17 @@ namespace Patchcore
         [DataMember(Name = "pixel_threshold")] public double PixelThreshold { get; set; }
         /// <summary>One of: peak, score, ok_pixels, given.</summary>
         [DataMember(Name = "pixel_threshold_source")] public string PixelThresholdSource { get; set; }
+        /// <summary>Lower end of the review band; null without one.</summary>
+        [DataMember(Name = "review_threshold")] public double? ReviewThreshold { get; set; }
+        /// <summary>Share of good parts expected at or above it.</summary>
+        [DataMember(Name = "review_rate")] public double? ReviewRate { get; set; }
         [DataMember(Name = "p99_ok")] public double P99Ok { get; set; }
         [DataMember(Name = "p5_ng")] public double? P5Ng { get; set; }
         [DataMember(Name = "area_mm2_thr")] public double AreaMm2Thr { get; set; }
         [DataMember(Name = "score_percentile")] public double ScorePercentile { get; set; }
-        /// <summary>One of: p99_ok+margin, conformal, grid.</summary>
+        /// <summary>Shape that it was made for, as JSON; null for that of the OK images.</summary>
+        [DataMember(Name = "shape")] public string Shape { get; set; }
+        /// <summary>One of: p99_ok+margin, conformal, grid, given.</summary>
         [DataMember(Name = "method")] public string Method { get; set; }
         /// <summary>One of: given, leave-one-out, validation.</summary>
         [DataMember(Name = "ok_source")] public string OkSource { get; set; }
@@ -1303,6 +1323,9 @@ namespace Patchcore
         [DataMember(Name = "covering_radius")] public double CoveringRadius { get; set; }
         [DataMember(Name = "seed")] public long Seed { get; set; }
         [DataMember(Name = "heatmap_max")] public double HeatmapMax { get; set; }
+        /// <summary>Shape that the learned images were sent with, as JSON; null without one, or if it is not the same
+        /// for all.</summary>
+        [DataMember(Name = "shape")] public string Shape { get; set; }
         /// <summary>Kept versions, newest first; without those whose manifest is damaged.</summary>
         [DataMember(Name = "versions")] public VersionAnswer[] Versions { get; set; }
         [DataMember(Name = "images")] public OkImageAnswer[] Images { get; set; }
@@ -1520,6 +1543,8 @@ namespace Patchcore
         [DataMember(Name = "engine")] public string Engine { get; set; }
         /// <summary>Runtime that computes tokens, such as openvino-bf16.</summary>
         [DataMember(Name = "runtime")] public string Runtime { get; set; }
+        /// <summary>Why the network computes in this precision; null on a GPU.</summary>
+        [DataMember(Name = "runtime_reason")] public string RuntimeReason { get; set; }
         /// <summary>Library that finds nearest neighbours.</summary>
         [DataMember(Name = "search")] public string Search { get; set; }
         /// <summary>Null while no model is loaded or reachable.</summary>

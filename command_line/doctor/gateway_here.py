@@ -118,7 +118,8 @@ async def _engine(engine: TokenEngine, settings: Settings) -> Check:
             seconds.append(time.perf_counter() - start)
     except GatewayError as error:
         return problem("engine", f"{where}: {error.message}", error.hint)
-    return ok("engine", f"{where}: {status.runtime}, {statistics.median(seconds) * 1e3:.0f} ms an image")
+    why = "" if status.runtime_reason is None else f" ({status.runtime_reason})"
+    return ok("engine", f"{where}: {status.runtime}{why}, {statistics.median(seconds) * 1e3:.0f} ms an image")
 
 
 def _precision(runtime: str, model: ModelDescription, settings: Settings) -> Check:

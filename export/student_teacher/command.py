@@ -16,7 +16,9 @@ from export.student_teacher.resnet import STAGES, WEIGHTS_VARIABLE
 from export.student_teacher.training import TrainingOptions
 from export.triton_config import write_serving_files
 from export.triton_options import add_arguments, options_from
+from export.typed_files import provide_typed_graph
 from gateway.errors import GatewayError
+from gateway.networks.student_description import read_student
 from gateway.store.manifest import LARGEST_MM_PER_PX
 from gateway.store.roi_key import RoiKey
 
@@ -65,6 +67,8 @@ def main(arguments: Sequence[str]) -> int:
                     raise
                 left_out.append(f"{each.where}: {error}")
                 continue
+            if parsed.tensorrt_dtype is not None:
+                provide_typed_graph(version, read_student(version), parsed.tensorrt_dtype)
             if serving is not None:
                 write_serving_files(version.parent, serving, version=int(version.name))
             print(version, flush=True)

@@ -44,7 +44,7 @@ def admitted_by(admission: Callable[[Services], Admission], *, ignores_unknown: 
     return AdmittedRoute
 
 
-def _place(request: Request) -> Place:
+async def _place(request: Request) -> Place:  # a coroutine, so that FastAPI needs no thread for it
     place: Place = request.state.place
     return place
 

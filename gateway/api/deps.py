@@ -9,12 +9,13 @@ from gateway.api.recipe import RoiCaller, header_recipe
 from gateway.process.services import Services
 
 
-def _services(request: Request) -> Services:
+# These are coroutines so that FastAPI calls them at once. It would call a plain function in a worker thread.
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _caller(request: Request, recipe_id: QueryRecipe = None, x_recipe_id: HeaderRecipe = None) -> RoiCaller:
+async def _caller(request: Request, recipe_id: QueryRecipe = None, x_recipe_id: HeaderRecipe = None) -> RoiCaller:
     # The parameter of the header is for the OpenAPI document: its value may need decoding.
     return RoiCaller(request.state.caller, recipe_id, header_recipe(request.headers.getlist("x-recipe-id")))
 

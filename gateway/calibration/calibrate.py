@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from gateway.calibration.calibration_warnings import (
 from gateway.calibration.false_alarms import either, false_alarms
 from gateway.calibration.ok_scores import n_rejected, ok_peaks, ok_scores, ok_statistics
 from gateway.calibration.peak_rule import choose_by_peak
+from gateway.calibration.request import CalibrationRequest, Parameters, PixelThreshold
+from gateway.calibration.review_band import with_review_band
 from gateway.calibration.stored_evidence import EvidenceOf, StoredEvidence, finite, joined, with_shape
 from gateway.calibration.threshold import choose_threshold
 from gateway.errors import InvalidRequestError
@@ -25,58 +27,11 @@ from gateway.images.masks import mask_of
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
-from gateway.store.manifest import CALIBRATION_FORMAT, Calibration, Manifest, PixelThresholdSource
+from gateway.store.manifest import CALIBRATION_FORMAT, PEAK_FORMAT, Calibration, Manifest, PixelThresholdSource
 from gateway.store.ok_maps import OkMaps
 from gateway.store.roi_key import RoiKey
 from postprocess.regions import smallest_area_px
-from postprocess.roi_mask import Shape, parse_shape
-
-PixelThreshold = Literal["peak", "score", "ok_pixels"] | float
-"""Source of the threshold of regions: the peaks of the OK maps, the threshold of the score, the pixels of the OK maps,
-or a number."""
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationRequest:
-    """Scores of OK and NG images, and parameters. For parameters that are None, the settings decide."""
-
-    mm_per_px: float
-    ok_scores: Sequence[float] = ()
-    """Scores of unseen OK images; if empty, the leave-one-out scores of the fit count."""
-    ng_scores: Sequence[float] = ()
-    ng_peaks: Sequence[float] = ()
-    """Peaks of the same NG images, where they are known."""
-    area_mm2_thr: float | None = None
-    """From now on, `/infer` drops regions smaller than this."""
-    score_percentile: float | None = None
-    """Percentile that the scores were made with."""
-    false_alarm_rate: float | None = None
-    pixel_threshold: PixelThreshold = "peak"
-    margin: float | None = None
-    blur_sigma: float | None = None
-    """Sigma of the blur before regions are cut, in pixels."""
-    shape: Shape | None = None
-    """The shape that the scores count for; None for that of the OK images."""
-    shape_json: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Parameters:
-    """What both rules compute scores and regions with: the request's, else the settings'."""
-
-    percentile: float
-    area_mm2_thr: float
-    margin: float
-    blur_sigma: float
-
-    @classmethod
-    def of(cls, request: CalibrationRequest, settings: Settings) -> "_Parameters":
-        return cls(
-            settings.p_score if request.score_percentile is None else request.score_percentile,
-            settings.area_mm2_thr if request.area_mm2_thr is None else request.area_mm2_thr,
-            settings.threshold_margin if request.margin is None else request.margin,
-            settings.blur_sigma if request.blur_sigma is None else request.blur_sigma,
-        )
+from postprocess.roi_mask import parse_shape
 
 
 def calibrate(
@@ -159,7 +114,7 @@ def derive(
     Raises:
         InvalidRequestError: as in `calibrate`.
     """
-    parameters = _Parameters.of(request, settings)
+    parameters = Parameters.of(request, settings)
     if request.shape is not None:
         for size_wh in {image.frame.size_wh for image in manifest.images}:
             mask_of(request.shape, size_wh)  # refused where it covers no pixel
@@ -178,17 +133,23 @@ def derive(
         if ok_maps is not None and evidence.ok_ids:
             ok_maps = joined(ok_maps, evidence.ok)
         resting = {"stored_images": True, "n_ok_unseen": len(evidence.ok_ids), "stored_scores": stored}
+    if request.peak_threshold is not None and (ok_maps is None or not manifest.ok_scores):
+        raise InvalidRequestError(
+            f"peak_threshold: needs leave-one-out maps, and version {manifest.version} of {manifest.key} has none",
+            "Fit two or more OK images, or send a number as pixel_threshold.",
+        )
     if request.pixel_threshold == "peak" and ok_maps is not None and manifest.ok_scores:
         rate = settings.false_alarm_rate if request.false_alarm_rate is None else request.false_alarm_rate
         calibration, warnings = _by_peak(manifest, ok_maps, request, parameters, rate)
     else:
         calibration, warnings = _by_score(manifest, ok_maps, request, parameters)
+    calibration = with_review_band(calibration, ok_maps, request, parameters)
     told = () if evidence is None else evidence.warnings
     return calibration.model_copy(update=resting), [*told, *warnings]
 
 
 def _by_score(
-    manifest: Manifest, ok_maps: OkMaps | None, request: CalibrationRequest, parameters: _Parameters
+    manifest: Manifest, ok_maps: OkMaps | None, request: CalibrationRequest, parameters: Parameters
 ) -> tuple[Calibration, list[str]]:
     """Choose the threshold of the score, and that of the regions beside it."""
     scores = request.ok_scores or _own_scores(manifest, ok_maps, parameters.percentile, request)
@@ -238,7 +199,7 @@ def _by_score(
 
 
 def _by_peak(
-    manifest: Manifest, ok_maps: OkMaps, request: CalibrationRequest, parameters: _Parameters, rate: float
+    manifest: Manifest, ok_maps: OkMaps, request: CalibrationRequest, parameters: Parameters, rate: float
 ) -> tuple[Calibration, list[str]]:
     """Choose the thresholds by the peaks of the OK maps; see `gateway.calibration.peak_rule`."""
     min_area_px = smallest_area_px(parameters.area_mm2_thr, request.mm_per_px)
@@ -251,7 +212,9 @@ def _by_peak(
         given_scores=request.ok_scores,
         ng_scores=request.ng_scores,
         ng_peaks=request.ng_peaks,
+        given=request.peak_threshold,
     )
+    is_given = request.peak_threshold is not None
     of_score = false_alarms(chosen.ok_above, chosen.n_ok)
     of_verdict = false_alarms(chosen.n_rejected, len(peaks), n_limits=1 if request.ok_scores else chosen.n_limits)
     if request.ok_scores and chosen.n_limits > 1:
@@ -261,16 +224,16 @@ def _by_peak(
         manifest,
         request,
         parameters,
-        format=CALIBRATION_FORMAT,
+        format=CALIBRATION_FORMAT if is_given else PEAK_FORMAT,
         threshold=chosen.threshold,
         pixel_threshold=chosen.peak_threshold,
-        pixel_threshold_source="peak",
+        pixel_threshold_source="given" if is_given else "peak",
         p99_ok=chosen.p99_ok,
         p5_ng=chosen.p5_ng,
         method=chosen.method,
-        false_alarm_rate=rate,
-        guaranteed=False,
-        n_ok_needed=chosen.n_ok_needed,
+        false_alarm_rate=None if is_given else rate,
+        guaranteed=None if is_given else False,
+        n_ok_needed=None if is_given else chosen.n_ok_needed,
         expected_false_alarm_rate=of_score.rate,
         expected_false_alarm_interval=(of_score.low, of_score.high),
         verdict_false_alarm_rate=of_verdict.rate,
@@ -292,9 +255,7 @@ def _by_peak(
     return calibration, warnings
 
 
-def _calibration(
-    manifest: Manifest, request: CalibrationRequest, parameters: _Parameters, **chosen: Any
-) -> Calibration:
+def _calibration(manifest: Manifest, request: CalibrationRequest, parameters: Parameters, **chosen: Any) -> Calibration:
     """Return a calibration with what was chosen, and with what both rules take from the request."""
     return Calibration(
         **chosen,
@@ -352,6 +313,7 @@ def redone(
         blur_sigma=before.blur_sigma,
         shape=None if before.shape is None else parse_shape(before.shape)[0],
         shape_json=before.shape,
+        review_rate=before.review_rate,
     )
     return derive(manifest, ok_maps, settings, request, evidence if before.stored_images else None)[0]
 

@@ -34,7 +34,7 @@ def peak_rule_warnings(calibration: Calibration, *, n_images: int) -> list[str]:
             f"false_alarm_rate: {rate:g} was asked for, and {stated:.1%} of good parts are expected to be rejected, "
             f"because {_why_above(calibration)}"
         )
-    if calibration.ok_source == "validation":
+    if calibration.ok_source == "validation" and rate is not None:
         warnings.append(f"false_alarm_rate: {rate:g} holds approximately: the OK peaks are {_SCORES_ARE['validation']}")
     if calibration.missed_ng:
         missed = ", ".join(f"{score:.4g}" for score in calibration.missed_ng)

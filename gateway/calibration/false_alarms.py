@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from postprocess.binomial import limits, upper_limit
+from postprocess.binomial import all_limits, limits, upper_limit
 
 _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class FalseAlarms:
-    """The share of unseen OK images that a threshold rejects."""
+    """The share of unseen images that a threshold judges wrong: of OK images, unless said otherwise."""
 
     rate: float
     """Expected value, at most."""
@@ -54,3 +54,15 @@ def false_alarms(n_above: int, n_ok: int, *, err_high: bool = False, n_limits: i
     else:
         low, high = limits(n_above, n_ok, _CONFIDENCE)[0], limits(at_most, n_ok, _CONFIDENCE)[1]
     return FalseAlarms((at_most + 1) / (n_ok + 1), low, high)
+
+
+def by_rejected(n_ok: int) -> list[FalseAlarms]:
+    """Return what `false_alarms` says for each number of rejected OK images, 0 to n."""
+    low, high = all_limits(n_ok, _CONFIDENCE)
+    return [FalseAlarms(min(1.0, (x + 1) / (n_ok + 1)), float(low[x]), float(high[x])) for x in range(n_ok + 1)]
+
+
+def misses(n_ng: int) -> list[FalseAlarms]:
+    """Return the share of defects that pass, for each number of NG images that pass, 0 to n, with its interval."""
+    low, high = all_limits(n_ng, _CONFIDENCE)
+    return [FalseAlarms(x / n_ng, float(low[x]), float(high[x])) for x in range(n_ng + 1)]

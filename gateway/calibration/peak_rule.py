@@ -73,6 +73,7 @@ def choose_by_peak(
     given_scores: Sequence[float] = (),
     ng_scores: Sequence[float] = (),
     ng_peaks: Sequence[float] = (),
+    given: float | None = None,
 ) -> PeakChoice:
     """Choose both thresholds.
 
@@ -98,13 +99,16 @@ def choose_by_peak(
             conformal rank.
         ng_scores: of NG images.
         ng_peaks: of the same images in the same order, or empty if unknown.
+        given: a threshold of the peak that counts instead of the rate. The threshold of the score is equal to it, or
+            p99 of OK plus the margin where that is higher; NG scores do not lower it.
 
     Raises:
         ValueError: there is no OK score, a score is not finite, or the rate is out of range.
     """
     own = np.asarray(scores, np.float64)
     level = level_of(np.maximum(own, np.asarray(peaks, np.float64)).tolist(), false_alarm_rate)
-    peak_threshold = just_above(level)
+    level = level if given is None else given
+    peak_threshold = just_above(level) if given is None else given
     by_peak = np.asarray(peaks, np.float32) >= np.float32(peak_threshold)
     ok = np.asarray(given_scores, np.float64) if len(given_scores) else own
     specified = choose_threshold(ok.tolist(), ng_scores, margin)
@@ -116,13 +120,15 @@ def choose_by_peak(
         floor = float(passing_ok.max()) if passing_ok.size else level
         without_ng = max(level, specified.p99_ok + margin)
     threshold = without_ng if not len(ng_scores) else min(max(specified.threshold, floor), without_ng)
-    passing = [score for score in ng_scores if floor < score <= threshold]
+    if given is not None:
+        threshold = without_ng
+    passing = [score for score in ng_scores if floor < score <= threshold] if given is None else []
     if passing:
         threshold = max(floor, float(np.nextafter(min(passing), -math.inf)))
     return PeakChoice(
         threshold=threshold,
         peak_threshold=peak_threshold,
-        method="grid" if len(ng_scores) else "conformal",
+        method="given" if given is not None else "grid" if len(ng_scores) else "conformal",
         p99_ok=specified.p99_ok,
         p5_ng=specified.p5_ng,
         n_ok=specified.n_ok,

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.calibration.calibrate import CalibrationRequest, pixel_threshold_of
+from gateway.calibration.calibrate import pixel_threshold_of
 from gateway.calibration.ok_scores import ok_scores, ok_statistics
 from gateway.calibration.peak_rule import choose_by_peak
+from gateway.calibration.request import CalibrationRequest
+from gateway.calibration.review_band import review_threshold
 from gateway.calibration.threshold import choose_threshold
 from gateway.store.manifest import Calibration
 from gateway.store.ok_maps import Frame, OkMaps
@@ -40,6 +42,8 @@ class Thresholds:
     """Threshold of regions."""
     source: ThresholdSource
     warning: str | None = None
+    review: float | None = None
+    """Lower end of the review band; None without one."""
 
 
 class ShapeThresholds:
@@ -103,7 +107,8 @@ class ShapeThresholds:
             pixels_apply = same_map and min_area_px == own_area_px
         if score_applies and (pixels_apply or self._ok_maps is None):
             doubt = self._doubt(calibration, wanted)
-            return Thresholds(calibration.threshold, calibration.pixel_threshold, "calibration", doubt)
+            review = calibration.review_threshold
+            return Thresholds(calibration.threshold, calibration.pixel_threshold, "calibration", doubt, review)
         if self._ok_maps is None:
             return None
         key = (calibration, shape, size_wh, blur_sigma, min_area_px)
@@ -182,11 +187,17 @@ class ShapeThresholds:
             )
             if not (keep_score and calibration.ok_source == "given"):
                 score = by_peak.threshold
-            return Thresholds(score, by_peak.peak_threshold, source, doubt)
+            review = (
+                None if calibration.review_rate is None else review_threshold(statistics[1], calibration.review_rate)
+            )
+            return Thresholds(score, by_peak.peak_threshold, source, doubt, review)
         if not keep_score:
             scores = ok_scores(maps, calibration.score_percentile)
-            chosen = choose_threshold(scores, ng_scores, calibration.margin, calibration.false_alarm_rate)
-            score = chosen.threshold
+            is_given = calibration.method == "given"
+            chosen = choose_threshold(
+                scores, () if is_given else ng_scores, calibration.margin, calibration.false_alarm_rate
+            )
+            score = max(chosen.threshold, calibration.pixel_threshold) if is_given else chosen.threshold
         wish = calibration.pixel_threshold_source
         request = CalibrationRequest(
             mm_per_px=calibration.mm_per_px,
@@ -194,7 +205,7 @@ class ShapeThresholds:
             pixel_threshold=calibration.pixel_threshold if wish == "given" else wish,
         )
         pixels = pixel_threshold_of(maps, request, calibration.margin, blur_sigma, score)
-        return Thresholds(score, pixels, source, doubt)
+        return Thresholds(score, pixels, source, doubt, calibration.review_threshold)
 
 
 def _pixels(shape: Shape | None, size_wh: tuple[int, int]) -> _Pixels:

@@ -35,6 +35,8 @@ class Inspection:
     """The highest level at which a region of the smallest area survives; None if no such region fits."""
     peak_threshold: float | None
     """The image has a region exactly if its peak is at or above it."""
+    review_threshold: float | None
+    """An image that is not NG goes to review if its peak is at or above it; None without a review band."""
     threshold_source: ThresholdSource | None
     verdict: Verdict
     verdict_reason: VerdictReason | None
@@ -118,7 +120,12 @@ def answer(
             explanation, said = explainer.explain(prepared, tokens, peak_at)
             warnings += said
     verdict, reason = judge(
-        score, thresholds.score, len(regions), shows_nothing=shows_nothing, uncalibrated=thresholds.why_none
+        score,
+        thresholds.score,
+        len(regions),
+        shows_nothing=shows_nothing,
+        uncalibrated=thresholds.why_none,
+        in_review_band=thresholds.review is not None and reaches(level, thresholds.review),
     )
     regions, left_out = bounded(regions, settings.max_regions, settings.max_contour_points)
     return Inspection(
@@ -127,6 +134,7 @@ def answer(
         threshold=thresholds.score,
         peak=level if math.isfinite(level) else None,
         peak_threshold=thresholds.pixels,
+        review_threshold=thresholds.review,
         threshold_source=thresholds.source,
         verdict=verdict,
         verdict_reason=reason,

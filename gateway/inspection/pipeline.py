@@ -24,6 +24,7 @@ from gateway.inspection.picture_warnings import picture_warnings
 from gateway.inspection.request import DecodedImage, InferRequest, PreparedRequest
 from gateway.inspection.version_cache import FittedRoi, LoadedVersion, VersionCache
 from gateway.monitoring.inspection_log import Watch
+from gateway.monitoring.kept_inspections import KeptInspection, KeptInspections
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
@@ -46,6 +47,7 @@ class InspectionPipeline:
         weighting: SpatialWeighting,
         settings: Settings,
         watch: Watch | None = None,
+        kept: KeptInspections | None = None,
     ) -> None:
         """Wire the parts together.
 
@@ -56,11 +58,13 @@ class InspectionPipeline:
             weighting: tells whether spatial weights are stale.
             settings: defaults and limits.
             watch: records every inspection; None in an evaluation.
+            kept: keeps images for review; None in an evaluation.
         """
         self._engines = engines
         self._versions = versions
         self._weighting = weighting
         self._watch = watch
+        self._kept = kept
         self._settings = settings
         self._heatmaps = HeatmapFiles(settings.heatmap_dir)
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
@@ -161,7 +165,31 @@ class InspectionPipeline:
                 times=prepared.times,
                 scored_otherwise=is_scored_otherwise(prepared, result.params),
             )
+        if self._kept is not None and self._kept.keeps:
+            self._kept.add(result.key, kept_of(prepared, result), prepared.request.image)
         return result
+
+
+def kept_of(prepared: PreparedRequest, result: Inspection) -> KeptInspection:
+    """Return what is kept of an inspection besides its image."""
+    width, height = result.image_size
+    return KeptInspection(
+        image_id=prepared.image.pixels_sha256,
+        file_name=prepared.request.image_name[:255],
+        time=time.time(),
+        n_bytes=len(prepared.request.image),
+        width=width,
+        height=height,
+        bit_depth=result.params.bit_depth,
+        verdict=result.verdict,
+        verdict_reason=result.verdict_reason,
+        score=result.score,
+        threshold=result.threshold,
+        peak=result.peak,
+        peak_threshold=result.peak_threshold,
+        review_threshold=result.review_threshold,
+        version=result.version,
+    )
 
 
 async def _settled(work: Awaitable[_T]) -> _T | GatewayError:

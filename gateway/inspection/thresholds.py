@@ -18,6 +18,8 @@ class AppliedThresholds:
     score: float | None = None
     pixels: float | None = None
     """Threshold of regions."""
+    review: float | None = None
+    """Lower end of the review band; None without one."""
     source: ThresholdSource | None = None
     why_none: Uncalibrated | None = None
     """Why a calibrated ROI does not judge the image."""
@@ -54,7 +56,7 @@ def thresholds_of(prepared: PreparedRequest, params: InferParams, settings: Sett
         why = "not that of the OK images, and the version has no leave-one-out maps to make thresholds within it from"
         return _none("shape", why)
     warnings = () if found.warning is None else (found.warning,)
-    return AppliedThresholds(found.score, found.pixels, found.source, None, warnings)
+    return AppliedThresholds(found.score, found.pixels, found.review, found.source, None, warnings)
 
 
 def _none(why: Literal["p_score", "k", "shape"], detail: str) -> AppliedThresholds:

@@ -1,5 +1,6 @@
 """From the tokens of OK images to a version: memory bank, spatial weights, leave-one-out maps, manifest."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -78,9 +79,11 @@ def learn(
     with times.stage("coreset"):
         inside = _tokens_inside(frames, token_hw, blur_sigma)
         n_tokens = len(frames) * token_hw[0] * token_hw[1] if inside is None else int(inside.sum())
-        bank = build_memory_bank(tokens, recipe.coreset_rate, recipe.seed, inside)
+        bank = build_memory_bank(
+            tokens, recipe.coreset_rate, recipe.seed, inside, functools.partial(times.count, "coreset")
+        )
     with times.stage("loo"):
-        distances = leave_one_out_distances(bank, tokens, recipe.k)
+        distances = leave_one_out_distances(bank, tokens, recipe.k, functools.partial(times.count, "loo"))
         if distances is None:
             return Learned(bank, weights_of(recipe.spatial_weights, token_hw, None), None, [], n_tokens)
         ok_maps = OkMaps(distances, token_hw, tuple(frames))

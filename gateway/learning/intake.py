@@ -113,7 +113,7 @@ class Intake:
         batches = [request.images[start : start + _BATCH] for start in range(0, len(request.images), _BATCH)] or [()]
         findings = Findings()
         new: list[NewImage] = []
-        progress = Progress(f"{request.key}: read %d of %d images", len(request.images))
+        progress = Progress(f"{request.key}: read %d of %d images", len(request.images), times, "engine")
 
         def checked(batch: Sequence[ImageFile]) -> "asyncio.Future[list[_Checked]]":
             return asyncio.ensure_future(self._checked(request, batch, model, bit_depth, by_file, findings, times))
@@ -146,6 +146,7 @@ class Intake:
         images: Sequence[OkImage],
         places: Mapping[str, int],
         tokens: TokenFile,
+        times: StageTimes,
     ) -> FileTokens:
         """Return the tokens of OK images. Blocks.
 
@@ -159,8 +160,9 @@ class Intake:
             images: the OK images.
             places: places in the token file by the SHA-256 of the image.
             tokens: takes the tokens.
+            times: is told the progress, as the stage `gather`.
         """
-        progress = Progress(f"{key}: gathered the tokens of %d of %d images", len(images))
+        progress = Progress(f"{key}: gathered the tokens of %d of %d images", len(images), times, "gather")
         found = []
         for image in images:
             place = places.get(image.sha256)

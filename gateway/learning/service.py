@@ -35,6 +35,7 @@ from gateway.learning.earlier_version import (
 from gateway.learning.intake import CACHE_FOLDER, Intake
 from gateway.learning.memory_need import memory_of_fit
 from gateway.learning.near_copies import find_near_copies
+from gateway.learning.progress import FitsInProgress
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
 from gateway.learning.stored_scores import StoredScorer, with_stored_scores
 from gateway.learning.taken_over import (
@@ -77,6 +78,7 @@ class FitService:
         self._decoders = CapacityLimiter(settings.max_queued_fits)
         self._scorer = StoredScorer(engine, store, settings)
         self._intake = Intake(engine, store, settings, self._decoders)
+        self.progress = FitsInProgress()
 
     async def memory_needed(self, key: RoiKey, n_new: int | None, coreset_rate: float | None) -> int:
         """Return the memory that a fit takes, in bytes.
@@ -114,9 +116,12 @@ class FitService:
             TrainedOfflineError: the ROI has a student, which learns offline.
             InvalidRequestError: an image shows nothing, there is no OK image, or a new ROI may not have its name.
             ImageConflictError: an image of the request is stored with the label NG.
-            GatewayError: nothing was learned; the ROI answers as before.
+            GatewayError: nothing was learned.
         """
-        times = StageTimes()
+        with self.progress.begin(request.key) as times:
+            return await self._fit(request, times)
+
+    async def _fit(self, request: FitRequest, times: StageTimes) -> FitResult:
         before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
         if before is None:  # checked again under the lock
             await in_thread(self._store.check_name, request.key, limiter=self._decoders)
@@ -153,10 +158,9 @@ class FitService:
             InvalidRequestError: it is the only image.
             GatewayError: nothing was changed.
         """
-        times = StageTimes()
         await in_thread(self._require_taught, key, limiter=self._decoders)
         model = self._engine.model
-        with self._token_file(model) as tokens:
+        with self.progress.begin(key) as times, self._token_file(model) as tokens:
             return _counted(await in_thread(self._remove, key, sha256, model, tokens, times, limiter=self._threads))
 
     def _token_file(self, model: ModelDescription) -> TokenFile:
@@ -204,7 +208,6 @@ class FitService:
                 if unchanged and not (request.exclude_suspects and suspects):
                     state = state_of(before, self._calibration(key, before, warnings))
                     return FitResult(before, 0, duplicates, suspects, state, warnings, times)
-
             with times.stage("store"), self._store.storage.batch(key):
                 gone = store_added(ok, fit, added)
             images = [image for image in images if image.sha256 not in gone]
@@ -313,7 +316,7 @@ class FitService:
     ) -> FitResult:
         """Build the next version and publish it. The caller holds the lock."""
         version = self._store.next_version(key)
-        found = self._intake.stored(key, model, recipe.bit_depth, images, places, tokens)
+        found = self._intake.stored(key, model, recipe.bit_depth, images, places, tokens, times)
         learned = self._learned(found, images, model, recipe, times)
         suspects = [SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects()]
         if exclude_suspects and suspects:

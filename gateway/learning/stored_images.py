@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.errors import ArtifactCorruptError, UnknownImageError, UnknownRoiError
 from gateway.images.decoding import Limits, decode_picture, read_header
-from gateway.images.thumbnail import thumbnail
+from gateway.images.thumbnail import SIDE, thumbnail
 from gateway.learning.suspects import find_suspects
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
@@ -98,8 +98,8 @@ class StoredImages:
         except FileNotFoundError as error:
             raise _unknown(key, record.id) from error
 
-    def thumbnail(self, key: RoiKey, record: ImageRecord) -> bytes:
-        """Return a small JPEG of an image.
+    def thumbnail(self, key: RoiKey, record: ImageRecord, side: int = SIDE) -> bytes:
+        """Return a JPEG of an image whose longest side has at most `side` pixels.
 
         Raises:
             UnknownImageError: it was deleted meanwhile.
@@ -107,7 +107,7 @@ class StoredImages:
         """
         data = self.content(key, record)
         header = read_header(data, record.file_name, self._limits)
-        return thumbnail(decode_picture(data, record.file_name, header, record.bit_depth).pixels)
+        return thumbnail(decode_picture(data, record.file_name, header, record.bit_depth).pixels, side)
 
     def change(
         self, key: RoiKey, image_id: str, label: Label | None = None, metadata: Mapping[str, Any] | None = None

@@ -28,6 +28,9 @@ class StageTimes:
         tracing.stage(name, seconds)
         self.ms[name] = self.ms.get(name, 0.0) + seconds * 1e3
 
+    def count(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is. Here nobody asks; the times of a fit tell."""
+
     def add_all(self, other: "StageTimes") -> None:
         """Take over the times of a request that ran in the same batch. Each stage keeps its longest time."""
         for name, ms in other.ms.items():

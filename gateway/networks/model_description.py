@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 DESCRIPTION_FILE = "model.json"
 GRAPH_FILE = "model.onnx"
+INT8_FILES = ("model.int8.xml", "model.int8.bin")
+"""OpenVINO's format: the graph, and its constants."""
 EXTRACTOR = "dinov2-vit-s/14"
 WeightsKind = Literal["hub", "file", "seed", "stand-in"]
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -39,6 +41,47 @@ class Parity(BaseModel):
     passed: bool
 
 
+class Int8Export(BaseModel):
+    """The graph in int8, and how its decisions compare with those in f32, on images of the site.
+
+    A memory bank of half of the images judges the others, as they are and with defects pasted on them. Both precisions
+    use the same centres.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    graph_sha256: str
+    """SHA-256 over both files."""
+    fingerprint: str
+    n_calibration: int
+    """Images that the ranges of the values are from. The memory bank has learned them."""
+    n_inspected: int
+    """Other images, each of them inspected without and with pasted defects."""
+    images_sha256: str
+    """SHA-256 over the checksums of all images, in order."""
+    spearman: float
+    """Rank correlation of the peaks in int8 and in f32."""
+    least_spearman: float
+    auroc_f32: float
+    """By the peaks, of images with a pasted defect against those without."""
+    auroc_int8: float
+    largest_auroc_loss: float
+    mean_cosine: float
+    """Of a token with the same token in f32. It decides nothing."""
+    min_cosine: float
+    passed: bool
+    nncf: str
+    """Version."""
+
+    @property
+    def in_words(self) -> str:
+        """The figures of the check in one line."""
+        return (
+            f"rank correlation of the peaks {self.spearman:.3f}, at least {self.least_spearman:g}; AUROC on pasted"
+            f" defects {self.auroc_int8:.3f}, in f32 {self.auroc_f32:.3f}, at most {self.largest_auroc_loss:g} lower"
+        )
+
+
 class ModelDescription(BaseModel):
     """One exported graph: ``image`` uint8 [B, S, S, 3] RGB -> ``tokens`` [B, H*W, D], each token of L2 norm 1."""
 
@@ -64,6 +107,11 @@ class ModelDescription(BaseModel):
     """Two models with the same fingerprint give the same tokens; a memory bank is bound to it."""
     parity: dict[str, Parity] = {}
     """By runtime and precision, such as ``openvino-bf16``. What is not here was not checked."""
+    precision: Literal["f32", "int8"] = "f32"
+    """Of the graph that is served. ``model.json`` describes the graph in f32."""
+    int8: Int8Export | None = None
+    typed_graphs: dict[str, str] = {}
+    """SHA-256 of each graph for TensorRT beside the graph, by the type of its products: ``fp16`` or ``bf16``."""
 
     @property
     def n_tokens(self) -> int:
@@ -84,6 +132,25 @@ class ModelDescription(BaseModel):
                 "task, not stock DINOv2; export again with DINOV2_WEIGHTS=hub or DINOV2_WEIGHTS=FILE for other weights"
             )
         return "the model has random weights: its scores mean nothing" if self.has_random_weights else None
+
+    def as_int8(self) -> "ModelDescription":
+        """Return the description of the graph in int8, which is another model: tokens of the two must not be compared.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.int8 is None:
+            raise ValueError(f"{self.name} has no int8 export")
+        return self.model_copy(
+            update={
+                "precision": "int8",
+                "graph_sha256": self.int8.graph_sha256,
+                "fingerprint": self.int8.fingerprint,
+                "parity": {},
+                "int8": None,
+                "typed_graphs": {},
+            }
+        )
 
     def same_model_as(self, other: "ModelDescription") -> bool:
         """Whether tokens of the two may be compared."""

@@ -27,6 +27,8 @@ class EngineStatus:
     runtime: str
     """Runtime and precision, such as ``openvino-bf16``."""
     reason: str | None = None
+    runtime_reason: str | None = None
+    """Why it is this precision; None where nothing was chosen."""
 
 
 class TokenEngine(Protocol):

@@ -134,6 +134,8 @@ class StudentDescription(BaseModel):
     ok_maps: OkMapsRecord
     parity: dict[str, MapParity] = {}
     """By runtime and precision, such as ``openvino-bf16``. A combination that is absent was not checked."""
+    typed_graphs: dict[str, str] = {}
+    """See `ModelDescription.typed_graphs`."""
 
     @property
     def has_random_weights(self) -> bool:

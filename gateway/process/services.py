@@ -14,6 +14,7 @@ from gateway.detectors.memory_bank.search.faiss_search import faiss_available
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.version_cache import VersionCache
+from gateway.learning.image_peaks import ImagePeaks
 from gateway.learning.service import FitService
 from gateway.learning.stored_images import StoredImages
 from gateway.learning.stored_scores import StoredScorer
@@ -22,9 +23,11 @@ from gateway.monitoring.artifact_faults import counted_faults
 from gateway.monitoring.drift.recent import RecentInspections
 from gateway.monitoring.drift.watch import DriftWatch
 from gateway.monitoring.inspection_log import Watch
+from gateway.monitoring.kept_inspections import KeptInspections
 from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
+from gateway.networks.embedded.runtimes import require_cuda
 from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
@@ -61,10 +64,13 @@ class Services:
     images: StoredImages
     storing: ImageStorer
     scorer: StoredScorer
+    peaks: ImagePeaks
     image_readers: CapacityLimiter
     """Threads that read stored images. They are few: a page of thumbnails must not delay inspections."""
     recent_inspections: RecentInspections
     drift: DriftWatch
+    kept: KeptInspections
+    """The images that were inspected lately, for review."""
     roi_metrics: RoiCollector
     lifecycle: Lifecycle
 
@@ -79,10 +85,13 @@ def create_services(settings: Settings) -> Services:
 
     Raises:
         RuntimeError: GATEWAY_SEARCH names a library that is not installed, or a GPU that is missing.
+        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
         RoiConfigError: the file of manual boxes is invalid.
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
+    if settings.engine == "embedded" and settings.device == "cuda":
+        require_cuda()
     engines = create_engine_registry(settings)
     store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions, faults=counted_faults())
     weighting = SpatialWeighting.from_settings(settings)
@@ -94,6 +103,12 @@ def create_services(settings: Settings) -> Services:
     )
     recent = RecentInspections(settings.state_dir / "drift", settings.drift_window)
     drift = DriftWatch(recent, settings.drift_window)
+    kept = KeptInspections(
+        settings.state_dir / "review",
+        keeps=settings.keep_inspections,
+        max_bytes=settings.keep_inspections_bytes,
+        days=settings.keep_inspections_days,
+    )
     labels = RoiLabels(settings.metrics_max_rois)
     inspections = Admission(
         "inspect",
@@ -110,25 +125,29 @@ def create_services(settings: Settings) -> Services:
     # A change waits for the fit of its ROI. Changes of one ROI do not take the places of the others.
     changes = Admission("change", _MAX_CHANGES, max_per_roi=_MAX_CHANGES_OF_ROI)
     uploads = Admission("store images", _MAX_UPLOADS, max_bytes=settings.max_queued_bytes)
+    images = StoredImages(store, settings)
+    scorer = StoredScorer(engines.token_engine, store, settings)
     return Services(
         settings=settings,
         engines=engines,
         store=store,
         weighting=weighting,
         banks=banks,
-        pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels)),
+        pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels), kept),
         fitting=FitService(engines.token_engine, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,
         uploads=uploads,
         writers=CapacityLimiter(_MAX_CHANGES),
-        images=StoredImages(store, settings),
-        scorer=StoredScorer(engines.token_engine, store, settings),
+        images=images,
+        scorer=scorer,
+        peaks=ImagePeaks(store, images, scorer, settings),
         storing=ImageStorer(engines.token_engine, store, settings),
         image_readers=CapacityLimiter(_MAX_IMAGE_READERS),
         recent_inspections=recent,
         drift=drift,
+        kept=kept,
         roi_metrics=RoiCollector(store, labels, drift),
         lifecycle=Lifecycle((inspections, fits, changes, uploads)),
     )

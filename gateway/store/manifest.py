@@ -34,12 +34,14 @@ LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
 MANIFEST_FORMAT: Final = 3
 """Newest format of a manifest. A gateway that knows formats up to 2 refuses a student, which it would misread."""
-CALIBRATION_FORMAT: Final = 4
-"""Newest format of a calibration. A gateway that knows formats up to 3 cannot judge by the peak."""
+PEAK_FORMAT: Final = 4
+"""Format of a calibration by the peak. A gateway that knows formats up to 3 cannot judge by it."""
+CALIBRATION_FORMAT: Final = 5
+"""Newest format of a calibration: with a given threshold of the peak, or with a review band."""
 _FORMAT_OF: dict[DetectorKind, Literal[2, 3]] = {"memory-bank": 2, "student-teacher": 3}
 _ANSWERS: dict[DetectorKind, FileName] = {"memory-bank": MEMORY, "student-teacher": NETWORK}
 """The file that the scores depend on, by detector."""
-Method = Literal["p99_ok+margin", "conformal", "grid"]
+Method = Literal["p99_ok+margin", "conformal", "grid", "given"]
 """How a threshold was chosen."""
 PixelThresholdSource = Literal["peak", "score", "ok_pixels", "given"]
 """Source of the threshold of regions: the peaks of the OK maps at the false-alarm rate, the threshold of the score, the
@@ -232,6 +234,10 @@ class Calibration(SealedModel):
     threshold: float
     pixel_threshold: float
     """Threshold of the blurred map, for regions: the threshold of the peak."""
+    review_threshold: float | None = None
+    """An image that is not NG goes to review if its peak is at or above it; None without a review band."""
+    review_rate: float | None = None
+    """(x+1)/(n+1), if x of the n OK maps have a peak at or above `review_threshold`; None without a band or maps."""
     pixel_threshold_source: PixelThresholdSource = "score"
     p99_ok: float
     p5_ng: float | None
@@ -295,7 +301,8 @@ class Calibration(SealedModel):
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can read it."""
         number = MANIFEST_FORMAT if self.ok_source == "validation" else FORMAT
-        number = CALIBRATION_FORMAT if self.pixel_threshold_source == "peak" else number
+        number = PEAK_FORMAT if self.pixel_threshold_source == "peak" else number
+        number = CALIBRATION_FORMAT if self.method == "given" or self.review_threshold is not None else number
         return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))
 
     @property

@@ -15,7 +15,7 @@ class SealedModel(BaseModel):
     newest: ClassVar[int] = FORMAT
     """The newest format of such a file."""
 
-    format: Literal[1, 2, 3, 4] = 2
+    format: Literal[1, 2, 3, 4, 5] = 2
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the present format."""

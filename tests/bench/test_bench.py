@@ -13,7 +13,7 @@ from gateway.detectors.memory_bank.coreset import k_center_greedy
 from gateway.settings import HOME
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["knn", "--help"], ["detectors", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["knn", "--help"], ["detectors", "--help"], ["lines", "--help"]])
 def test_every_sub_command_explains_itself(arguments):
     done = subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=HOME, capture_output=True, text=True)
     assert done.returncode == 0

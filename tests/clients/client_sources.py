@@ -26,7 +26,7 @@ WIDTH = 119
 # The client turns a result of a batch into an answer or an exception.
 LEFT_OUT = {"BatchAnswer", "BatchResult", "ErrorEnvelope"}
 SYNC_NAMES = {"_async": "_sync", "aclose": "close", "AsyncClient": "Client", "AsyncPatchcoreClient": "PatchcoreClient"}
-SYNC_NAMES["AsyncSender"] = "Sender"
+SYNC_NAMES |= {"AsyncSender": "Sender", "AsyncImages": "Images"}
 
 Node = dict[str, Any]
 
@@ -41,7 +41,7 @@ def written() -> dict[Path, str]:
     api = document()
     found = {PACKAGE / "models" / name: text for name, text in models(api).items()}
     found[csharp_models.FILE] = csharp_models.written(api["components"]["schemas"])
-    for name in ("client.py", "sending.py"):
+    for name in ("client.py", "images.py", "sending.py"):
         found[PACKAGE / "_sync" / name] = formatted(synchronous((PACKAGE / "_async" / name).read_text()))
     return found
 

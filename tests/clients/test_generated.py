@@ -12,19 +12,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from gateway.app import create_app
 from gateway.settings import Settings
 from tests.e2e.synthetic_images import png, steel, with_blob
 from tests.mono import Mono
+from tests.npm import TYPESCRIPT, npm_package
 
 PROJECT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).with_name("generated")
 CSHARP = ("csharp", "--library", "httpclient", "-p", "targetFramework=netstandard2.0,packageName=Patchcore")
 NEWTONSOFT = "jillejr.newtonsoft.json-for-unity@12.0.101"
 """Newtonsoft.Json, which the generated C# needs: this package has the library itself."""
-TYPESCRIPT = "typescript@5.9.3"
 
 PYTHON_FILE = r"Union\[StrictBytes, StrictStr, Tuple\[StrictStr, StrictBytes\]\]"
 # File parameters, as each language declares them: one file of /infer, several of /fit_ok.
@@ -159,21 +158,3 @@ def ran(command, **options) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def npm_package(spec: str) -> Path:
-    """Folder of a package of the npm registry, kept under .cache. Skips the test where it cannot be fetched."""
-    if shutil.which("npm") is None:
-        pytest.skip(f"npm is not installed, and {spec} is not kept")
-    kept = PROJECT / ".cache" / "npm" / re.sub(r"\W+", "-", spec).strip("-")
-    kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{kept}.lock"):
-        if not (kept / "package").is_dir():
-            command = ["npm", "pack", "--silent", spec]
-            done = subprocess.run(command, cwd=kept, capture_output=True, text=True, timeout=300)
-            if done.returncode != 0:
-                pytest.skip(f"npm cannot fetch {spec}: {done.stderr.strip()[-200:]}")
-            shutil.unpack_archive(kept / done.stdout.split()[-1], kept)
-            folders = [each for each in kept.iterdir() if each.is_dir()]
-            folders[0].rename(kept / "package")
-    return kept / "package"

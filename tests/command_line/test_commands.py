@@ -82,7 +82,7 @@ def test_json_has_one_line_for_each_image_and_a_part_that_is_ng_is_status_1_wher
 def test_an_roi_without_thresholds_does_not_pass_for_good(run, parts):
     run("roi", "fit", "cli/raw", parts / "good/0.png", "--mm-per-px", 0.2)
     done = run("roi", "infer", "cli/raw", parts / "test/ok.png", "--fail-on-ng", status=3)
-    assert "uncalibrated is neither ok nor ng" in done.stderr
+    assert "uncalibrated is no verdict" in done.stderr
 
 
 def test_overlays_in_the_folder_of_the_images_are_refused(run, parts, taught):

@@ -52,8 +52,8 @@ def launch(
 
 @pytest.fixture(scope="session")
 def gateway(launch) -> Iterator[Gateway]:
-    """The gateway of most tests: all settings but deadlines and folders have their defaults."""
-    with launch("gateway") as started:
+    """The gateway of most tests: default settings, but for deadlines and folders; and it keeps inspections."""
+    with launch("gateway", keep_inspections=True) as started:
         yield started
         crashes = started.log.read_text().count("Traceback")
     assert crashes == 0, "tracebacks in the gateway's log, which stands below"

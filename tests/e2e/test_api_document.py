@@ -5,6 +5,7 @@ import json
 import pytest
 from openapi_schema_validator import OAS30Validator
 
+from tests.e2e.gateway_process import wait_until
 from tests.e2e.synthetic_images import png, steel
 
 OPTIONAL = {"BatchResult"}
@@ -38,6 +39,11 @@ def image_path(gateway, roi, index=-1):
     return f"{roi}/images/{gateway.client.get(f'{roi}/images').json()['images'][index]['id']}"
 
 
+def inspection_path(gateway, roi):
+    wait_until(lambda: gateway.client.get(f"{roi}/inspections").json()["inspections"])
+    return f"{roi}/inspections/{gateway.client.get(f'{roi}/inspections').json()['inspections'][0]['id']}"
+
+
 def calibrate(gateway, **fields):
     body = {"role_id": "steel", "roi_id": "documented", "mm_per_px": 0.2, **fields}
     return gateway.client.post("/calibrate_ng", json=body)
@@ -54,6 +60,8 @@ REQUESTS = {
     "inferBatch": lambda gateway, roi: inspect_two(gateway),
     "listRois": lambda gateway, roi: gateway.client.get("/rois"),
     "getRoi": lambda gateway, roi: gateway.client.get(roi),
+    "fitProgress": lambda gateway, roi: gateway.client.get(f"{roi}/fit"),
+    "getPeaks": lambda gateway, roi: gateway.client.get(f"{roi}/peaks"),
     "audit": lambda gateway, roi: gateway.client.get(f"{roi}/audit"),
     "drift": lambda gateway, roi: gateway.client.get(f"{roi}/drift"),
     "report": lambda gateway, roi: gateway.client.get(f"{roi}/report", headers={"Accept": "application/json"}),
@@ -67,9 +75,13 @@ REQUESTS = {
     "changeImage": lambda gateway, roi: gateway.client.patch(image_path(gateway, roi), json={"label": "ng"}),
     "deleteImage": lambda gateway, roi: gateway.client.delete(image_path(gateway, roi)),
     "deleteImages": lambda gateway, roi: gateway.client.delete(f"{roi}/images", params={"label": "ng"}),
+    "listInspections": lambda gateway, roi: gateway.client.get(f"{roi}/inspections"),
+    "getInspectedImage": lambda gateway, roi: gateway.client.get(f"{inspection_path(gateway, roi)}/image"),
+    "getInspectedSmall": lambda gateway, roi: gateway.client.get(f"{inspection_path(gateway, roi)}/thumbnail"),
     "deleteOkImage": lambda gateway, roi: gateway.client.delete(
         f"{roi}/ok/{gateway.client.get(roi).json()['images'][0]['sha256']}"
     ),
+    "compareVersions": lambda gateway, roi: gateway.client.get(f"{roi}/comparison", params={"before": 1, "after": 2}),
     "rollback": lambda gateway, roi: gateway.client.post(f"{roi}/rollback", json={"version": 1}),
     "deleteRoi": lambda gateway, roi: gateway.client.delete(roi),
 }

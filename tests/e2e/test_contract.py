@@ -52,6 +52,7 @@ INFER = {
     "peak": float | None,
     "peak_threshold": float | None,
     "pixel_threshold": float | None,
+    "review_threshold": float | None,
     "threshold_source": str | None,
     "verdict": str,
     "verdict_reason": str | None,
@@ -112,6 +113,8 @@ def test_calibrate_answers_with_these_keys_and_types(gateway, calibrated):
     intervals = {"expected_false_alarm_interval", "verdict_false_alarm_interval"}
     more = {
         "peak_threshold",
+        "review_threshold",
+        "review_rate",
         "missed_ng",
         "stored_images",
         "n_ok_unseen",

@@ -228,7 +228,8 @@ def test_report_drift_metrics_and_audit_know_it(trained, gateway, published):
     drift = gateway.client.get("/rois/steel/conn1/drift").json()
     assert drift["n"] >= 50
     # The best of the OK images over and over, and a few inspections of other tests that were judged OK.
-    assert drift["ks"] == pytest.approx(1 - 1 / drift["n_reference"], abs=0.05)
+    # In bf16 it may score just below the value of the training, and then below every OK image.
+    assert 1 - 1 / drift["n_reference"] - 0.05 <= drift["ks"] <= 1
     metrics = gateway.client.get("/metrics").text.splitlines()
     counted = [line for line in metrics if line.startswith("gateway_verdicts_total{") and '"conn1"' in line]
     assert any('verdict="ok"' in line and float(line.split()[-1]) >= 50 for line in counted)

@@ -55,6 +55,7 @@ OPTIONS = {
     "fit_queue_size": ServingOptions("python", fit_queue_size=7),
     "fit_timeout_ms": ServingOptions("python", fit_timeout_ms=2500),
     "tensorrt": ServingOptions("onnxruntime", tensorrt=False),
+    "tensorrt_dtype": ServingOptions("tensorrt", tensorrt_dtype="bf16"),
     "cache": ServingOptions("onnxruntime", cache="/srv/engines"),
     "threads": ServingOptions("openvino", threads=4),
 }
@@ -313,6 +314,7 @@ def test_the_command_line_reaches_every_option():
         fit_queue_size=5,
         fit_timeout_ms=6,
         tensorrt=False,
+        tensorrt_dtype="bf16",
         cache="/c",
         threads=7,
     )
@@ -320,7 +322,7 @@ def test_the_command_line_reaches_every_option():
         "--backend onnxruntime --device gpu --output fp32 --max-batch-size 12 --opt-batch-size 6 --queue-delay-us 100"
     )
     line += " --instances 2 --inspect-queue-size 3 --inspect-timeout-ms 4 --fit-queue-size 5 --fit-timeout-ms 6"
-    line += " --no-tensorrt --cache /c --threads 7"
+    line += " --no-tensorrt --tensorrt-dtype bf16 --cache /c --threads 7"
     assert options_from(_parser().parse_args(line.split())) == given
     assert options_from(_parser().parse_args([])) is None
     for backend in BACKENDS:

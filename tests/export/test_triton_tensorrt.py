@@ -53,20 +53,22 @@ def test_the_profile_goes_from_one_image_to_the_largest_batch(version):
     assert shapes == {"min": (1, 28, 28, 3), "opt": (2, 28, 28, 3), "max": (4, 28, 28, 3)}
 
 
-def test_tensorrt_is_asked_for_fp16_with_that_profile_and_keeps_its_timings(version, trt, tmp_path):
+def test_tensorrt_is_asked_for_a_strongly_typed_network_with_that_profile_and_keeps_its_timings(version, trt, tmp_path):
     timings = tmp_path / "timing.cache"
-    assert build_plan(trt, version / "model.onnx", read_description(version), OPTIONS, timings) == b"plan"
+    trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1  # its value in TensorRT 10 and 11
+    graph, model = version / "model.onnx", read_description(version)
+    assert build_plan(trt, graph, model, OPTIONS, timing_cache=timings) == b"plan"
     builder = trt.Builder.return_value
     config = builder.create_builder_config.return_value
-    config.set_flag.assert_called_once_with(trt.BuilderFlag.FP16)
+    builder.create_network.assert_called_once_with(2)
+    config.set_flag.assert_not_called()  # TensorRT 11 has no BuilderFlag.FP16
     builder.create_optimization_profile.return_value.set_shape.assert_called_once_with(
         "image", (1, 28, 28, 3), (2, 28, 28, 3), (4, 28, 28, 3)
     )
-    assert builder.create_network.return_value.get_output.return_value.dtype is trt.DataType.HALF
     config.create_timing_cache.assert_called_once_with(b"")
     assert timings.read_bytes() == b"timings"
 
-    build_plan(trt, version / "model.onnx", read_description(version), OPTIONS, timings)
+    build_plan(trt, graph, model, OPTIONS, timing_cache=timings)
     config.create_timing_cache.assert_called_with(b"timings")
 
 
@@ -76,13 +78,13 @@ def test_a_graph_that_tensorrt_cannot_read_is_a_clear_error(version, trt, tmp_pa
     parser.num_errors = 1
     parser.get_error.return_value = "node 3: unknown operator"
     with pytest.raises(ExportError, match="unknown operator"):
-        build_plan(trt, version / "model.onnx", read_description(version), OPTIONS, tmp_path / "timing.cache")
+        build_plan(trt, version / "model.onnx", read_description(version), OPTIONS)
 
 
 def test_an_engine_that_was_not_built_is_a_clear_error(version, trt, tmp_path):
     trt.Builder.return_value.build_serialized_network.return_value = None
     with pytest.raises(ExportError, match="built no engine"):
-        build_plan(trt, version / "model.onnx", read_description(version), OPTIONS, tmp_path / "timing.cache")
+        build_plan(trt, version / "model.onnx", read_description(version), OPTIONS)
 
 
 def test_a_plan_that_agrees_is_published_with_its_parity_and_the_same_fingerprint(version):
@@ -106,7 +108,7 @@ def test_a_plan_is_built_again_only_for_another_record(version, trt, monkeypatch
     model = read_description(version)
     built = []
     monkeypatch.setattr(triton_tensorrt, "_tensorrt", lambda: trt)
-    monkeypatch.setattr(triton_tensorrt, "build_plan", lambda *_: built.append(1) or b"another")
+    monkeypatch.setattr(triton_tensorrt, "build_plan", lambda *_, **__: built.append(1) or b"another")
     monkeypatch.setattr(
         triton_tensorrt, "engine_runner", lambda *_: OnnxRuntimeNetwork(version, model, device="cpu").run
     )
@@ -118,6 +120,9 @@ def test_a_plan_is_built_again_only_for_another_record(version, trt, monkeypatch
     trt.__version__ = "10.14.0"
     provide_plan(version, model, ServingOptions("tensorrt", max_batch_size=8).resolved())
     assert built == [1, 1]
+    provide_plan(version, model, ServingOptions("tensorrt", max_batch_size=8, tensorrt_dtype="bf16").resolved())
+    assert built == [1, 1, 1]
+    assert read_description(version).parity["tensorrt-bf16"].passed
 
 
 def test_the_configuration_is_written_after_the_plan_and_holds_its_parity(version, trt, monkeypatch):

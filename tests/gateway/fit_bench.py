@@ -8,7 +8,8 @@ from typing import Any
 
 from anyio import to_thread
 
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
+from gateway.calibration.request import CalibrationRequest
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.inspection.answer import Inspection
 from gateway.inspection.pipeline import InspectionPipeline

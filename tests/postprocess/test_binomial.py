@@ -1,6 +1,6 @@
 import pytest
 
-from postprocess.binomial import limits, lower_limit, upper_limit
+from postprocess.binomial import all_limits, limits, lower_limit, upper_limit
 
 
 def test_the_limits_are_those_of_the_published_table() -> None:
@@ -16,3 +16,9 @@ def test_without_hits_the_lower_limit_is_zero_and_with_hits_only_the_upper_is_on
 def test_one_sided_limits_solve_the_power_equation() -> None:
     assert upper_limit(0, 10, 0.95) == pytest.approx(1 - 0.05**0.1)  # (1 - p)^10 = 0.05
     assert lower_limit(10, 10, 0.95) == pytest.approx(0.05**0.1)  # p^10 = 0.05
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_the_limits_of_all_counts_are_those_of_each(n: int) -> None:
+    low, high = all_limits(n, 0.95)
+    assert list(zip(low, high, strict=True)) == [pytest.approx(limits(k, n, 0.95), abs=1e-9) for k in range(n + 1)]

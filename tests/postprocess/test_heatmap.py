@@ -1,8 +1,11 @@
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from postprocess.heatmap import encode_heatmap, overlay
+from postprocess.heatmap import encode_heatmap, grey_png, overlay
 
 
 def decoded(png):
@@ -42,6 +45,18 @@ def test_every_level_comes_back():
     levels = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
     assert (decoded(encode_heatmap(levels.astype(np.float32) / 255 * 0.37, 0.37)) == levels).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (40, 30)])
+def test_every_decoder_reads_the_png(shape):
+    grey = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    png = grey_png(grey)
+    assert np.array_equal(decoded(png), grey)
+    with Image.open(io.BytesIO(png)) as image:
+        image.verify()  # checksums
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), grey)
 
 
 def test_outside_the_mask_is_zero_and_the_map_stays_as_it_was():

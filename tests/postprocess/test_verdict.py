@@ -17,3 +17,11 @@ def test_the_verdict_and_its_reason(
     score: float, threshold: float | None, n_regions: int, expected: tuple[str, str | None]
 ) -> None:
     assert judge(score, threshold, n_regions) == expected
+
+
+@pytest.mark.parametrize(
+    ("threshold", "n_regions", "expected"),
+    [(0.5, 0, "review"), (0.5, 1, "ng"), (0.3, 0, "ng"), (None, 0, "uncalibrated")],
+)
+def test_only_an_image_that_would_pass_goes_to_review(threshold: float | None, n_regions: int, expected: str) -> None:
+    assert judge(0.4, threshold, n_regions, in_review_band=True)[0] == expected

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.dotnet_multipart import exchange
-from tests.e2e.gateway_process import PROJECT, environment, free_port
+from tests.e2e.gateway_process import PROJECT, environment, free_port, wait_until
 from tests.e2e.synthetic_images import png, steel
 from tests.promises.keys import bearer, make_key
 
@@ -24,7 +24,20 @@ def _path(client, key, template):
     """The path of an endpoint for pad-1 and its first image."""
     sha256 = client.get("/rois/steel/pad-1", headers=bearer(key)).json()["images"][0]["sha256"]
     image_id = client.get("/rois/steel/pad-1/images", headers=bearer(key)).json()["images"][0]["id"]
-    return template.format(role_id="steel", roi_id="pad-1", sha256=sha256, image_id=image_id)
+    inspection_id = _kept(client, key) if "{inspection_id}" in template else 0
+    ids = {"sha256": sha256, "image_id": image_id, "inspection_id": inspection_id}
+    return template.format(role_id="steel", roi_id="pad-1", **ids)
+
+
+def _kept(client, key):
+    """The number of a kept inspection of pad-1."""
+    client.post("/infer", data=ROI, files=[("image", OK[0])], headers=bearer(key))
+
+    def found():
+        return client.get("/rois/steel/pad-1/inspections", headers=bearer(key)).json()["inspections"]
+
+    wait_until(found)
+    return found()[0]["id"]
 
 
 # Each endpoint: the scope it needs, whether it is about an ROI, and a request that is whole.
@@ -34,6 +47,7 @@ ENDPOINTS = {
     ("GET", "/openapi.json"): (None, False, {}),
     ("GET", "/openapi-3.0.json"): (None, False, {}),
     ("GET", "/docs"): (None, False, {}),
+    ("GET", "/"): (None, False, {}),
     ("GET", "/docs/swagger-ui.css"): (None, False, {}),
     ("GET", "/metrics"): ("loopback", False, {}),
     ("GET", "/rois"): ("inspect", False, {}),
@@ -46,6 +60,12 @@ ENDPOINTS = {
     ("POST", "/rois/{role_id}/{roi_id}/rollback"): ("teach", True, {"json": {"version": 1}}),
     ("GET", "/rois/{role_id}/{roi_id}/audit"): ("teach", True, {}),
     ("GET", "/rois/{role_id}/{roi_id}/report"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/fit"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/peaks"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/comparison"): ("teach", True, {"params": {"before": 1, "after": 1}}),
+    ("GET", "/rois/{role_id}/{roi_id}/inspections"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/inspections/{inspection_id}/image"): ("teach", True, {}),
+    ("GET", "/rois/{role_id}/{roi_id}/inspections/{inspection_id}/thumbnail"): ("teach", True, {}),
     ("DELETE", "/rois/{role_id}/{roi_id}/ok/{sha256}"): ("teach", True, {}),
     ("POST", "/rois/{role_id}/{roi_id}/images"): (
         "teach",
@@ -83,7 +103,8 @@ def closed(launch, keys, small_model_repository, tmp_path_factory):
     keys_file = tmp_path_factory.mktemp("keys") / "keys.json"
     keys_file.write_text(json.dumps(keys[1][1:]))
     inline = json.dumps(keys[1][:1])
-    with launch("closed", model_repository=small_model_repository, api_keys=inline, api_keys_file=keys_file) as gateway:
+    given = {"api_keys": inline, "api_keys_file": keys_file, "keep_inspections": True}
+    with launch("closed", model_repository=small_model_repository, **given) as gateway:
         for role in ("steel", "brass"):
             fit(gateway.client, keys[0]["all"], role)
         yield gateway
@@ -151,7 +172,7 @@ def test_an_explanation_needs_no_more_than_the_right_to_inspect(closed, keys):
 def test_every_endpoint_is_tested_and_the_document_states_its_scope(closed):
     document = closed.client.get("/openapi.json").json()
     served = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    pages = ("/docs", "/docs/swagger-ui.css", "/openapi.json", "/openapi-3.0.json")
+    pages = ("/", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/openapi-3.0.json")
     assert served == set(ENDPOINTS) - {("GET", page) for page in pages}
     for method, path in served:
         operation = document["paths"][path][method.lower()]
@@ -242,7 +263,8 @@ def test_a_browser_may_send_the_key_as_a_password_for_the_report_only(closed, ke
     before = state(closed, by_name["all"])
     for method, path in ENDPOINTS:
         if ENDPOINTS[method, path][0] not in (None, "loopback") and not path.endswith("/report"):
-            path = path.format(role_id="steel", roi_id="pad-1", sha256="0" * 64, image_id="0" * 64)
+            ids = {"sha256": "0" * 64, "image_id": "0" * 64, "inspection_id": 0}
+            path = path.format(role_id="steel", roi_id="pad-1", **ids)
             assert status(method, path, by_name["all"]) == 401, (method, path)
     assert state(closed, by_name["all"]) == before
 

@@ -36,6 +36,7 @@ def inspection_body(result: Inspection) -> dict[str, Any]:
         "peak": result.peak,
         "peak_threshold": result.peak_threshold,
         "pixel_threshold": result.peak_threshold,
+        "review_threshold": result.review_threshold,
         "threshold_source": result.threshold_source,
         "verdict": result.verdict,
         "verdict_reason": result.verdict_reason,

@@ -63,6 +63,7 @@ def roi_body(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]
         "covering_radius": manifest.covering_radius,
         "seed": manifest.seed,
         "heatmap_max": manifest.heatmap_max,
+        "shape": _common_shape(manifest),
         "versions": [
             {
                 "version": kept.version,
@@ -88,6 +89,11 @@ def roi_body(services: Services, key: RoiKey) -> tuple[dict[str, Any], Manifest]
         ],
     }
     return detail, manifest
+
+
+def _common_shape(manifest: Manifest) -> str | None:
+    shapes = {image.shape for image in manifest.images}
+    return shapes.pop() if len(shapes) == 1 else None
 
 
 def _read(store: ArtifactStore, key: RoiKey) -> tuple[Manifest, Calibration | None, list[str]]:

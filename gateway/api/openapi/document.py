@@ -18,6 +18,7 @@ _ERROR = {"$ref": f"{SCHEMAS}ErrorEnvelope"}
 _TAGS = {
     "inspect": "Inspection of images.",
     "images": "Images of an ROI with labels, learned or not.",
+    "inspections": "Images that were inspected lately, where the gateway keeps them.",
     "teach": "Learning, calibration, and every change of what is stored.",
     "status": "What is stored, how it fares, and the state of the process.",
 }

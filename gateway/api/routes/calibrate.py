@@ -12,8 +12,9 @@ from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.inputs import parsed_shape
 from gateway.api.responses import JsonResponse, documented
 from gateway.api.schemas.calibrate import CalibrateAnswer, CalibrateRequest
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
 from gateway.calibration.calibration_warnings import blind_area
+from gateway.calibration.request import CalibrationRequest
 from gateway.errors import (
     ArtifactCorruptError,
     EngineTimeoutError,
@@ -62,6 +63,8 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
     images that are stored then.
     """
     key = caller.roi(body.role_id, body.roi_id, body.recipe_id)
+    if body.peak_threshold is not None:
+        _require_alone(body)
     shape = body.shape if body.shape is None or isinstance(body.shape, str) else json.dumps(body.shape)
     parsed, shape_json = parsed_shape(shape)
     request = CalibrationRequest(
@@ -72,6 +75,8 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
         score_percentile=body.score_percentile,
         false_alarm_rate=body.false_alarm_rate,
         pixel_threshold="peak" if body.pixel_threshold is None else body.pixel_threshold,
+        peak_threshold=body.peak_threshold,
+        review_threshold=body.review_threshold,
         shape=parsed,
         shape_json=shape_json,
     )
@@ -92,3 +97,12 @@ async def calibrate_ng(services: ServicesDep, place: PlaceDep, caller: CallerDep
 
     with place.work(key=key):
         return JsonResponse(await in_thread(work, limiter=services.writers))
+
+
+def _require_alone(body: CalibrateRequest) -> None:
+    """Refuse a request that chooses the threshold of the peak in two ways."""
+    for name in ("pixel_threshold", "false_alarm_rate", "ok_scores"):
+        if name in body.model_fields_set and getattr(body, name):
+            raise InvalidRequestError(
+                f"peak_threshold and {name}: both choose the threshold of the peak", f"Leave {name} out."
+            )

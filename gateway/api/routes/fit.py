@@ -1,6 +1,8 @@
 """``POST /fit_ok``."""
 
-from typing import Annotated
+import time
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 
@@ -18,11 +20,14 @@ from gateway.api.fields import (
     FormRole,
     FormShape,
     OptionalImages,
+    RoiId,
+    RoleId,
     Seed,
 )
 from gateway.api.inputs import image_file, parsed_shape
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas.fit import FitAnswer
+from gateway.api.schemas.fit import FitAnswer, FitProgressAnswer
+from gateway.api.strict_route import StrictRoute
 from gateway.detectors.spatial_weighting import WeightsMode
 from gateway.errors import (
     ArtifactCorruptError,
@@ -44,6 +49,7 @@ from gateway.errors import (
 from gateway.learning.request import FitRequest
 
 router = APIRouter(tags=["teach"], route_class=admitted_by(lambda services: services.fits))
+progress = APIRouter(tags=["teach"], route_class=StrictRoute)
 
 
 @router.post(
@@ -131,3 +137,25 @@ async def fit_ok(
         )
         result = await while_connected(request, services.fitting.fit(fit))
     return JsonResponse(fit_body(result), headers={"Server-Timing": result.times.header()})
+
+
+@progress.get(
+    "/rois/{role_id}/{roi_id}/fit",
+    operation_id="fitProgress",
+    response_model=FitProgressAnswer,
+    summary="Progress of a fit",
+    responses=documented(InvalidRequestError),
+)
+async def fit_progress(services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId) -> Response:
+    """Say what the running fit of an ROI is doing.
+
+    It knows the fits of the process that answers. Behind a load balancer, another gateway may run the fit.
+    """
+    key = caller.roi(role_id, roi_id)
+    found = services.fitting.progress.of(key)
+    body: dict[str, Any] = {"running": found is not None, "stage": None, "done": None, "total": None, "elapsed_s": None}
+    if found is not None:
+        body |= {"stage": found.stage, "elapsed_s": max(0.0, time.time() - found.started)}
+        if found.total:
+            body |= {"done": found.done, "total": found.total}
+    return JsonResponse({**asdict(key), **body})

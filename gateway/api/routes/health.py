@@ -35,6 +35,7 @@ async def health(services: ServicesDep) -> Response:
             "version": __version__,
             "engine": services.settings.engine,
             "runtime": status.runtime,
+            "runtime_reason": status.runtime_reason,
             "search": search_name(services.settings.search),
             "model_fingerprint": None if model is None else model.fingerprint,
             "model_weights": None if model is None else model.weights.kind,

@@ -162,6 +162,7 @@ async def delete_roi(
         with services.store.lock(key, timeout_s), services.store.image_lock(key, timeout_s):
             forget(services.store, key)
             services.drift.forget(key)
+            services.kept.forget(key)
 
     with place.work(key=key):
         await in_thread(delete, limiter=services.writers)

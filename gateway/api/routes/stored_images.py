@@ -38,6 +38,7 @@ from gateway.errors import (
     UnknownRoiError,
     UnsupportedImageError,
 )
+from gateway.images.thumbnail import SIDE
 from gateway.learning.storing import StoreRequest
 from gateway.process.services import Services
 from gateway.store.labelled_images import ImageRecord
@@ -48,6 +49,9 @@ uploads = APIRouter(tags=["images"], route_class=admitted_by(lambda services: se
 changes = APIRouter(tags=["images"], route_class=admitted_by(lambda services: services.changes))
 
 _T = TypeVar("_T")
+ThumbnailSide = Annotated[
+    Annotated[int, Field(ge=16, le=2048)] | None, OR_NULL, Query(description="longest side of the JPEG, in pixels")
+]
 _Label = Literal["ok", "ng"]
 _PATH = "/rois/{role_id}/{roi_id}/images"
 _PAGE = 100
@@ -174,19 +178,28 @@ async def image(
     response_class=Response,
 )
 async def image_thumbnail(
-    request: Request, services: ServicesDep, caller: CallerDep, role_id: RoleId, roi_id: RoiId, image_id: str
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    role_id: RoleId,
+    roi_id: RoiId,
+    image_id: str,
+    side: ThumbnailSide = SIDE,
 ) -> Response:
-    """Return a JPEG of at most 192 pixels a side. A browser may keep it: the id says what it shows."""
+    """Return a JPEG of at most `side` pixels a side. A browser may keep it: the id says what it shows.
+
+    With a larger side it shows any stored image in a browser, also a TIFF file.
+    """
     key = caller.roi(role_id, roi_id)
     record = await _read(services, lambda: services.images.record(key, image_id.lower()))
     headers = {
-        "ETag": f'"thumbnail-{record.id}"',
+        "ETag": f'"thumbnail-{side or SIDE}-{record.id}"',
         "Cache-Control": f"private, max-age={_THUMBNAIL_S}, immutable",
         "Vary": "Authorization",
     }
     if _is_known(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    data = await _read(services, lambda: services.images.thumbnail(key, record))
+    data = await _read(services, lambda: services.images.thumbnail(key, record, side or SIDE))
     return Response(data, headers=headers, media_type="image/jpeg")
 
 

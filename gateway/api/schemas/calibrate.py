@@ -76,6 +76,16 @@ class CalibrateRequest(RequestBody):
         "applied to the highest pixel of each blurred leave-one-out map, so that OK images rarely have a region. "
         "Or a number",
     )
+    peak_threshold: Score | None = Field(
+        None,
+        description="threshold of the peak, instead of one that the rate chooses. The threshold of the score is equal "
+        "to it, or p99 of OK + margin where that is higher. Not together with a pixel_threshold or a rate",
+    )
+    review_threshold: Score | None = Field(
+        None,
+        description="lower end of a review band below peak_threshold: /infer returns the verdict review for an image "
+        "that is not ng and whose peak is at or above it. Without one, there is no review band",
+    )
     shape: JsonShape | None = Field(
         None,
         description="the shape of /infer that the thresholds are for: the scores were measured within it. Without one, "
@@ -97,6 +107,8 @@ class CalibrateAnswer(BaseModel):
                     "peak_threshold": 0.66,
                     "pixel_threshold": 0.66,
                     "pixel_threshold_source": "peak",
+                    "review_threshold": None,
+                    "review_rate": None,
                     "p99_ok": 0.63,
                     "p5_ng": None,
                     "mm_per_px": 0.2,
@@ -137,6 +149,11 @@ class CalibrateAnswer(BaseModel):
     peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
     pixel_threshold: float = Field(description="another name of peak_threshold")
     pixel_threshold_source: PixelThresholdSource
+    review_threshold: float | None = Field(description="lower end of the review band; null without one")
+    review_rate: float | None = Field(
+        description="share of good parts whose peak is expected at or above review_threshold: (x+1)/(n+1) if x of the "
+        "n OK peaks are; null without a review band or without leave-one-out maps"
+    )
     p99_ok: float
     p5_ng: float | None
     mm_per_px: float

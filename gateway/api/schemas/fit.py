@@ -95,6 +95,22 @@ class FitAnswer(BaseModel):
     warnings: list[str]
 
 
+class FitProgressAnswer(BaseModel):
+    """What the running fit of an ROI is doing."""
+
+    role_id: str
+    roi_id: str
+    recipe_id: str
+    running: bool
+    stage: str | None = Field(
+        description="wait (for another fit), engine (the network reads images), store, gather, coreset, loo (the "
+        "leave-one-out maps), stored (the stored images are scored); null without a fit"
+    )
+    done: int | None = Field(description="images or centres of this stage that are done; null if they are not counted")
+    total: int | None
+    elapsed_s: float | None = Field(description="since the fit began")
+
+
 class RemovedAnswer(FitAnswer):
     """Result of a fit without the removed image."""
 

@@ -17,6 +17,7 @@ class HealthAnswer(BaseModel):
     version: str
     engine: Literal["embedded", "triton"]
     runtime: str = Field(description="runtime that computes tokens, such as openvino-bf16")
+    runtime_reason: str | None = Field(description="why the network computes in this precision; null on a GPU")
     search: str = Field(description="library that finds nearest neighbours")
     model_fingerprint: str | None = Field(description="null while no model is loaded or reachable")
     model_weights: WeightsKind | None = Field(

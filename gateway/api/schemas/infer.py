@@ -90,6 +90,7 @@ class InferAnswer(BaseModel):
                     "peak": 0.91,
                     "peak_threshold": 0.66,
                     "pixel_threshold": 0.66,
+                    "review_threshold": None,
                     "threshold_source": "calibration",
                     "verdict": "ng",
                     "verdict_reason": "both",
@@ -152,6 +153,9 @@ class InferAnswer(BaseModel):
         description="there is a region exactly if peak is at or above it; null as threshold is"
     )
     pixel_threshold: float | None = Field(description="another name of peak_threshold")
+    review_threshold: float | None = Field(
+        description="an image that is not ng is review if its peak is at or above it; null without a review band"
+    )
     threshold_source: ThresholdSource | None = Field(
         description="calibration: the stored thresholds. shape: the rule of the calibration over the OK images within "
         "the shape of this request, since they were scored within other pixels. parameters: the same rule with the "

@@ -18,10 +18,13 @@ class CalibrationSummary(BaseModel):
     peak_threshold: float = Field(description="an image has a region exactly if its peak is at or above it")
     pixel_threshold: float = Field(description="another name of peak_threshold")
     pixel_threshold_source: PixelThresholdSource
+    review_threshold: float | None = Field(description="lower end of the review band; null without one")
+    review_rate: float | None = Field(description="share of good parts expected at or above it")
     p99_ok: float
     p5_ng: float | None
     area_mm2_thr: float
     score_percentile: float
+    shape: str | None = Field(description="shape that it was made for, as JSON; null for that of the OK images")
     method: Method
     ok_source: OkSource
     n_ok: int
@@ -112,6 +115,10 @@ class RoiDetail(RoiSummary):
     covering_radius: float
     seed: Seed
     heatmap_max: float
+    shape: str | None = Field(
+        description="shape that the learned images were sent with, as JSON; null without one, or if it is not the same "
+        "for all"
+    )
     versions: list[VersionAnswer] = Field(
         description="kept versions, newest first; without those whose manifest is damaged"
     )

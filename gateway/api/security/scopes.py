@@ -8,6 +8,7 @@ from gateway.api.security.keys import Scope
 
 # An endpoint that is not listed needs the scope teach. A new endpoint is therefore closed until it is listed here.
 _OPEN = {"/health", "/ready", "/docs", "/openapi.json", "/openapi-3.0.json"}
+_OPEN |= {"/"}  # the page: it asks for the key that its requests need
 _OPEN |= {f"/docs/{name}" for name in get_args(PartName)}
 _INSPECT = {
     ("GET", "/rois"),
@@ -16,6 +17,7 @@ _INSPECT = {
     ("POST", "/infer"),
     ("POST", "/infer_batch"),
 }
+_PART_OF_THE_PAGE = re.compile(r"/page/[0-9a-f]+/[\w./-]+", re.ASCII)
 OPEN_ON_LOOPBACK = frozenset({"/metrics"})
 """Paths that need no key from the same host, and any key from elsewhere."""
 _PAGE = re.compile("/rois/[^/]+/[^/]+/report")
@@ -33,7 +35,7 @@ def needed_scope(method: str, path: str) -> Scope | None:
         path: path of a request, or path template of a route.
     """
     method = "GET" if method == "HEAD" else method
-    if method == "GET" and path in _OPEN:
+    if method == "GET" and (path in _OPEN or _PART_OF_THE_PAGE.fullmatch(path)):
         return None
     if any(method == known and pattern.fullmatch(path) for known, pattern in _INSPECT_PATHS):
         return "inspect"

@@ -1,5 +1,6 @@
 """The memory bank of one ROI: its coreset of OK tokens, the source of each, and the distances to them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,11 @@ class MemoryBank:
 
 
 def build_memory_bank(
-    tokens: NDArray[np.float16] | ImageTokens, rate: float, seed: int, inside: NDArray[np.bool_] | None = None
+    tokens: NDArray[np.float16] | ImageTokens,
+    rate: float,
+    seed: int,
+    inside: NDArray[np.bool_] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> MemoryBank:
     """Reduce the tokens of all OK images to a coreset.
 
@@ -45,6 +50,7 @@ def build_memory_bank(
         rate: share of the tokens to keep, 0 < rate ≤ 1. A rate of 1 keeps every token in its order, without a coreset.
         seed: seed that draws the first centre.
         inside: [I, N], the tokens that may enter the bank, at least one; None for all.
+        on_progress: is called with the number of centres so far and in the end.
     """
     tokens = ArrayTokens(tokens) if isinstance(tokens, np.ndarray) else tokens
     n_tokens = tokens.shape[1]
@@ -54,7 +60,7 @@ def build_memory_bank(
     if rate == 1:
         coreset = Coreset(np.arange(n_rows), covering_radius=0.0)
     else:
-        coreset = k_center_greedy(rows, coreset_size(n_rows, rate), seed)
+        coreset = k_center_greedy(rows, coreset_size(n_rows, rate), seed, on_progress)
     indices = coreset.indices if candidates is None else candidates[coreset.indices]
     return MemoryBank(
         tokens=np.asarray(rows[coreset.indices], np.float16),
@@ -79,7 +85,10 @@ def patch_distances(search: NeighbourSearch, tokens: NDArray[np.float32], k: int
 
 
 def leave_one_out_distances(
-    bank: MemoryBank, tokens: NDArray[np.float16] | ImageTokens, k: int
+    bank: MemoryBank,
+    tokens: NDArray[np.float16] | ImageTokens,
+    k: int,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32] | None:
     """Return the distances of each OK image's tokens to the bank without the centres of that image.
 
@@ -89,6 +98,7 @@ def leave_one_out_distances(
         bank: the bank built from `tokens`.
         tokens: float16 [I, N, D], an array or a file.
         k: number of neighbours.
+        on_progress: is called with the number of images so far and of all; by several threads.
 
     Returns:
         float32 [I, N], or None where all centres come from one image, so that no centre is left for it.
@@ -100,6 +110,7 @@ def leave_one_out_distances(
     if max(map(len, own)) == len(bank):
         return None
     search = ProjectedSearch(bank.tokens)
+    measured: list[int] = []
 
     def measure(start: int, stop: int) -> None:
         for image in range(start, stop):
@@ -107,6 +118,9 @@ def leave_one_out_distances(
                 source.image(image).astype(np.float32), min(k, len(bank) - len(own[image])), own[image]
             )
             distances[image] = _mean(found)
+            measured.append(image)
+            if on_progress is not None:
+                on_progress(len(measured), n_images)
 
     split_rows(measure, n_images, at_most=4, at_least=1)
     return distances

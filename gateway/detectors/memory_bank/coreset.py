@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,9 @@ def coreset_size(n_tokens: int, rate: float) -> int:
     return min(n_tokens, max(1, round(n_tokens * rate)))
 
 
-def k_center_greedy(tokens: TokenRows, n_centres: int, seed: int) -> Coreset:
+def k_center_greedy(
+    tokens: TokenRows, n_centres: int, seed: int, on_progress: Callable[[int, int], None] | None = None
+) -> Coreset:
     """Choose centres greedily: each is the token farthest from the centres before it.
 
     The choice is exact, as in Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
@@ -59,6 +62,7 @@ def k_center_greedy(tokens: TokenRows, n_centres: int, seed: int) -> Coreset:
         tokens: float16 or float32 [N, D], near unit norm: an array, or rows of a file.
         n_centres: at most N.
         seed: seed that draws the first centre.
+        on_progress: is called with the number of centres so far and with `n_centres`.
 
     Returns:
         Indices int64 [M], M ≤ n_centres, and the covering radius (Euclidean).
@@ -71,6 +75,8 @@ def k_center_greedy(tokens: TokenRows, n_centres: int, seed: int) -> Coreset:
     pool = least = max(_POOL[0], n // _POOL[1])
     while not greedy.covered:
         pool = least if greedy.advance(pool) else 2 * pool
+        if on_progress is not None:
+            on_progress(greedy.n, n_centres)
         if time.monotonic() - said > _LOG_EVERY_S:
             said = time.monotonic()
             log.info("coreset: %d of %d centres", greedy.n, n_centres)

@@ -13,7 +13,8 @@ from gateway.api.deps import ServicesDep
 from gateway.api.disconnect import while_connected
 from gateway.api.fields import OR_NULL, FormMmPerPx, FormRecipe, FormRoi, FormRole, OptionalImages
 from gateway.api.inputs import image_file
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
+from gateway.calibration.request import CalibrationRequest
 from gateway.errors import InvalidRequestError, TooLargeError
 from gateway.gui.answers import answer
 from gateway.gui.caller import GuiCallerDep

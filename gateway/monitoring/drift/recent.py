@@ -2,36 +2,26 @@
 
 The database outlives restarts, and all worker processes of a host share it. An inspection belongs to a version of the
 memory bank, so a fit starts an empty window.
-
-The write-ahead log lets a scrape read while an inspection is written. ``synchronous=OFF`` keeps disk flushes off the
-inspection path: a killed process loses nothing, a power failure may damage the database, and a damaged database is
-replaced by an empty one.
 """
 
-import fcntl
 import logging
 import math
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.images.appearance import Look
+from gateway.monitoring.database import Database, Schema
 from gateway.store.manifest import Manifest
 from gateway.store.roi_key import RoiKey
 from postprocess.verdict import Verdict
 
 log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 _SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -77,9 +67,7 @@ _UPGRADE = (
     "DROP TABLE earlier;",
 )
 """From version 1, which has no recipes."""
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_BUSY_S = 1.0
-"""Longest wait for another process that writes."""
+_OF_DRIFT = Schema(_SCHEMA_VERSION, ("DROP TABLE IF EXISTS inspection;", _SCHEMA), ((1, _UPGRADE),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +111,9 @@ class RecentInspections:
             folder: folder of the database. It is created when the first inspection is added.
             window: number of inspections to keep per ROI.
         """
-        self._database = _Database(folder)
+        self._database = Database(
+            folder / "inspections.sqlite3", _OF_DRIFT, "the drift windows start empty", _remove_ring_files
+        )
         self._window = window
         self.failure: str | None = None
         """Why the last inspection was not recorded, or None."""
@@ -225,114 +215,6 @@ class RecentInspections:
 def _bank(manifest: Manifest) -> str:
     """Return what scores depend on: the checksums of the bank and of its spatial weights."""
     return f"{manifest.checksum} {manifest.weights_checksum}"
-
-
-class _Database:
-    """One connection for writing and one for reading, opened on first use.
-
-    A connection is opened again when the file was replaced, and the file is replaced when SQLite finds it damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "inspections.sqlite3"
-        self._writing = _Connection(self.path)
-        self._reading = _Connection(self.path)
-
-    def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        self._run(self._writing, work)
-
-    def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Return what `work` returns, or None if there is no database."""
-        return self._run(self._reading, work) if self.path.exists() else None
-
-    def close(self) -> None:
-        self._writing.close()
-        self._reading.close()
-
-    def _run(self, connection: "_Connection", work: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            return connection.run(work)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in _DAMAGED:
-                raise
-            self._replace(error)
-            return connection.run(work)
-
-    def _replace(self, error: sqlite3.DatabaseError) -> None:
-        """Remove a damaged database, unless another process has already replaced it."""
-        seen = {self._writing.identity, self._reading.identity}
-        self.close()
-        with _locked(self.path):
-            if _identity(self.path) in seen:
-                log.warning("%s is damaged (%s): the drift windows start empty", self.path, error)
-                for suffix in ("", "-wal", "-shm"):
-                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-
-
-class _Connection:
-    """A connection to the database file, shared by the threads of a process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._open: sqlite3.Connection | None = None
-        self.identity: tuple[int, int] | None = None
-        """Device and inode of the opened file."""
-
-    def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        with self._lock:
-            if self._open is None or _identity(self._path) != self.identity:
-                self._close()
-                self._connect()
-            assert self._open is not None
-            return work(self._open)
-
-    def close(self) -> None:
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._open is not None:
-            with suppress(sqlite3.Error):
-                self._open.close()
-        self._open = None
-
-    def _connect(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self._path):
-            is_new = not self._path.exists()
-            connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self.identity = _identity(self._path)
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=OFF")
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if version != _SCHEMA_VERSION:
-                    make = _UPGRADE if version == 1 else ("DROP TABLE IF EXISTS inspection;", _SCHEMA)
-                    done = f"PRAGMA user_version={_SCHEMA_VERSION};"
-                    connection.executescript(" ".join(("BEGIN;", *make, done, "COMMIT;")))
-            except BaseException:
-                connection.close()
-                raise
-            self._open = connection
-            if is_new:
-                _remove_ring_files(self._path.parent)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock against other processes that create or replace the database."""
-    with closing(os.fdopen(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_ring_files(folder: Path) -> None:

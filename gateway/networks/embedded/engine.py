@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import EngineUnavailableError, ModelMismatchError
-from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision, supports_bf16
+from gateway.networks.embedded.precision import AskedPrecision, Choice, choose_precision, this_processor
+from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision
 from gateway.networks.embedded.thread import RETRY_AFTER_S, NetworkThread
 from gateway.networks.model_description import (
     DESCRIPTION_FILE,
@@ -48,6 +49,7 @@ class EmbeddedEngine:
         self._given = given
         self._model: ModelDescription | None = None if given is None else given[0]
         self._reason: str | None = "not started"
+        self._runtime_reason: str | None = None
         self._watching: asyncio.Task[None] | None = None
         self._content: list[tuple[str, int]] = []
         """What the repository contained at the last start."""
@@ -96,9 +98,11 @@ class EmbeddedEngine:
         graph: Path | bytes
         if self._given is not None:
             model, graph = self._given
+            choice = cpu_precision(model, self._settings)
         else:
-            folder = newest_version(self._settings.model_folder)
-            model, graph = read_description(folder), folder
+            graph = newest_version(self._settings.model_folder)
+            model, choice = served_model(graph, self._settings)
+        self._runtime_reason = None if choice is None else choice.reason
         if model.weights_warning is not None:
             log.warning("%s: %s", model.name, model.weights_warning)
         network = open_network(graph, model, self._settings)
@@ -111,7 +115,7 @@ class EmbeddedEngine:
         """See `TokenEngine.status`."""
         runtime = self._network.runtime if self._network is not None else "none"
         reason = self._thread.stuck() or self._reason
-        return EngineStatus(reason is None, self.device, runtime, reason)
+        return EngineStatus(reason is None, self.device, runtime, reason, self._runtime_reason)
 
     async def tokens(
         self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
@@ -151,12 +155,42 @@ def _content(model_folder: Path) -> list[tuple[str, int]]:
     return found
 
 
+def served_model(folder: Path, settings: Settings) -> tuple[ModelDescription, Choice | None]:
+    """Return what this process serves of a version: its graph in f32, which also runs in bf16, or that in int8.
+
+    Args:
+        folder: of the version.
+        settings: device and precision.
+
+    Returns:
+        The description of the graph, and the choice of its precision; None where a GPU computes.
+
+    Raises:
+        DescriptionError: the version has no description.
+        RuntimeError: the precision of the settings is unavailable.
+    """
+    model = read_description(folder)
+    choice = cpu_precision(model, settings)
+    return (model.as_int8() if choice is not None and choice.precision == "int8" else model), choice
+
+
+def cpu_precision(model: ModelDescription, settings: Settings) -> Choice | None:
+    """Choose the precision on CPU; None where a GPU computes.
+
+    Raises:
+        RuntimeError: the precision of the settings is unavailable.
+    """
+    if settings.device == "cuda" or (settings.device == "auto" and _has_cuda()):
+        return None
+    return choose_precision(model, _asked(model, settings), this_processor())
+
+
 def open_network(graph: Path | bytes, model: ModelDescription, settings: Settings) -> Network:
     """Compile the graph for the device and precision that the settings and this machine allow.
 
     Args:
         graph: the ONNX file, a folder that holds it, or its bytes.
-        model: the description of the graph.
+        model: the description of the graph, from `served_model`.
         settings: device, precision, threads, and the folder of compiled graphs.
 
     Raises:
@@ -169,23 +203,19 @@ def open_network(graph: Path | bytes, model: ModelDescription, settings: Setting
             return OnnxRuntimeNetwork(graph, model, device="cuda")
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own exceptions
             log.warning("ONNX Runtime cannot use the GPU of this machine, the CPU computes instead: %s", error)
+    precision: Precision = "int8"
+    if model.precision != "int8":
+        this_graph = model.model_copy(update={"int8": None})
+        precision = choose_precision(this_graph, _asked(this_graph, settings), this_processor()).precision
     return OpenVinoNetwork(
-        graph,
-        model,
-        precision=_cpu_precision(model, settings),
-        threads=settings.threads,
-        cache_dir=settings.cache_dir / "openvino",
+        graph, model, precision=precision, threads=settings.threads, cache_dir=settings.cache_dir / "openvino"
     )
 
 
-def _cpu_precision(model: ModelDescription, settings: Settings) -> Precision:
-    checked = model.parity.get("openvino-bf16")
-    passed = checked is not None and checked.passed
-    if settings.precision == "bf16" and not (supports_bf16() and passed):
-        raise RuntimeError(
-            "GATEWAY_PRECISION=bf16, but this processor has no bf16 or the export failed its check in bf16: use auto"
-        )
-    return "bf16" if settings.precision != "f32" and passed and supports_bf16() else "f32"
+def _asked(model: ModelDescription, settings: Settings) -> AskedPrecision:
+    """Return the precision to ask for. A student has no int8: it is served as by ``auto``."""
+    is_student = not model.layers
+    return "auto" if is_student and settings.precision == "int8" else settings.precision
 
 
 def _has_cuda() -> bool:

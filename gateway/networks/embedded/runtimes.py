@@ -8,9 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.networks.embedded.compiled_cache import compile_graph
-from gateway.networks.model_description import GRAPH_FILE, ModelDescription
+from gateway.networks.model_description import GRAPH_FILE, INT8_FILES, ModelDescription
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "int8"]
+
+# y = x, in ONNX: float32 [1], opset 18. It shows whether a device computes, before there is a model.
+_IDENTITY = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+
+
+class CudaUnavailableError(RuntimeError):
+    """ONNX Runtime cannot compute on CUDA here. The message says why and names the remedy."""
 
 
 class Network(Protocol):
@@ -36,21 +46,26 @@ class Network(Protocol):
         """
 
 
-def _verified(graph: Path | bytes, model: ModelDescription) -> bytes:
-    """Return the ONNX graph. A graph from a file must be the one that the description names."""
+def _verified(graph: Path | bytes, model: ModelDescription) -> list[bytes]:
+    """Return the ONNX graph, or both files of a graph in int8. Files must be those that the description names."""
     if isinstance(graph, bytes):
-        return graph
-    path = graph / GRAPH_FILE if graph.is_dir() else graph
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RuntimeError(f"{path}: {error.strerror}; export the model again") from error
-    if hashlib.sha256(data).hexdigest() != model.graph_sha256:
+        return [graph]
+    names = INT8_FILES if model.precision == "int8" else (GRAPH_FILE,)
+    paths = [graph / name for name in names] if graph.is_dir() else [graph]
+    digest = hashlib.sha256()
+    found = []
+    for path in paths:
+        try:
+            found.append(path.read_bytes())
+        except OSError as error:
+            raise RuntimeError(f"{path}: {error.strerror}; export the model again") from error
+        digest.update(found[-1])
+    if digest.hexdigest() != model.graph_sha256:
         raise RuntimeError(
-            f"{path} is damaged or belongs to another model: its checksum differs from that in the description."
-            " Copy the version folder again, or export the model again"
+            f"{' or '.join(map(str, paths))} is damaged or belongs to another model: the checksum differs from that in"
+            " the description. Copy the version folder again, or export the model again"
         )
-    return data
+    return found
 
 
 def require_finite(tokens: NDArray[np.float32]) -> None:
@@ -107,7 +122,8 @@ class OpenVinoNetwork:
         Args:
             graph: the ONNX file, a version folder that holds it, or its bytes.
             description: of the graph.
-            precision: of the matrix products; the types of input and output stay.
+            precision: of the matrix products; the types of input and output stay. int8 is that of the graph, which must
+                be one in int8; the rest of it is computed in bf16 where the processor has it.
             threads: 0 leaves the choice to OpenVINO.
             cache_dir: folder of compiled graphs, which makes the next start faster.
 
@@ -117,15 +133,16 @@ class OpenVinoNetwork:
         import openvino
 
         core = openvino.Core()
+        around_int8 = "bf16" if supports_bf16() else "f32"
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": around_int8 if precision == "int8" else precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         self._model = description
         self.runtime = f"openvino-{precision}"
-        read = core.read_model(_verified(graph, description))
+        read = core.read_model(*_verified(graph, description))
         read.reshape({description.input_name: [1, description.input_size, description.input_size, 3]})
         folder = None if cache_dir is None else cache_dir / f"{description.graph_sha256[:16]}-{precision}"
         self._request = compile_graph(core, read, options, folder).create_infer_request()
@@ -141,6 +158,40 @@ class OpenVinoNetwork:
         return tokens
 
 
+def require_cuda() -> None:
+    """Compute on CUDA once, with ONNX Runtime.
+
+    Raises:
+        CudaUnavailableError: this build of ONNX Runtime has no CUDA, or it or the driver cannot use it.
+    """
+    session = _session(_IDENTITY, "cuda")
+    try:
+        session.run(None, {"x": np.zeros(1, np.float32)})
+    except Exception as error:
+        raise CudaUnavailableError(f"ONNX Runtime cannot compute on CUDA: {error}") from error
+
+
+def _session(graph: bytes, device: Literal["cpu", "cuda"]) -> Any:
+    """Open a session that computes on `device`. ONNX Runtime would take the CPU in silence where CUDA fails."""
+    import onnxruntime
+
+    if device == "cpu":
+        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    provider = "CUDAExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise CudaUnavailableError(
+            f"this ONNX Runtime has no {provider}: install the gpu extra, or set GATEWAY_DEVICE=cpu"
+        )
+    onnxruntime.preload_dlls()  # CUDA and cuDNN of NVIDIA's wheels, which the system does not search
+    session = onnxruntime.InferenceSession(graph, providers=[provider])
+    if provider not in session.get_providers():
+        raise CudaUnavailableError(
+            f"ONNX Runtime cannot start {provider} on this machine, see its message above: install a driver for CUDA 12"
+            " and the gpu extra, or set GATEWAY_DEVICE=cpu"
+        )
+    return session
+
+
 class OnnxRuntimeNetwork:
     """ONNX Runtime in fp32: on CUDA for serving, on CPU as the reference for the other runtimes."""
 
@@ -150,17 +201,11 @@ class OnnxRuntimeNetwork:
         """Open a session.
 
         Raises:
-            RuntimeError: this build of ONNX Runtime or this machine cannot run on `device`, or the graph is missing,
-                damaged or of another model.
+            CudaUnavailableError: this build of ONNX Runtime or this machine has no CUDA.
+            RuntimeError: the graph is missing, damaged or of another model.
         """
-        import onnxruntime
-
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
-        if provider not in onnxruntime.get_available_providers():
-            raise RuntimeError(f"this ONNX Runtime has no {provider}: install the gpu extra, or set GATEWAY_DEVICE=cpu")
-        self._session = onnxruntime.InferenceSession(_verified(graph, description), providers=[provider])
-        if provider not in self._session.get_providers():
-            raise RuntimeError(f"ONNX Runtime cannot start {provider} on this machine: set GATEWAY_DEVICE=cpu")
+        (data,) = _verified(graph, description)
+        self._session = _session(data, device)
         self._model = description
         self.device = device
         self.runtime = f"onnxruntime-{device}-f32"

@@ -1,14 +1,17 @@
 """The API document: valid in both versions, and in forms that client generators turn into plain classes."""
 
+import inspect
 import re
 
 import pytest
+from fastapi import APIRouter
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
 from gateway.api.openapi.document import operations, parts
 from gateway.api.openapi.version_3_0 import as_3_0
+from gateway.api.routes import calibrate, drift, fit, health, images, infer, report, rois, stored_images
 from gateway.app import create_app
 from gateway.settings import Settings
 from tests.e2e.test_api_document import with_null
@@ -116,7 +119,7 @@ def test_every_enum_has_a_name(document):
     components = document["components"]["schemas"].values()
     inline = [schema for schema in schemas(document) if "enum" in schema and schema not in components]
     assert inline == []
-    assert document["components"]["schemas"]["Verdict"]["enum"] == ["ok", "ng", "uncalibrated"]
+    assert document["components"]["schemas"]["Verdict"]["enum"] == ["ok", "review", "ng", "uncalibrated"]
 
 
 def test_a_form_is_flat_and_bears_the_name_of_its_operation(document):
@@ -237,3 +240,16 @@ def test_schemas_convert_as_the_table_says():
         },
     }
     assert found["Request"]["properties"]["either"] == {"type": "string", "nullable": True}
+
+
+def test_no_dependency_of_a_route_takes_a_worker_thread():
+    def called(dependant):
+        for each in dependant.dependencies:
+            yield each.call
+            yield from called(each)
+
+    modules = (calibrate, drift, fit, health, images, infer, report, rois, stored_images)
+    routers = [each for module in modules for each in vars(module).values() if isinstance(each, APIRouter)]
+    calls = {call for router in routers for route in router.routes for call in called(route.dependant)}
+    assert len(calls) >= 3
+    assert all(inspect.iscoroutinefunction(call) for call in calls), calls

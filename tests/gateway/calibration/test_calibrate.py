@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.calibration.calibrate import CalibrationRequest, derive, redone
+from gateway.calibration.calibrate import derive, redone
 from gateway.calibration.ok_scores import ok_scores
+from gateway.calibration.request import CalibrationRequest
 from gateway.errors import InvalidRequestError
 from gateway.settings import Settings
 from gateway.store.manifest import Calibration, Manifest, OkImage

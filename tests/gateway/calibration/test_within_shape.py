@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gateway.calibration.calibrate import CalibrationRequest, derive
+from gateway.calibration.calibrate import derive
+from gateway.calibration.request import CalibrationRequest
 from gateway.calibration.within_shape import ShapeThresholds, Thresholds
 from gateway.settings import Settings
 from gateway.store.manifest import Calibration, Manifest, OkImage

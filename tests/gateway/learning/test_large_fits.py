@@ -12,7 +12,8 @@ import pytest
 from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
+from gateway.calibration.request import CalibrationRequest
 from gateway.errors import StorageFullError, TooLargeError
 from gateway.learning.memory_need import memory_of_fit
 from gateway.learning.request import FitRequest, ImageFile

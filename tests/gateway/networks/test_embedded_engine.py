@@ -1,21 +1,27 @@
 import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 
 from gateway.errors import EngineTimeoutError, EngineUnavailableError
 from gateway.networks.embedded import engine as embedded
+from gateway.networks.embedded import runtimes
 from gateway.networks.embedded.engine import EmbeddedEngine
 from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork, supports_bf16
 from gateway.networks.embedded.thread import PriorityLock
 from gateway.networks.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.networks.protocol import Priority
 from gateway.settings import Settings
+from tests.conftest import PROJECT
 from tests.export.tiny_model import write_version
 
 NOT_THERE = ModelDescription(
@@ -207,6 +213,23 @@ def test_a_model_that_appears_later_is_loaded_without_a_restart(
 def test_cuda_without_a_gpu_names_the_remedy(tmp_path: Path) -> None:
     write_version(tmp_path / "dinov2_vits14" / "1")
     assert "GATEWAY_DEVICE=cpu" in started(tmp_path, tmp_path, device="cuda")
+
+
+def test_a_cuda_that_is_asked_for_and_not_there_stops_the_start_with_the_reason(tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    environment = {**os.environ, "GATEWAY_DEVICE": "cuda", "GATEWAY_PORT": "0", "GATEWAY_MODELS_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway"], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "error: GATEWAY_DEVICE=cuda: this ONNX Runtime has no CUDAExecutionProvider" in done.stderr
+    assert "install the gpu extra, or set GATEWAY_DEVICE=cpu" in done.stderr
+
+
+def test_the_graph_that_checks_cuda_computes_what_it_is_given() -> None:
+    (found,) = runtimes._session(runtimes._IDENTITY, "cpu").run(None, {"x": np.array([2.5], np.float32)})
+    assert found == [2.5]
 
 
 def test_values_that_are_not_finite_are_never_tokens(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 # Written by `python -m tests.clients.client_sources`: change the source of it instead.
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import httpx
 
-from patchcore_client._sync.sending import Sender
+from patchcore_client._sync.images import Images
 from patchcore_client._sync.waiting import in_thread, sleep
 from patchcore_client.calls import (
     BatchAnswer,
@@ -31,16 +31,14 @@ from patchcore_client.inspection import Inspection
 from patchcore_client.models import (
     AuditAnswer,
     CalibrateAnswer,
+    ComparisonAnswer,
     Deleted,
     DriftAnswer,
     FitAnswer,
+    FitProgressAnswer,
     HealthAnswer,
     HeatmapMode,
-    ImageAnswer,
-    ImageDeleted,
-    ImageLabel,
-    ImageList,
-    ImagesDeleted,
+    ImagePeaksAnswer,
     ReadyAnswer,
     RemovedAnswer,
     ReportAnswer,
@@ -48,12 +46,11 @@ from patchcore_client.models import (
     RoiList,
     RollbackAnswer,
     SpatialWeightsMode,
-    StoredAnswer,
 )
 from patchcore_client.retries import Repeat
 
 
-class PatchcoreClient(Sender):
+class PatchcoreClient(Images):
     """A synchronous client of one gateway, for any number of requests at once.
 
     Every method raises a `GatewayError` where the gateway refuses, one class for each code; a `ConnectError` or
@@ -188,6 +185,8 @@ class PatchcoreClient(Sender):
         score_percentile: float | None = None,
         false_alarm_rate: float | None = None,
         pixel_threshold: Literal["peak", "score", "ok_pixels"] | float | None = None,
+        peak_threshold: float | None = None,
+        review_threshold: float | None = None,
         shape: Shape | None = None,
     ) -> CalibrateAnswer:
         """Compute and store the thresholds of an ROI.
@@ -202,6 +201,8 @@ class PatchcoreClient(Sender):
             score_percentile: percentile of the anomaly map that is the score, 95 to 100.
             false_alarm_rate: share of OK images that the verdict may reject.
             pixel_threshold: rule of the threshold of regions, or a number.
+            peak_threshold: threshold of the peak, instead of one that the rate chooses.
+            review_threshold: lower end of a review band below it.
             shape: the shape that the scores were measured within.
         """
         fields = {
@@ -214,9 +215,53 @@ class PatchcoreClient(Sender):
             "score_percentile": score_percentile,
             "false_alarm_rate": false_alarm_rate,
             "pixel_threshold": pixel_threshold,
+            "peak_threshold": peak_threshold,
+            "review_threshold": review_threshold,
             "shape": shape_text(shape),
         }
         return self._send(Call("POST", "/calibrate_ng", CalibrateAnswer, Repeat.UNLESS_LATE, json=without_none(fields)))
+
+    def fit_progress(self, role_id: str, roi_id: str) -> FitProgressAnswer:
+        """Return what the running fit of an ROI is doing."""
+        return self._send(Call("GET", roi_path(role_id, roi_id, "fit"), FitProgressAnswer, Repeat.ALWAYS))
+
+    def get_peaks(
+        self,
+        role_id: str,
+        roi_id: str,
+        *,
+        mm_per_px: float | None = None,
+        area_mm2_thr: float | None = None,
+        score_percentile: float | None = None,
+        shape: Shape | None = None,
+    ) -> ImagePeaksAnswer:
+        """Return the peaks of the images of an ROI, and what each threshold of the peak would mean.
+
+        Args:
+            role_id: part or station.
+            roi_id: region of the part.
+            mm_per_px: millimetres per pixel; that of the calibration or of the fit without one.
+            area_mm2_thr: smallest region that counts; that of the calibration without one.
+            score_percentile: percentile of the anomaly map that is the score; that of the calibration without one.
+            shape: where the part is; that of the calibration without one.
+        """
+        params = texts(
+            {
+                "mm_per_px": mm_per_px,
+                "area_mm2_thr": area_mm2_thr,
+                "score_percentile": score_percentile,
+                "shape": shape_text(shape),
+            }
+        )
+        return self._send(
+            Call("GET", roi_path(role_id, roi_id, "peaks"), ImagePeaksAnswer, Repeat.ALWAYS, params=params)
+        )
+
+    def compare_versions(self, role_id: str, roi_id: str, *, before: int, after: int) -> ComparisonAnswer:
+        """Judge the images of an ROI by two kept versions, and return those with different verdicts."""
+        path = roi_path(role_id, roi_id, "comparison")
+        params = texts({"before": before, "after": after})
+        return self._send(Call("GET", path, ComparisonAnswer, Repeat.ALWAYS, params=params))
 
     def delete_ok_image(self, role_id: str, roi_id: str, sha256: str) -> RemovedAnswer:
         """Remove one OK image, and rebuild the memory bank without it."""
@@ -231,92 +276,6 @@ class PatchcoreClient(Sender):
     def delete_roi(self, role_id: str, roi_id: str) -> Deleted:
         """Delete an ROI with its OK images, versions and calibration."""
         return self._send(Call("DELETE", roi_path(role_id, roi_id), Deleted, Repeat.IF_REFUSED))
-
-    # --- images
-
-    def store_images(
-        self,
-        role_id: str,
-        roi_id: str,
-        images: Iterable[Image],
-        *,
-        label: ImageLabel,
-        metas: Sequence[Mapping[str, Any] | None] | None = None,
-        shape: Shape | None = None,
-        bit_depth: int | None = None,
-    ) -> StoredAnswer:
-        """Store images with a label. `fit_ok` without images learns those labelled ok.
-
-        Args:
-            role_id: part or station.
-            roi_id: region of the part.
-            images: as `image` of `infer`.
-            label: ok or ng, for all of them.
-            metas: JSON of each image, in their order.
-            shape: where the part is, in pixels of the images.
-            bit_depth: bits per sample of the camera, for files with more than 8 bits.
-        """
-        files = in_thread(load_all, list(images))
-        parts = form(
-            {"label": label, "shape": shape_text(shape), "bit_depth": bit_depth}, [("images", file) for file in files]
-        )
-        for meta in metas or ():
-            parts += form({"metas": json_text(meta)})
-        path = roi_path(role_id, roi_id, "images")
-        return self._send(
-            Call("POST", path, StoredAnswer, Repeat.UNLESS_LATE, parts=parts, timeout_s=self._fit_timeout_s)
-        )
-
-    def list_images(
-        self,
-        role_id: str,
-        roi_id: str,
-        *,
-        label: ImageLabel | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-    ) -> ImageList:
-        """List the images of an ROI, oldest first."""
-        params = texts({"label": label, "offset": offset, "limit": limit})
-        return self._send(Call("GET", roi_path(role_id, roi_id, "images"), ImageList, Repeat.ALWAYS, params=params))
-
-    def get_image(self, role_id: str, roi_id: str, image_id: str) -> bytes:
-        """Return the file of an image, as it was sent."""
-        return self._send(Call("GET", roi_path(role_id, roi_id, "images", image_id), bytes, Repeat.ALWAYS))
-
-    def get_thumbnail(self, role_id: str, roi_id: str, image_id: str) -> bytes:
-        """Return a JPEG file of at most 192 pixels a side."""
-        path = roi_path(role_id, roi_id, "images", image_id, "thumbnail")
-        return self._send(Call("GET", path, bytes, Repeat.ALWAYS))
-
-    def get_image_metadata(self, role_id: str, roi_id: str, image_id: str) -> Any:
-        """Return the JSON that came with an image; None if none came."""
-        path = roi_path(role_id, roi_id, "images", image_id, "metadata")
-        return self._send(Call("GET", path, object, Repeat.ALWAYS))
-
-    def change_image(
-        self,
-        role_id: str,
-        roi_id: str,
-        image_id: str,
-        *,
-        label: ImageLabel | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> ImageAnswer:
-        """Change the label of an image, or replace its metadata."""
-        fields = {"label": label, "metadata": None if metadata is None else dict(metadata)}
-        path = roi_path(role_id, roi_id, "images", image_id)
-        return self._send(Call("PATCH", path, ImageAnswer, Repeat.UNLESS_LATE, json=without_none(fields)))
-
-    def delete_image(self, role_id: str, roi_id: str, image_id: str) -> ImageDeleted:
-        """Delete an image. The next fit removes it from the memory bank."""
-        path = roi_path(role_id, roi_id, "images", image_id)
-        return self._send(Call("DELETE", path, ImageDeleted, Repeat.IF_REFUSED))
-
-    def delete_images(self, role_id: str, roi_id: str, *, label: ImageLabel) -> ImagesDeleted:
-        """Delete all images of a label. The next fit removes them from the memory bank."""
-        path = roi_path(role_id, roi_id, "images")
-        return self._send(Call("DELETE", path, ImagesDeleted, Repeat.IF_REFUSED, params=texts({"label": label})))
 
     # --- status
 

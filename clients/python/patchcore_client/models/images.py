@@ -2,11 +2,8 @@
 
 # Written by `python -m tests.clients.client_sources`: change the source of it instead.
 
-from typing import Annotated, Literal
-
-from patchcore_client.answer import OPEN, Answer
-
-ImageLabel = Annotated[Literal["ok", "ng"], OPEN]
+from patchcore_client.answer import Answer
+from patchcore_client.models.shared import ImageLabel
 
 
 class ImageAnswer(Answer):

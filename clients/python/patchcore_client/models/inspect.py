@@ -5,12 +5,9 @@
 from typing import Annotated, Literal
 
 from patchcore_client.answer import OPEN, Answer
+from patchcore_client.models.shared import Verdict, VerdictReason
 
 ThresholdSource = Annotated[Literal["calibration", "shape", "parameters"], OPEN]
-
-Verdict = Annotated[Literal["ok", "ng", "uncalibrated"], OPEN]
-
-VerdictReason = Annotated[Literal["score", "region", "both", "no_picture", "p_score", "k", "shape"], OPEN]
 
 
 class CropAnswer(Answer):
@@ -91,6 +88,8 @@ class InferAnswer(Answer):
     """There is a region exactly if peak is at or above it; null as threshold is."""
     pixel_threshold: float | None = None
     """Another name of peak_threshold."""
+    review_threshold: float | None = None
+    """An image that is not ng is review if its peak is at or above it; null without a review band."""
     threshold_source: ThresholdSource | None = None
     """calibration: the stored thresholds. shape: the rule of the calibration over the OK images within the shape of
     this request, since they were scored within other pixels. parameters: the same rule with the blur_sigma and the

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from patchcore_client.answer import OPEN, Answer
 
-CalibrationMethod = Annotated[Literal["p99_ok+margin", "conformal", "grid"], OPEN]
+CalibrationMethod = Annotated[Literal["p99_ok+margin", "conformal", "grid", "given"], OPEN]
 
 HeatmapMode = Annotated[Literal["base64", "path", "none"], OPEN]
+
+ImageLabel = Annotated[Literal["ok", "ng"], OPEN]
 
 OkSource = Annotated[Literal["given", "leave-one-out", "validation"], OPEN]
 
@@ -17,6 +19,10 @@ PixelThresholdSource = Annotated[Literal["peak", "score", "ok_pixels", "given"],
 SpatialWeightsKind = Annotated[Literal["none", "variance", "manual", "file"], OPEN]
 
 SpatialWeightsMode = Annotated[Literal["none", "variance"], OPEN]
+
+Verdict = Annotated[Literal["ok", "review", "ng", "uncalibrated"], OPEN]
+
+VerdictReason = Annotated[Literal["score", "region", "both", "no_picture", "p_score", "k", "shape"], OPEN]
 
 
 class ErrorBody(Answer):

@@ -105,10 +105,16 @@ class CalibrationSummary(Answer):
     pixel_threshold: float
     """Another name of peak_threshold."""
     pixel_threshold_source: PixelThresholdSource
+    review_threshold: float | None = None
+    """Lower end of the review band; null without one."""
+    review_rate: float | None = None
+    """Share of good parts expected at or above it."""
     p99_ok: float
     p5_ng: float | None = None
     area_mm2_thr: float
     score_percentile: float
+    shape: str | None = None
+    """Shape that it was made for, as JSON; null for that of the OK images."""
     method: CalibrationMethod
     ok_source: OkSource
     n_ok: int
@@ -212,6 +218,8 @@ class HealthAnswer(Answer):
     engine: EngineKind
     runtime: str
     """Runtime that computes tokens, such as openvino-bf16."""
+    runtime_reason: str | None = None
+    """Why the network computes in this precision; null on a GPU."""
     search: str
     """Library that finds nearest neighbours."""
     model_fingerprint: str | None = None
@@ -309,6 +317,8 @@ class RoiDetail(Answer):
     covering_radius: float
     seed: int
     heatmap_max: float
+    shape: str | None = None
+    """Shape that the learned images were sent with, as JSON; null without one, or if it is not the same for all."""
     versions: list[VersionAnswer]
     """Kept versions, newest first; without those whose manifest is damaged."""
     images: list[OkImageAnswer]

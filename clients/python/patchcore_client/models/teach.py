@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 from patchcore_client.answer import OPEN, Answer
 from patchcore_client.models.shared import (
     CalibrationMethod,
+    ImageLabel,
     OkSource,
     PixelThresholdSource,
     ScoreSummary,
+    Verdict,
     WeightsRecipe,
 )
 
@@ -30,6 +32,11 @@ class CalibrateAnswer(Answer):
     pixel_threshold: float
     """Another name of peak_threshold."""
     pixel_threshold_source: PixelThresholdSource
+    review_threshold: float | None = None
+    """Lower end of the review band; null without one."""
+    review_rate: float | None = None
+    """Share of good parts whose peak is expected at or above review_threshold: (x+1)/(n+1) if x of the n OK peaks
+    are; null without a review band or without leave-one-out maps."""
     p99_ok: float
     p5_ng: float | None = None
     mm_per_px: float
@@ -77,6 +84,54 @@ class CalibrateAnswer(Answer):
     verdict_false_alarm_interval: tuple[float, float] | None = None
     version: int
     """Version of the memory bank that the thresholds are for."""
+    warnings: list[str]
+
+
+class VersionVerdictAnswer(Answer):
+    """What a version says of an image."""
+
+    verdict: Verdict
+    score: float
+    peak: float | None = None
+    learned: bool
+
+
+class ChangedVerdictAnswer(Answer):
+    """An image that two versions judge differently."""
+
+    id: str
+    label: ImageLabel
+    file_name: str
+    before: VersionVerdictAnswer
+    after: VersionVerdictAnswer
+
+
+class ComparedVersionAnswer(Answer):
+    """One of two compared versions."""
+
+    version: int
+    threshold: float | None = None
+    """Null where it is not calibrated."""
+    peak_threshold: float | None = None
+    n_ok_rejected: int
+    """OK images that it judges ng."""
+    n_ng_passed: int
+    """NG images that it judges ok or review."""
+
+
+class ComparisonAnswer(Answer):
+    """Two versions on the same images, each with its own calibration."""
+
+    role_id: str
+    roi_id: str
+    recipe_id: str
+    before: ComparedVersionAnswer
+    after: ComparedVersionAnswer
+    n_ok: int
+    """OK images that both versions judge."""
+    n_ng: int
+    changed: list[ChangedVerdictAnswer]
+    """Images whose verdict differs."""
     warnings: list[str]
 
 
@@ -135,6 +190,69 @@ class FitAnswer(Answer):
     stand out among the remaining images."""
     spatial_weights: WeightsRecipe
     calibration: CalibrationState
+    warnings: list[str]
+
+
+class FitProgressAnswer(Answer):
+    """What the running fit of an ROI is doing."""
+
+    role_id: str
+    roi_id: str
+    recipe_id: str
+    running: bool
+    stage: str | None = None
+    """Wait (for another fit), engine (the network reads images), store, gather, coreset, loo (the leave-one-out
+    maps), stored (the stored images are scored); null without a fit."""
+    done: int | None = None
+    """Images or centres of this stage that are done; null if they are not counted."""
+    total: int | None = None
+    elapsed_s: float | None = None
+    """Since the fit began."""
+
+
+class ImagePeakAnswer(Answer):
+    """What the version in use says of an image."""
+
+    id: str
+    """As in GET /rois/{role_id}/{roi_id}/images."""
+    label: ImageLabel
+    learned: bool
+    """Whether it is measured against the bank without it."""
+    score: float
+    peak: float | None = None
+    """Null where no region of the smallest area fits."""
+    level: float
+    """The image is rejected by every peak_threshold of POST /calibrate_ng up to this one: its peak, or its score
+    where that is above the peak and above score_floor."""
+
+
+class RateAnswer(Answer):
+    """A share of unseen images, with its 95 % confidence interval after Clopper and Pearson."""
+
+    rate: float
+    low: float
+    high: float
+
+
+class ImagePeaksAnswer(Answer):
+    """Peaks of all images of an ROI, and what any threshold of the peak means."""
+
+    role_id: str
+    roi_id: str
+    recipe_id: str
+    version: int
+    mm_per_px: float
+    area_mm2_thr: float
+    score_percentile: float
+    blur_sigma: float
+    score_floor: float
+    """p99 of the OK scores + margin: the lowest threshold of the score."""
+    images: list[ImagePeakAnswer]
+    """The learned OK images, then the stored ones that the version has not learned."""
+    false_alarms: list[RateAnswer]
+    """Share of good parts that are rejected, for 0, 1, … of the OK images above the threshold."""
+    misses: list[RateAnswer]
+    """Share of defects that pass, for 0, 1, … of the NG images below it; empty without NG images."""
     warnings: list[str]
 
 
