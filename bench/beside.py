@@ -15,7 +15,8 @@ from bench.service import Client, body_of, gateway, multipart, roi_png
 from bench.tokens import Tokens
 from gateway.api.answers.inspection import inspection_body
 from gateway.api.responses import JsonResponse
-from gateway.calibration.calibrate import CalibrationRequest, calibrate
+from gateway.calibration.calibrate import calibrate
+from gateway.calibration.request import CalibrationRequest
 from gateway.images.appearance import look
 from gateway.images.content import why_nothing_shows
 from gateway.images.decoding import Limits, decode_picture, read_header, to_model_input
@@ -117,6 +118,7 @@ def _answer(key: RoiKey, score: float, heatmap: bytes, wh: tuple[int, int], hw: 
         threshold=score,
         peak=score,
         peak_threshold=score,
+        review_threshold=None,
         threshold_source=None,
         verdict="ok",
         verdict_reason=None,
