@@ -6,6 +6,7 @@ its own. NNCF's preset for transformers smooths activations into weights first (
 
 import hashlib
 import logging
+import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -120,13 +121,14 @@ def _describe(version: Path, model: ModelDescription) -> None:
 
 
 def _quantise(graph: Path, model: ModelDescription, images: NDArray[np.uint8], folder: Path) -> None:
+    os.environ["NNCF_CI"] = "1"  # else NNCF sends statistics of its use
     try:
         import nncf
     except ImportError as error:
         raise ExportError(f"int8 needs NNCF ({error}): install the int8 extra") from error
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     _logger.info("int8: calibrating on %d images", len(images))
     with redirect_stdout(sys.stderr):  # NNCF shows its progress on stdout, which is for the names of versions
         quantised = nncf.quantize(

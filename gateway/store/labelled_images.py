@@ -167,6 +167,8 @@ class LabelledImages(TokenCache):
         Raises:
             StorageFullError: nothing was stored.
         """
+        if not new:
+            return
         images = [(self._image(record), read) for record, read in new]
         records = [(self._record(record.id), record.to_bytes) for record, _ in new]
         self._storage.add(self._key, [*images, *records])

@@ -459,7 +459,6 @@ def test_the_refusal_of_a_long_path_is_short(gateway, path, status):
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
         ("GET", "/nothing/here", 404, "not_found"),
         ("POST", "/inferx", 404, "not_found"),
         ("GET", "/infer", 405, "method_not_allowed"),
