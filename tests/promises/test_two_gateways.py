@@ -174,7 +174,7 @@ def test_readers_see_the_version_before_or_after_and_never_a_mixture(two_gateway
         known.append(gateway.infer(roi, UNSEEN))
     assert known[0]["score"] != known[1]["score"]
     publisher = subprocess.Popen(
-        [sys.executable, "-c", _PUBLISH, gateway.models_dir, str(2000 if full else 60)],
+        [sys.executable, "-c", _PUBLISH, gateway.models_dir, str(2000 if full else 30)],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
