@@ -131,9 +131,14 @@ class Pool:
 
     async def tokens_of(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the tokens of images, float32 [B, N, D]."""
-        tiles = np.concatenate([self.tiling.cut(self.tiling.resized(each)) for each in pixels])
-        tokens = await self.engine.tokens(tiles, model=self.engine.model)
-        return np.stack([self.tiling.stitched(own) for own in np.split(tokens, len(pixels))])
+        found: list[NDArray[np.float32]] = []
+        size = max(1, _BATCH // self.tiling.n_tiles)
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            tiles = np.concatenate([self.tiling.cut(self.tiling.resized(each)) for each in part])
+            tokens = await self.engine.tokens(tiles, model=self.engine.model)
+            found += [self.tiling.stitched(own) for own in np.split(tokens, len(part))]
+        return np.stack(found)
 
     def tokens(self, index: int) -> NDArray[np.float32]:
         """Return the tokens of an image to inspect, float32 [N, D]."""
