@@ -78,11 +78,10 @@ def free_port() -> int:
 def environment(settings: dict[str, Any]) -> dict[str, str]:
     """Return the environment of this process with these gateway settings in place of its own: models_dir=…
 
-    Bytecode is kept under .cache, for a faster start and a clean checkout.
+    Bytecode is kept, for a faster start.
     """
     left_out = ("GATEWAY_", "PYTHONDONTWRITEBYTECODE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    clean["PYTHONPYCACHEPREFIX"] = str(PROJECT / ".cache" / "pycache")
     return {**clean, **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}}
 
 
