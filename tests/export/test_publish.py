@@ -1,6 +1,5 @@
 """A version appears complete or not at all, once per model, and only if the runtimes agree with torch."""
 
-import os
 import shutil
 import signal
 import stat
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from export.__main__ import main
 from export import publish as publishing
+from export.__main__ import main
 from export.errors import ExportError
 from export.onnx_writer import onnx_bytes
 from export.publish import ExportOptions, publish

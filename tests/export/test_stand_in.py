@@ -87,7 +87,9 @@ def exported(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
     given = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), **environment}
     command = [sys.executable, "-m", "export", "--repository", str(tmp_path / "repository")]
     small = ("--input-size", "112", "--layers", "0,1")
-    return subprocess.run([*command, *small], cwd=PROJECT, env={**clean, **given}, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [*command, *small], cwd=PROJECT, env={**clean, **given}, capture_output=True, text=True, timeout=600
+    )
 
 
 def test_where_the_hub_does_not_answer_the_export_takes_the_stand_in_and_says_so(wheel, tmp_path):
