@@ -96,29 +96,32 @@ def _mode_of(before: Manifest) -> WeightsMode | None:
     return kind if kind in ("none", "variance") else None
 
 
-def unidentified(before: Manifest | None, bit_depth: int | None) -> list[OkImage]:
-    """Return the images whose pixels are not identified, or only as another bit depth scales them."""
+def unidentified(before: Manifest | None, recipe: Recipe) -> list[OkImage]:
+    """Return the images whose pixels are not identified, or only as another bit depth scales them.
+
+    With another grid these are all images, since they look otherwise at another resolution.
+    """
     if before is None:
         return []
-    rescaled = before.bit_depth != bit_depth
+    rescaled, resized = before.bit_depth != recipe.bit_depth, before.token_hw != recipe.tiling.token_hw
     return [
         image
         for image in (*before.images, *before.excluded)
-        if image.pixels_sha256 is None or image.bits is None or (rescaled and image.bits > 8)
+        if resized or image.pixels_sha256 is None or image.bits is None or (rescaled and image.bits > 8)
     ]
 
 
 def with_identities(before: Manifest, identified: Mapping[str, OkImage]) -> Manifest:
-    """Return a version whose images have the identities that were found.
+    """Return a version whose images have the identities and looks that were found.
 
     Args:
         before: the version.
-        identified: images with their identity, by their SHA-256.
+        identified: images with their identity and looks, by their SHA-256.
     """
 
-    def filled(image: OkImage) -> dict[str, str | int | None]:
+    def filled(image: OkImage) -> dict[str, str | int | float | None]:
         found = identified.get(image.sha256, image)
-        return {"pixels_sha256": found.pixels_sha256, "bits": found.bits}
+        return {name: getattr(found, name) for name in ("pixels_sha256", "bits", "brightness", "sharpness")}
 
     images = tuple(image.model_copy(update=filled(image)) for image in before.images)
     excluded = tuple(image.model_copy(update=filled(image)) for image in before.excluded)

@@ -197,24 +197,33 @@ class Intake:
             progress.add(1)
         return tokens.images(found)
 
-    def identified(self, key: RoiKey, images: Sequence[OkImage], bit_depth: int | None) -> dict[str, OkImage]:
-        """Fill in the identity and the bits of stored images that lack them. Blocks.
+    def identified(
+        self, key: RoiKey, tiling: Tiling, images: Sequence[OkImage], bit_depth: int | None
+    ) -> dict[str, OkImage]:
+        """Find the identity, the bits and the looks of stored images. Blocks.
 
         Args:
             key: the ROI.
+            tiling: how images are cut.
             images: the images. An image that cannot be read stays as it is.
             bit_depth: bits of a sample of the camera, or None for those of the files.
 
         Returns:
-            The images that were filled in, by their SHA-256.
+            The images with what was found, by their SHA-256.
         """
         progress = Progress(f"{key}: identified %d of %d images", len(images))
         found = {}
         for image in images:
             picture = self._picture(key, image, bit_depth)
             if picture is not None:
-                identity = {"pixels_sha256": pixel_digest(picture.pixels), "bits": picture.samples.bits}
-                found[image.sha256] = image.model_copy(update=identity)
+                looks = look(tiling.resized(picture.pixels))
+                update = {
+                    "pixels_sha256": pixel_digest(picture.pixels),
+                    "bits": picture.samples.bits,
+                    "brightness": looks.brightness,
+                    "sharpness": looks.sharpness,
+                }
+                found[image.sha256] = image.model_copy(update=update)
             progress.add(1)
         return found
 

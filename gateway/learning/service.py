@@ -162,9 +162,15 @@ class FitService:
                 require_any(request.key, files)
             request = replace(request, images=files)
         tiling = await in_thread(self._tiling, request.tiles, before, request.images, model, limiter=self._decoders)
-        bit_depth = recipe_for(request.key, request, before, self._settings, self._weighting, tiling).bit_depth
+        recipe = recipe_for(request.key, request, before, self._settings, self._weighting, tiling)
+        bit_depth = recipe.bit_depth
         identified = await in_thread(
-            self._intake.identified, request.key, unidentified(before, bit_depth), bit_depth, limiter=self._decoders
+            self._intake.identified,
+            request.key,
+            tiling,
+            unidentified(before, recipe),
+            bit_depth,
+            limiter=self._decoders,
         )
         known = None if before is None else with_identities(before, identified)
         learned = [] if known is None else [*known.images, *known.excluded]

@@ -89,7 +89,12 @@ def test_other_tiles_read_all_images_again_and_never_mix_tokens(tmp_path: Path) 
     whole = bench.fit([OK[5]], tiles=1)
     assert (whole.manifest.tiles, whole.manifest.token_hw) == ((1, 1), (4, 4))
     assert whole.warnings[0] == "tiles: 1 × 1 here, 2 × 3 at the fit before; all images were read again"
-    assert whole.manifest.checksum == fresh.fit(OK[:6], tiles=1).manifest.checksum
+    expected = fresh.fit(OK[:6], tiles=1).manifest
+    assert whole.manifest.checksum == expected.checksum
+    # An image looks sharper at another resolution.
+    looks = [[(each.brightness, each.sharpness) for each in m.images] for m in (tiled, whole.manifest, expected)]
+    assert looks[0] != looks[1][:5]
+    assert looks[1] == looks[2]
     again = bench.fit([OK[0]], tiles="auto").manifest
     assert again.checksum == fresh.fit(OK[:1], tiles="auto").manifest.checksum
     assert tiled.checksum == Bench(tmp_path / "c").fit(OK[:5]).manifest.checksum
