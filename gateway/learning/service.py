@@ -36,7 +36,7 @@ from gateway.learning.earlier_version import (
     with_identities,
 )
 from gateway.learning.intake import CACHE_FOLDER, Intake
-from gateway.learning.memory_need import memory_of_fit
+from gateway.learning.memory_need import memory_of_fit, require_affordable
 from gateway.learning.near_copies import find_near_copies
 from gateway.learning.progress import FitsInProgress
 from gateway.learning.request import CalibrationState, FitRequest, FitResult, ImageFile, SuspectImage, TilesAsked
@@ -117,13 +117,7 @@ class FitService:
         tiling = self._tiling(tiles, before, files, self._engine.model)
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
         memory = memory_of_fit(n_images, rate, tiling.n_tokens, self._engine.model.dim)
-        limit = self._settings.max_fit_memory_bytes
-        if memory > limit:
-            raise TooLargeError(
-                f"{key}: a fit of {n_images} images at coreset_rate {rate:g} takes about {memory / 1e9:.1f} GB of "
-                f"memory; the limit is {limit / 1e9:.1f} GB",
-                "Fit with a lower coreset_rate, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
-            )
+        require_affordable(key, memory, self._settings.max_fit_memory_bytes, n_images, rate, tiling)
         return memory
 
     def _tiling(
