@@ -101,12 +101,22 @@ def small_model_repository() -> Path:
 
 @pytest.fixture(scope="session")
 def real_model_repository() -> Path:
-    """The same from real weights, if there are any: DINOV2_WEIGHTS, or ../shared/weights."""
+    """The same as `model_repository` from real weights, if there are any: DINOV2_WEIGHTS, or ../shared/weights."""
+    return _exported_from_real_weights()
+
+
+@pytest.fixture(scope="session")
+def small_real_model_repository() -> Path:
+    """All its blocks over 8 × 8 tokens: a tenth of the time."""
+    return _exported_from_real_weights("--input-size", "112")
+
+
+def _exported_from_real_weights(*options: str) -> Path:
     named = os.environ.get("DINOV2_WEIGHTS", "")
     weights = Path(named) if named else PROJECT.parent / "shared" / "weights" / "dinov2_vits14.safetensors"
     if not weights.is_file():
         pytest.skip(f"no real weights: {weights.name} is not in ../shared/weights and DINOV2_WEIGHTS names no file")
-    return exported(str(weights.resolve()), weights.read_bytes())
+    return exported(str(weights.resolve()), weights.read_bytes(), options)
 
 
 def exported(weights: str, content: bytes = b"", options: tuple[str, ...] = ()) -> Path:
