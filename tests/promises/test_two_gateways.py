@@ -183,7 +183,9 @@ def test_readers_see_the_version_before_or_after_and_never_a_mixture(two_gateway
     with publisher, ThreadPoolExecutor(4) as pool:
         assert publisher.stdout is not None
         assert publisher.stdout.readline() == "begun\n"
-        readers = [pool.submit(_read_while, publisher, reader, known) for reader in (gateway, other) * (2 if full else 1)]
+        readers = [
+            pool.submit(_read_while, publisher, reader, known) for reader in (gateway, other) * (2 if full else 1)
+        ]
         for reader in readers:
             versions += reader.result(_HANG_S)
     assert publisher.returncode == 0
