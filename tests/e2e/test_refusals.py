@@ -1,6 +1,7 @@
 """Invalid input gives the right status, the envelope and a message that names the fault, and writes nothing."""
 
 import json
+import os
 import re
 import struct
 import zlib
@@ -47,10 +48,16 @@ def nothing_is_written(gateway, small_roi):
 
 
 def _files(models_dir):
-    found = {path.name: None for path in models_dir.parent.iterdir()}
-    for path in models_dir.rglob("*"):
-        if ".locks" not in path.parts:
-            found[str(path)] = None if path.is_dir() else (path.stat().st_size, path.stat().st_mtime_ns)
+    return {path.name: None for path in models_dir.parent.iterdir()} | _below(models_dir)
+
+
+def _below(folder):
+    found = {}
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            found |= {} if entry.name == ".locks" else {entry.path: None, **_below(entry.path)}
+        else:
+            found[entry.path] = entry.stat().st_size, entry.stat().st_mtime_ns
     return found
 
 
