@@ -17,8 +17,10 @@ from hypothesis import settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# Read once, when torch is loaded, here and in processes that tests start: waiting threads do not spin.
+# Read once, when torch and numpy are loaded, here and in processes that tests start: waiting threads do not spin. Those
+# of OpenBLAS always do, and beside other workers take more time than the one that computes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
