@@ -12,6 +12,7 @@ from gateway.errors import OverloadedError, StorageFullError, StorageUnavailable
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.monitoring.storage import write_problem
 from tests.bucket.server import BUCKET, SECRET, environment
+from tests.e2e.gateway_process import wait_until
 from tests.gateway.brightness_engine import image
 from tests.gateway.fit_bench import EVEN, KEY, STRAY
 
@@ -35,6 +36,14 @@ def first_put_of_a_pointer():
         return False
 
     return breaks
+
+
+def answers(bench) -> bool:
+    """Whether a gateway has asked again: it does so every few seconds."""
+    try:
+        return not bench.infer(STRAY).degraded
+    except StorageUnavailableError:
+        return False
 
 
 @pytest.mark.parametrize("fault", ["refuse", "be_busy"])
@@ -62,25 +71,57 @@ def test_while_the_bucket_does_not_answer_known_versions_do_and_changes_are_refu
     assert left.fit([STRAY]).manifest.version == 2
     answer = left.infer(STRAY)
     assert (answer.version, answer.degraded, left.store.faults.degraded()) == (2, False, {})
-    assert new.infer(STRAY).version == 2
     assert write_problem(left.store) is None
+    wait_until(lambda: answers(new))
+    assert new.infer(STRAY).version == 2
 
 
-def test_inspections_do_not_wait_for_a_bucket_that_does_not_answer(bench, proxy):
-    """One of them asks again now and then; the others take what is known."""
+def test_nobody_waits_for_answers_of_the_bucket_that_do_not_come(bench, server):
+    """As on a network that loses packets. A reader waits a moment, and then takes what is known."""
     left = bench("left")
     left.fit(EVEN)
     left.infer(STRAY)
-    proxy.delay(3600)
-    asked = []
-    pointers = left.store.storage._pointers
-    ask = pointers._objects.get_changed
-    pointers._objects.get_changed = lambda *given: (asked.append(given), ask(*given))[1]
+    left.store.rois()
+    assert write_problem(left.store) is None
+    objects = left.store.storage._objects
+    answered, asked = threading.Event(), []
+
+    def held_back(ask):
+        return lambda *given: (asked.append(given), answered.wait(), ask(*given))[2]
+
+    for name in ("get_changed", "get", "get_large", "create", "below"):
+        setattr(objects, name, held_back(getattr(objects, name)))
     time.sleep(2 * POLL_S)
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: left.infer(STRAY), range(40)))
-    assert {answer.version for answer in answers} == {1}
-    assert len(asked) < 10
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: left.infer(STRAY), range(40)))
+        assert {answer.version for answer in answers} == {1}
+        assert left.infer(STRAY).degraded
+        assert left.store.rois() == [KEY]
+        assert "does not answer" in (write_problem(left.store) or "")
+        assert len(asked) <= 3  # the pointer, the list, a write: each once
+    finally:
+        answered.set()
+    wait_until(lambda: not left.infer(STRAY).degraded)
+    wait_until(lambda: write_problem(left.store) is None)
+
+
+def test_readers_that_know_nothing_are_refused_at_once_while_the_bucket_is_silent(bench, proxy):
+    """Otherwise they would take the threads of the others, each for the whole timeout."""
+    left = bench("left")
+    left.fit(EVEN)
+    new = bench("new")
+    proxy.refuse()
+    asked = []
+    objects = new.store.storage._objects
+    ask = objects.get
+    objects.get = lambda *given: (asked.append(given), ask(*given))[1]
+    for _ in range(20):
+        with pytest.raises(StorageUnavailableError):
+            new.infer(STRAY)
+    assert len(asked) < 20
+    proxy.heal()
+    wait_until(lambda: answers(new))
 
 
 def test_a_slow_bucket_changes_no_answer(bench, proxy):

@@ -12,13 +12,12 @@ from pathlib import PurePosixPath
 from gateway.errors import ArtifactCorruptError, GatewayError, StorageUnavailableError
 from gateway.store.bucket.local_cache import LocalCache
 from gateway.store.bucket.objects import LostRaceError, Objects, Tag
+from gateway.store.bucket.questions import Questions
 from gateway.store.bucket.roi_state import RoiFiles, RoiPointer, RoiState, StoredFile, new_object
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.place import StorageProblem
 from gateway.store.roi_key import RoiKey, key_of
 
-_SILENT_PAUSE_S = 2.0
-"""While the bucket does not answer, one reader at a time waits for it, this long after the one before."""
 _KEPT_S = 3600.0
 """How long a list remembers what it no longer has."""
 _MOVES = 31
@@ -34,8 +33,9 @@ class _Known:
 class Pointers:
     """Every method blocks and is thread-safe."""
 
-    def __init__(self, objects: Objects, cache: LocalCache, poll_s: float) -> None:
+    def __init__(self, objects: Objects, questions: Questions, cache: LocalCache, poll_s: float) -> None:
         self._objects = objects
+        self._questions = questions
         self._cache = cache
         self._poll_s = poll_s
         self._lock = threading.Lock()
@@ -44,13 +44,12 @@ class Pointers:
         self._damaged: dict[RoiKey, str] = {}
         self._keys: list[RoiKey] | None = None
         self._keys_at = -1e9
-        self._tried_at = -1e9
 
     def problem(self, key: RoiKey) -> StorageProblem | None:
         """Return why what is known of an ROI may be old, or None."""
         if key in self._damaged:
             return StorageProblem("pointer", self._damaged[key])
-        return StorageProblem("storage", f"{self._objects.url} does not answer") if self._objects.is_silent else None
+        return StorageProblem("storage", f"{self._objects.url} does not answer") if self._questions.is_late else None
 
     def moved_at(self, key: RoiKey) -> datetime:
         """Return when the pointer of an ROI was moved, by the clock of the bucket.
@@ -67,16 +66,12 @@ class Pointers:
         Raises:
             StorageUnavailableError: the bucket has not answered yet.
         """
-        known = self._keys
-        if known is not None and (time.monotonic() - self._keys_at < self._poll_s or self._is_pausing()):
-            return known
-        try:
+        if self._keys is None:
+            self._objects.require_answers()
             return self.ask_for_all()
-        except StorageUnavailableError:
-            self._tried_at = time.monotonic()
-            if known is None:
-                raise
-            return known
+        if time.monotonic() - self._keys_at >= self._poll_s:
+            self._questions.ask("all", self.ask_for_all)
+        return self._keys
 
     def ask_for_all(self) -> list[RoiKey]:
         """Ask for the list of all pointers now. A pointer with a known ETag is not asked for again.
@@ -111,22 +106,21 @@ class Pointers:
             StorageUnavailableError: the bucket does not answer, and nothing is known from before.
         """
         known = self._known.get(key)
-        if known is not None and (time.monotonic() - known.asked_at < self._poll_s or self._is_pausing()):
-            return known.state
+        if known is None:
+            return self._first(key)
+        if time.monotonic() - known.asked_at >= self._poll_s:
+            self._questions.ask(key, lambda: self.ask(key))
+        return self._known[key].state
+
+    def _first(self, key: RoiKey) -> RoiState:
         with self._lock:
             asking = self._asking.setdefault(key, threading.Lock())
-        if not asking.acquire(blocking=known is None):
-            assert known is not None
-            return known.state  # another thread asks just now
-        try:
+        with asking:  # another thread may ask just now
+            known = self._known.get(key)
+            if known is not None:
+                return known.state
+            self._objects.require_answers()
             return self.ask(key)
-        except (StorageUnavailableError, ArtifactCorruptError):
-            self._tried_at = time.monotonic()
-            if known is None:
-                raise
-            return known.state
-        finally:
-            asking.release()
 
     def ask(self, key: RoiKey) -> RoiState:
         """Ask for the pointer of an ROI now.
@@ -164,6 +158,7 @@ class Pointers:
             if sha256_of(data) == sha256:
                 return data
             self._cache.drop(sha256)
+        self._objects.require_answers()
         data = self._objects.get_large(_object_of(key, name))
         if sha256_of(data) == sha256:
             self._cache.put(sha256, data)
@@ -270,9 +265,6 @@ class Pointers:
             if known is None or known.asked_at <= at:
                 self._known[key] = _Known(state, at)
         return state
-
-    def _is_pausing(self) -> bool:
-        return self._objects.is_silent and time.monotonic() - self._tried_at < _SILENT_PAUSE_S
 
 
 def _pointer_of(key: RoiKey) -> str:
