@@ -1,10 +1,6 @@
 """Real gateways over one bucket, through their sockets: what clients see, also when gateways and servers are killed."""
 
-import random
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 
@@ -81,67 +77,6 @@ def test_killed_at_any_moment_over_a_bucket_nothing_acknowledged_is_lost(
     kills = kill_loop(launch, small_model_repository, url, kills=wanted, seed=6, store=store)
     assert kills >= wanted
     record_property("kills", kills)
-
-
-def test_fits_and_calibrations_from_two_gateways_with_kills_between_count_exactly(
-    launch, server, url, full, record_property
-):
-    """Each fit is sent until it is acknowledged, by whichever gateway lives."""
-    if not full:
-        pytest.skip("half a minute: with --all")
-    n_fits, rois = 700, [f"part {n}" for n in range(4)]
-    with ExitStack() as stack:
-        gateways = [stack.enter_context(over(launch, url, f"gateway {n}")) for n in range(2)]
-        rng = random.Random(1)
-
-        def change(n: int) -> tuple[str, int]:
-            roi = rois[n % len(rois)]
-            sent = _insisting(gateways, lambda gateway: gateway.post("/fit_ok", roi, [png(steel(n, SIZE))], "images"))
-            if n % 2:
-                body = {
-                    "role_id": "steel",
-                    "roi_id": roi,
-                    "mm_per_px": 0.2,
-                    "ok_scores": [0.1 + n, 0.2],
-                    "ng_scores": [],
-                }
-                _insisting(gateways, lambda gateway: gateway.client.post("/calibrate_ng", json=body))
-            return roi, sent["version"]
-
-        def kill() -> None:
-            n = rng.randrange(2)
-            gateways[n].process.kill()
-            gateways[n] = stack.enter_context(over(launch, url, f"gateway {rng.random()}"))
-
-        with ThreadPoolExecutor(3) as pool:
-            changes = pool.map(change, range(n_fits))
-            for _ in range(10):
-                kill()
-            versions = list(changes)
-        assert len(versions) == n_fits
-        for roi in rois:
-            for gateway in gateways:
-                wait_until(lambda gateway=gateway, roi=roi: _n_ok(gateway, roi) == n_fits // len(rois))
-    record_property("fits, calibrations", (n_fits, n_fits // 2))
-
-
-def _n_ok(gateway, roi: str) -> int:
-    return answered(gateway.client.get(f"/rois/steel/{roi}"))["n_ok_total"]
-
-
-def _insisting(gateways, send):
-    """The answer of any gateway; a killed one, a lost race and a store that is away are asked again."""
-    import httpx
-
-    while True:
-        try:
-            reply = send(random.choice(gateways))
-        except httpx.TransportError:
-            time.sleep(0.05)
-            continue
-        if reply.status_code not in (429, 503):
-            return answered(reply)
-        time.sleep(0.1)
 
 
 def test_a_server_that_is_killed_and_comes_back_has_everything(launch, monkeypatch, url, tmp_path, full):

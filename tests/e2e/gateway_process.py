@@ -93,6 +93,7 @@ def running(
     command: Sequence[str] | None = None,
     cwd: Path = PROJECT,
     tls: ssl.SSLContext | None = None,
+    on_host: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Start a gateway, wait until it listens, and stop it like a service manager.
 
@@ -102,19 +103,20 @@ def running(
         command: arguments of the interpreter; `{port}` stands for the port.
         cwd: its working directory.
         tls: certificates for HTTPS.
+        on_host: what the command begins with, to run on another host, whose address is the setting `host`.
     """
     port = free_port()
     arguments = [part.format(port=port) for part in command or ("-m", "gateway")]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*on_host, sys.executable, *arguments],
             cwd=cwd,
             env=environment({"port": port, **settings}),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        url = f"{'http' if tls is None else 'https'}://{settings.get('host', '127.0.0.1')}:{port}"
         with httpx.Client(base_url=url, timeout=_ANSWER_S, trust_env=False, verify=tls or True) as client:
             _wait_for(client, process, log)
             yield Gateway(process, port, client, Path(settings["models_dir"]), log)
