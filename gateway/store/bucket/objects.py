@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ _LONG = timedelta(seconds=120)
 _CONNECT = timedelta(seconds=2)
 _PAUSE_S = 2.0
 """While the bucket does not answer, one reader at a time asks, this long after the one before."""
+_NO_BUCKET = "there is no such bucket"
 _TEMPORARY = ("408", "409", "429")
 _REFUSED = re.compile(r"status(?: code)?:? (4\d\d)")
 
@@ -246,9 +247,15 @@ class Objects:
             StorageFullError: the bucket accepts no writes.
             StorageUnavailableError: the bucket does not answer.
         """
-        if paths:
-            with self._asking("write"):
+        if not paths:
+            return
+        with self._asking("write"):
+            try:
                 obstore.delete(self._long, paths)
+            except FileNotFoundError:  # S3 does not tell; Azure does, and then leaves the others
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._long, path)
 
     @contextmanager
     def _asking(self, how: str) -> Iterator[None]:
@@ -261,7 +268,7 @@ class Objects:
             self._answered()
             if how == "read":
                 raise
-            raise self._refusal(how, "there is no such bucket") from None
+            raise self._refusal(how, _NO_BUCKET) from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
             self._answered()
             raise self._refusal(how, type(error).__name__) from None
@@ -269,7 +276,7 @@ class Objects:
             refused = _REFUSED.search(str(error))
             if refused is not None and refused[1] not in _TEMPORARY:
                 self._answered()
-                raise self._refusal(how, f"status {refused[1]}") from None
+                raise self._refusal(how, _NO_BUCKET if refused[1] == "404" else f"status {refused[1]}") from None
             self._missed(type(error).__name__)
             raise self.unavailable() from None
         else:
