@@ -11,6 +11,7 @@ from datetime import timedelta
 import obstore
 import pytest
 
+from artifacts.checking import damages
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, OverloadedError, UnknownRoiError
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
@@ -232,6 +233,37 @@ def test_damage_in_the_bucket_is_answered_by_the_version_before(bench, weed, url
     new.fit([image(130)])
     polled()
     assert (left.infer(STRAY).version, left.infer(STRAY).degraded) == (3, False)
+
+
+def test_nothing_is_served_from_a_flipped_byte_in_any_object(bench, weed, url):
+    """The version before answers and says so, or there is an error, or no inspection reads the object."""
+    left = bench("left")
+    left.fit(EVEN[:3])
+    left.calibrate()
+    before = left.infer(STRAY)
+    left.fit([STRAY])
+    left.calibrate()
+    expected = {answer.version: (answer.score, answer.threshold) for answer in (before, left.infer(STRAY))}
+    paths = [*objects_of(weed, url, "objects"), *objects_of(weed, url, "pointers")]
+    named = {object_path(left, url, name) for name in left.store.storage.files(KEY)}
+    stored = weed.client(BUCKET)
+    for n, path in enumerate(paths):
+        whole = bytes(obstore.get(stored, path).bytes())
+        torn = bytearray(whole)
+        torn[(n * 7919) % len(torn)] ^= 1
+        overwrite(weed, path, bytes(torn))
+        new = bench(f"new {n}")
+        try:
+            answer = new.infer(STRAY)
+        except ArtifactCorruptError:
+            pass
+        else:
+            assert (answer.score, answer.threshold) == expected[answer.version]
+            assert answer.version == 2 or answer.degraded
+        if path in named or "/pointers/" in path:
+            assert list(damages(bench("verifying", cache_bytes=0).store, KEY, tokens=False)), path
+        overwrite(weed, path, whole)
+    assert list(damages(bench("whole", cache_bytes=0).store, KEY, tokens=False)) == []
 
 
 def test_a_damaged_ok_image_is_restored_when_it_is_sent_again(bench, weed, url):

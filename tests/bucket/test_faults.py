@@ -12,7 +12,7 @@ from gateway.errors import OverloadedError, StorageFullError, StorageUnavailable
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.monitoring.storage import write_problem
 from tests.bucket.server import BUCKET, SECRET, environment
-from tests.e2e.gateway_process import wait_until
+from tests.e2e.gateway_process import free_port, wait_until
 from tests.gateway.brightness_engine import image
 from tests.gateway.fit_bench import EVEN, KEY, STRAY
 
@@ -212,6 +212,39 @@ def test_a_change_that_nobody_can_know_of_is_said_to_be_unknown(bench, proxy):
     # Sent again, it counts once.
     left.fit([STRAY])
     assert len(left.manifest.images) == 13
+
+
+@pytest.mark.parametrize("status", [b"507 Insufficient Storage", b"403 QuotaExceeded"])
+def test_a_full_bucket_is_told_as_a_full_disk_is_and_all_answers_stay(bench, proxy, status):
+    left = bench("left")
+    left.fit(EVEN)
+    left.calibrate()
+    expected = left.infer(STRAY)
+    proxy.be_full(status)
+    for change in (lambda: left.fit([STRAY]), left.calibrate, lambda: left.keep("ng", [STRAY])):
+        with pytest.raises(StorageFullError, match=r"s3://plant/test-\d+ accepts no writes"):
+            change()
+    assert "accepts no writes" in (write_problem(bench("new").store) or "")
+    for reader in (left, bench("another")):
+        answer = reader.infer(STRAY)
+        assert (answer.score, answer.threshold, answer.degraded) == (expected.score, expected.threshold, False)
+    proxy.heal()
+    assert left.fit([STRAY]).manifest.version == 2
+    assert write_problem(left.store) is None
+
+
+def test_without_any_credentials_the_store_says_so(bench, server, monkeypatch, caplog):
+    """obstore then asks the machine for those of its role."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    left = bench("left")
+    for ask in (lambda: left.infer(STRAY), lambda: left.fit(EVEN), left.store.rois):
+        with pytest.raises(StorageUnavailableError, match="there are no credentials") as refused:
+            ask()
+        assert "credentials in the gateway's environment" in refused.value.hint
+    assert "there are no credentials" in (write_problem(left.store) or "")
+    assert "there are no credentials" in caplog.text
 
 
 def test_a_bucket_that_may_only_be_read_refuses_changes_as_a_full_disk_does(bench, weed, monkeypatch, caplog):

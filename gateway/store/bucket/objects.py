@@ -38,7 +38,14 @@ _PAUSE_S = 2.0
 """While the bucket does not answer, one reader at a time asks, this long after the one before."""
 _NO_BUCKET = "there is no such bucket"
 _TEMPORARY = ("408", "409", "429")
-_REFUSED = re.compile(r"status(?: code)?:? (4\d\d)")
+_REFUSED = re.compile(r"status(?: code)?:? (4\d\d|507)")
+_OF_A_ROLE = re.compile(r"/latest/(?:api/token|meta-data)|/computeMetadata/|/metadata/identity")
+"""Where obstore asks for the credentials of the machine, if the environment has none."""
+_SILENT = "does not answer"
+_NO_CREDENTIALS = "is not asked: there are no credentials, neither in the environment nor by a role of this machine"
+
+
+_CHECK_CREDENTIALS = "Check that the bucket exists, and the credentials in the gateway's environment."
 
 
 class LostRaceError(Exception):
@@ -92,6 +99,7 @@ class Objects:
         except BaseError as error:
             raise ValueError(f"{self.url}: {type(error).__name__}: {_first_line(error)}") from None
         self._is_silent = False
+        self._why = _SILENT
         self._next_at = 0.0
         self._lock = threading.Lock()
 
@@ -124,7 +132,8 @@ class Objects:
 
     def unavailable(self) -> StorageUnavailableError:
         """Return the error of a bucket that does not answer."""
-        return StorageUnavailableError(f"{self.url} does not answer", retry_after_s=_RETRY_AFTER_S)
+        hint = _CHECK_CREDENTIALS if self._why == _NO_CREDENTIALS else None
+        return StorageUnavailableError(f"{self.url} {self._why}", hint, retry_after_s=_RETRY_AFTER_S)
 
     def get(self, path: str) -> Body:
         """Return a small object.
@@ -273,11 +282,14 @@ class Objects:
             self._answered()
             raise self._refusal(how, type(error).__name__) from None
         except BaseError as error:
+            if _OF_A_ROLE.search(str(error)):
+                self._missed(_NO_CREDENTIALS, error)
+                raise self.unavailable() from None
             refused = _REFUSED.search(str(error))
             if refused is not None and refused[1] not in _TEMPORARY:
                 self._answered()
                 raise self._refusal(how, _NO_BUCKET if refused[1] == "404" else f"status {refused[1]}") from None
-            self._missed(type(error).__name__)
+            self._missed(_SILENT, error)
             raise self.unavailable() from None
         else:
             self._answered()
@@ -290,16 +302,16 @@ class Objects:
             )
         return StorageUnavailableError(
             f"{self.url} refuses to {how} ({why})",
-            "Check that the bucket exists, and the credentials in the gateway's environment.",
+            _CHECK_CREDENTIALS,
             retry_after_s=_RETRY_AFTER_S,
         )
 
-    def _missed(self, why: str) -> None:
+    def _missed(self, why: str, error: BaseError) -> None:
         with self._lock:
-            was_silent, self._is_silent = self._is_silent, True
+            was_silent, self._is_silent, self._why = self._is_silent, True, why
             self._next_at = time.monotonic() + _PAUSE_S
         if not was_silent:
-            log.warning("%s does not answer (%s)", self.url, why)
+            log.warning("%s %s (%s)", self.url, why, type(error).__name__)
 
     def _answered(self) -> None:
         with self._lock:

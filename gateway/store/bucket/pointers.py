@@ -49,7 +49,7 @@ class Pointers:
         """Return why what is known of an ROI may be old, or None."""
         if key in self._damaged:
             return StorageProblem("pointer", self._damaged[key])
-        return StorageProblem("storage", f"{self._objects.url} does not answer") if self._questions.is_late else None
+        return StorageProblem("storage", self._objects.unavailable().message) if self._questions.is_late else None
 
     def moved_at(self, key: RoiKey) -> datetime:
         """Return when the pointer of an ROI was moved, by the clock of the bucket.
@@ -58,7 +58,7 @@ class Pointers:
             FileNotFoundError: there is none.
             StorageUnavailableError: the bucket does not answer.
         """
-        return self._objects.modified(_pointer_of(key))
+        return self._objects.modified(pointer_of(key))
 
     def keys(self) -> list[RoiKey]:
         """Return all ROIs that have a pointer, as known lately. While the bucket does not answer, those known before.
@@ -137,8 +137,7 @@ class Pointers:
             self._damaged[key] = f"its pointer in {self._objects.url} is damaged: {error}"
             raise ArtifactCorruptError(
                 f"{key}: {self._damaged[key]}",
-                f"Restore the object {_pointer_of(key)} from an older version in the bucket, or delete it and import "
-                "the ROI.",
+                f"scripts/artifacts repair {key} writes it anew, from the lists that are in the bucket.",
             ) from error
         self._damaged.pop(key, None)
         return self._learned(key, state, now)
@@ -159,7 +158,7 @@ class Pointers:
                 return data
             self._cache.drop(sha256)
         self._objects.require_answers()
-        data = self._objects.get_large(_object_of(key, name))
+        data = self._objects.get_large(object_of(key, name))
         if sha256_of(data) == sha256:
             self._cache.put(sha256, data)
         return data
@@ -187,7 +186,7 @@ class Pointers:
             if move in found.moves:
                 return found
             with suppress(GatewayError):
-                self._objects.delete([_object_of(key, name) for name in (state.list_object,) if name is not None])
+                self._objects.delete([object_of(key, name) for name in (state.list_object,) if name is not None])
             return None
         except StorageUnavailableError as error:
             return self._settled(key, before, move, error)
@@ -204,7 +203,7 @@ class Pointers:
         moves = (*before.moves[-_MOVES:], move)
         data = RoiFiles(files=dict(files), dropped=dropped, moves=moves).to_bytes()
         name = new_object(data)
-        self._objects.put(_object_of(key, name), data)
+        self._objects.put(object_of(key, name), data)
         self._cache.put(name[:64], data)
         return RoiState(None, dict(files), dropped, moves, name)
 
@@ -233,17 +232,17 @@ class Pointers:
 
     def _put(self, key: RoiKey, before: RoiState, body: bytes) -> Tag:
         if before.tag is None:
-            return self._objects.create(_pointer_of(key), body)
-        return self._objects.exchange(_pointer_of(key), body, before.tag)
+            return self._objects.create(pointer_of(key), body)
+        return self._objects.exchange(pointer_of(key), body, before.tag)
 
     def _asked(self, key: RoiKey, known: RoiState | None) -> RoiState:
         try:
             if known is not None and known.tag is not None:
-                body = self._objects.get_changed(_pointer_of(key), known.tag)
+                body = self._objects.get_changed(pointer_of(key), known.tag)
                 if body is None:
                     return known
             else:
-                body = self._objects.get(_pointer_of(key))
+                body = self._objects.get(pointer_of(key))
         except FileNotFoundError:
             return RoiState()
         pointer = RoiPointer.from_bytes(body.data, "the pointer")
@@ -267,9 +266,11 @@ class Pointers:
         return state
 
 
-def _pointer_of(key: RoiKey) -> str:
+def pointer_of(key: RoiKey) -> str:
+    """Return the path of the pointer of an ROI."""
     return f"pointers/{key.path.as_posix()}"
 
 
-def _object_of(key: RoiKey, name: str) -> str:
+def object_of(key: RoiKey, name: str) -> str:
+    """Return the path of an object of an ROI."""
     return f"objects/{key.path.as_posix()}/{name}"
