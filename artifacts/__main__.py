@@ -31,7 +31,7 @@ from gateway.store.place import UnsuitableStorageError
 from gateway.store.roi_key import RoiKey
 from postprocess.roi_mask import ShapeError
 
-_CHECKING = ("verify", "repair", "export", "copy")
+_CHECKING = ("verify", "repair", "copy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -94,11 +94,16 @@ def test_a_server_that_is_killed_and_comes_back_has_everything(launch, monkeypat
             assert gateway.fit("kept", OK[2:])["version"] == 2
 
 
-@pytest.mark.parametrize("missing", ["AWS_SECRET_ACCESS_KEY"])
-def test_a_gateway_without_credentials_starts_and_says_what_is_missing(launch, server, url, monkeypatch, missing):
-    monkeypatch.setenv(missing, "wrong")
+def test_a_gateway_with_a_wrong_secret_starts_and_says_what_is_wrong(launch, server, url, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
     with over(launch, url, "stranger") as gateway:
+        log = gateway.log.read_text()
+        assert "nothing can be learned or calibrated yet" in log
+        assert "accepts no writes (PermissionDeniedError)" in log
         assert "accepts no writes (PermissionDeniedError)" in gateway.client.get("/ready").json()["storage"]
         reply = gateway.post("/fit_ok", "kept", OK[:1], "images")
         assert reply.status_code in (503, 507), reply.text
         assert "credentials" in reply.json()["error"]["hint"]
+        log = gateway.log.read_text()
+    assert "wrong-secret" not in log
+    assert not re.search("Signature|X-Amz", log)
