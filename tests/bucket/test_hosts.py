@@ -175,7 +175,7 @@ def test_changes_from_two_hosts_with_kills_between_count_exactly(start, url, tmp
         assert of_each // 2 <= done.count(("calibrate", "done")) <= of_each // 2 + lost[roi, "calibrate"]
     record_property(
         "figures",
-        f"{n_fits} fits and {n_fits // 2} calibrations in {took:.0f} s, {n_kills} kills, {lost.total()} lost answers; "
+        f"{n_fits} fits and {n_fits // 2} calibrations in {took:.0f} s, {n_kills} kills, {lost.total()} sent in vain; "
         f"seen by the other gateway after {statistics.median(delays):.2f} s, at most {max(delays):.2f} s",
     )
 
