@@ -11,6 +11,7 @@ import pytest
 from gateway.errors import OverloadedError, StorageFullError, StorageUnavailableError
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.monitoring.storage import write_problem
+from gateway.store.bucket import questions
 from tests.bucket.server import BUCKET, SECRET, environment
 from tests.e2e.gateway_process import free_port, wait_until
 from tests.gateway.brightness_engine import image
@@ -76,7 +77,7 @@ def test_while_the_bucket_does_not_answer_known_versions_do_and_changes_are_refu
     assert new.infer(STRAY).version == 2
 
 
-def test_nobody_waits_for_answers_of_the_bucket_that_do_not_come(bench, server):
+def test_nobody_waits_for_answers_of_the_bucket_that_do_not_come(bench, server, monkeypatch):
     """As on a network that loses packets. A reader waits a moment, and then takes what is known."""
     left = bench("left")
     left.fit(EVEN)
@@ -84,6 +85,7 @@ def test_nobody_waits_for_answers_of_the_bucket_that_do_not_come(bench, server):
     left.store.rois()
     assert write_problem(left.store) is None
     objects = left.store.storage._objects
+    monkeypatch.setattr(questions, "_PATIENCE_S", 0.5)
     answered, asked = threading.Event(), []
 
     def held_back(ask):

@@ -33,7 +33,7 @@ def test_two_gateways_over_a_bucket_answer_alike_and_say_when_it_is_away(launch,
         assert right.fit("kept", OK[3:])["version"] == 2
         wait_until(lambda: left.infer("kept", UNSEEN)["version"] == 2)
         assert answered(left.client.get("/rois/steel/kept/images"))["n_ng"] == 1
-        assert left.client.get("/ready").json()["storage"] == "ready"
+        wait_until(lambda: left.client.get("/ready").json()["storage"] == "ready")
 
         proxy.refuse()
         wait_until(lambda: right.infer("kept", UNSEEN)["degraded"])
@@ -100,7 +100,8 @@ def test_a_gateway_with_a_wrong_secret_starts_and_says_what_is_wrong(launch, ser
         log = gateway.log.read_text()
         assert "nothing can be learned or calibrated yet" in log
         assert "accepts no writes (PermissionDeniedError)" in log
-        assert "accepts no writes (PermissionDeniedError)" in gateway.client.get("/ready").json()["storage"]
+        said = "accepts no writes (PermissionDeniedError)"
+        wait_until(lambda: said in gateway.client.get("/ready").json()["storage"])
         reply = gateway.post("/fit_ok", "kept", OK[:1], "images")
         assert reply.status_code in (503, 507), reply.text
         assert "credentials" in reply.json()["error"]["hint"]
