@@ -129,6 +129,19 @@ def test_a_writer_that_lost_the_race_changes_nothing(bench):
     assert left.store.storage.files(KEY) == right.store.storage.files(KEY) == right_files
 
 
+def test_a_late_answer_changes_nothing_of_what_a_writer_reads(bench):
+    """Otherwise a fit would build on what was, and its move would go through: images of another fit would be lost."""
+    left, right = bench("left"), bench("right")
+    left.fit(EVEN)
+    pointers = left.store.storage._pointers
+    before = pointers.known(KEY)
+    right.fit([STRAY])
+    with left.store.lock(KEY, 5):
+        pointers._learned(KEY, before, time.monotonic())  # of a question that was asked before the other's fit
+        assert left.manifest.version == 2
+        assert len(left.manifest.images) == 13
+
+
 def test_images_can_be_stored_while_a_fit_is_at_work(bench):
     """They are another part of the ROI: the fit puts its version on top of them."""
     left, right = bench("left"), bench("right")

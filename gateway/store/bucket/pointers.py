@@ -89,7 +89,7 @@ class Pointers:
             with self._lock:
                 known = self._known.get(key)
                 if known is not None and known.state.tag is not None and known.state.tag.e_tag == listed.e_tag:
-                    self._known[key] = _Known(known.state, now)
+                    self._known[key] = _Known(known.state, max(now, known.asked_at))
         self._keys, self._keys_at = found, now
         return found
 

@@ -52,6 +52,8 @@ class _Writer(threading.local):
 
     def __init__(self) -> None:
         self.seen: dict[RoiKey, dict[Part, dict[str, StoredFile]]] = {}
+        self.states: dict[RoiKey, RoiState] = {}
+        """What the writer reads. What this gateway knows may change meanwhile, by a late answer even to what was."""
         self.batches: dict[RoiKey, _Batch] = {}
 
 
@@ -109,7 +111,7 @@ class BucketStorage:
     def files(self, key: RoiKey) -> Mapping[str, StoredFile]:
         """See `Files.files`."""
         batch = self._writer.batches.get(key)
-        return self._pointers.state(key).files if batch is None else batch.files
+        return self._state(key).files if batch is None else batch.files
 
     def read(self, key: RoiKey, name: str) -> bytes:
         """See `Files.read`. What differs from its checksum in the bucket too is returned as it is.
@@ -144,13 +146,14 @@ class BucketStorage:
         try:
             self.prepare()
             seen = self._writer.seen.setdefault(key, {})
-            seen[part] = self._pointers.ask(key).part(part)
+            state = self._pointers.ask(key)
+            self._writer.states[key], seen[part] = state, state.part(part)
             try:
                 yield
             finally:
                 del seen[part]
                 if not seen:
-                    del self._writer.seen[key]
+                    del self._writer.seen[key], self._writer.states[key]
         finally:
             lock.release()
 
@@ -183,7 +186,7 @@ class BucketStorage:
         if key in batches:
             yield
             return
-        batch = batches[key] = _Batch(dict(self._pointers.state(key).files))
+        batch = batches[key] = _Batch(dict(self._state(key).files))
         try:
             yield
         finally:
@@ -226,6 +229,8 @@ class BucketStorage:
             if self._pointers.move(key, state, None) is not None:
                 seen = self._writer.seen.get(key, {})
                 seen.update({part: {} for part in seen})
+                if seen:
+                    self._writer.states[key] = RoiState()
                 return
         raise _lost(key)
 
@@ -346,11 +351,18 @@ class BucketStorage:
                 seen = self._writer.seen.get(key, {})
                 for part in seen:
                     seen[part] = moved.part(part)
+                if seen:
+                    self._writer.states[key] = moved
                 if moved.dropped:
                     self._clean_soon(key)
                 return
             state = self._pointers.ask(key)
         raise _lost(key)
+
+    def _state(self, key: RoiKey) -> RoiState:
+        """Return what the writer of this thread has seen, or what is known."""
+        state = self._writer.states.get(key)
+        return self._pointers.state(key) if state is None else state
 
     def _require_seen(self, key: RoiKey, state: RoiState) -> None:
         for part, seen in self._writer.seen.get(key, {}).items():
