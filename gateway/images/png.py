@@ -34,7 +34,7 @@ def with_stored_pixels(data: bytes) -> bytes:
     if not compressed:
         return data
     try:
-        pixels = memoryview(imagecodecs.deflate_decode(compressed, out=size))
+        pixels = bytes(imagecodecs.deflate_decode(compressed, out=size))
     except imagecodecs.DeflateError:
         return data
     if len(pixels) != size:
@@ -63,16 +63,15 @@ def _size_of_pixels(data: bytes) -> int:
 
 def _compressed_pixels(data: bytes) -> tuple[int, int, bytes]:
     """Return where the chunks of the pixels start and stop, and their content; it is empty where they are damaged."""
-    seen = memoryview(data)
-    parts: list[memoryview] = []
+    parts: list[bytes] = []
     at, start, stop = len(_SIGNATURE), 0, 0
     while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(seen[at : at + 4])
-        if seen[at + 4 : at + 8] == b"IDAT":
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] == b"IDAT":
             is_next = not parts or at == stop
-            if not is_next or imagecodecs.deflate_crc32(seen[at + 4 : end - 4]) != int.from_bytes(seen[end - 4 : end]):
+            if not is_next or imagecodecs.deflate_crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
                 return 0, 0, b""
             start, stop = start or at, end
-            parts.append(seen[at + 8 : end - 4])
+            parts.append(data[at + 8 : end - 4])
         at = end
     return start, stop, b"".join(parts)

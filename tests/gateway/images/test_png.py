@@ -1,4 +1,4 @@
-"""A PNG is decoded to the same pixels with its data inflated beforehand, and a file that is not ordinary is untouched."""
+"""A PNG whose data is inflated beforehand has the same pixels, and a file that is not ordinary stays as it is."""
 
 import io
 import struct
@@ -45,7 +45,7 @@ def saved(mode):
 def test_pixels_of_every_kind_are_those_of_the_decoder(mode):
     data = saved(mode)
     stored = with_stored_pixels(data)
-    assert len(stored) > GREY.size // 8 and stored != data
+    assert stored != data
     np.testing.assert_array_equal(decoded(stored), decoded(data))
 
 
@@ -63,7 +63,8 @@ def test_other_chunks_stay():
     )
     stored = with_stored_pixels(data)
     assert stored != data
-    assert chunk(b"gAMA", struct.pack(">I", 45455)) in stored and chunk(b"tEXt", b"a\0b") in stored
+    assert chunk(b"gAMA", struct.pack(">I", 45455)) in stored
+    assert chunk(b"tEXt", b"a\0b") in stored
 
 
 PIXELS = zlib.compress(rows(GREY))
