@@ -1,12 +1,12 @@
 """The order of an inspection: version, decoding, network, answer. Only worker threads compute."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
 from gateway.detectors.spatial_weighting import SpatialWeighting
@@ -31,9 +31,14 @@ from gateway.networks.model_description import ModelDescription
 from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.reader import ArtifactReader
+from gateway.turns import Turns
 from gateway.worker_threads import in_thread
 
 _T = TypeVar("_T")
+
+_MOST_THREADS = 8
+_SPARE_THREADS = 2
+"""Threads beyond the number of cores, for those that wait for a disk."""
 
 
 class InspectionPipeline:
@@ -69,7 +74,7 @@ class InspectionPipeline:
         self._heatmaps = HeatmapFiles(settings.heatmap_dir)
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._explainer = Explainer(store, self._limits)
-        self._threads = CapacityLimiter(8)
+        self._threads = Turns(min(_MOST_THREADS, _SPARE_THREADS + (os.cpu_count() or 1)))
 
     async def infer(self, request: InferRequest) -> Inspection:
         """Inspect one image.
@@ -111,7 +116,7 @@ class InspectionPipeline:
         engine = await roi.loaded.detector.engine(self._engines)
         model = engine.model
         require_same_model(roi.loaded, model)
-        image = await in_thread(self._decode, request, roi, model.input_size, times, limiter=self._threads)
+        image = await in_thread(self._decode, request, roi, model.input_size, times, limiter=self._threads.turn())
         return PreparedRequest(request, roi, engine, model, image, times)
 
     def _decode(self, request: InferRequest, roi: FittedRoi, size: int, times: StageTimes) -> DecodedImage:
@@ -148,7 +153,7 @@ class InspectionPipeline:
         return await asyncio.gather(*(_settled(self._answer(p, own)) for p, own in zip(prepared, tokens, strict=True)))
 
     async def _answer(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
-        return await in_thread(self._answer_and_record, prepared, tokens, limiter=self._threads)
+        return await in_thread(self._answer_and_record, prepared, tokens, limiter=self._threads.turn())
 
     def _answer_and_record(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
         manifest = prepared.roi.loaded.manifest

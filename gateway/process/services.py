@@ -115,6 +115,7 @@ def create_services(settings: Settings) -> Services:
         settings.max_queued_inspections,
         max_wait_s=settings.max_queue_s,
         max_bytes=settings.max_queued_bytes,
+        shared_by_lines=True,
     )
     fits = Admission(
         "fit",

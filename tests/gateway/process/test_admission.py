@@ -6,6 +6,7 @@ from gateway.errors import InvalidRequestError, OverloadedError, ShuttingDownErr
 from gateway.monitoring import metrics
 from gateway.process.admission import Admission
 from gateway.store.roi_key import RoiKey
+from gateway.turns import current_line
 
 
 class Clock:
@@ -208,3 +209,113 @@ def test_the_changes_of_one_roi_leave_places_for_the_others() -> None:
                 pass
     with admission.reserve() as again, again.work(key=busy):
         pass
+
+
+class Lines:
+    """Requests of several lines that are in flight together."""
+
+    def __init__(self, limit: int, **limits: float) -> None:
+        self.admission = Admission("inspect", limit, shared_by_lines=True, **limits)
+        self._open = ExitStack()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def admits(self, line: str, n: int = 1, n_bytes: int = 0) -> bool:
+        """Ask for a place, then for those of n images; return whether the line got them. It keeps what it got."""
+        current_line.set(line)
+        with ExitStack() as asked:
+            try:
+                place = asked.enter_context(self.admission.reserve(n_bytes))
+                asked.enter_context(place.work(n))
+            except OverloadedError:
+                return False
+            self._open.push(asked.pop_all())
+        return True
+
+    def flood(self, line: str) -> int:
+        """Ask until refused; return how many places the line got."""
+        return next(n for n in range(1000) if not self.admits(line))
+
+
+def test_one_line_alone_may_take_all_places() -> None:
+    with Lines(8) as lines:
+        assert lines.flood("only") == 8
+
+
+def test_a_line_that_floods_leaves_half_of_the_places_to_the_others() -> None:
+    with Lines(8) as lines:
+        assert lines.admits("quiet")
+        assert lines.flood("flood") == 4
+        assert lines.admits("quiet", 3)
+
+
+def test_two_lines_that_flood_leave_places_too() -> None:
+    with Lines(9) as lines:
+        assert lines.admits("a")
+        assert lines.flood("b") == 4
+        assert lines.flood("a") == 2
+        assert lines.admits("quiet", 2)
+
+
+def test_a_refused_line_finds_a_place_when_the_flood_ebbs() -> None:
+    """The flood was alone and took everything. It gets no place back while it holds more than it leaves free."""
+    with Lines(4) as lines, Lines(4) as other:
+        assert lines.flood("flood") == 4
+        assert not lines.admits("quiet")
+        lines.admission, other.admission = other.admission, lines.admission
+        lines.__exit__()
+        assert other.flood("flood") == 2
+        assert other.admits("quiet", 2)
+
+
+def test_a_batch_is_held_to_the_share_of_its_line_by_its_images() -> None:
+    with Lines(10) as lines:
+        assert lines.admits("quiet")
+        assert lines.admits("flood", 4)
+        assert not lines.admits("flood", 4), "5 are free, and it would hold 8"
+        assert lines.admits("quiet", 4)
+
+
+def test_a_batch_without_others_is_never_refused_for_its_line() -> None:
+    with Lines(4) as lines:
+        with Lines(4) as before:
+            before.admission = lines.admission
+            assert before.admits("quiet")
+        assert lines.admits("other", 9)
+
+
+def test_a_line_that_was_last_seen_long_ago_keeps_no_places_free(clock: Clock) -> None:
+    with Lines(4) as lines:
+        with Lines(4) as before:
+            before.admission = lines.admission
+            assert before.admits("night shift")
+        clock.now += 601
+        assert lines.flood("only") == 4
+
+
+def test_a_quiet_line_waits_for_its_share_of_a_flood_only(clock: Clock) -> None:
+    with Lines(64, max_wait_s=5) as lines:
+        clock.work(lines.admission, 32.0, n=32)  # a second each
+        assert lines.flood("flood") == 6, "six seconds of its own work"
+        assert lines.admits("quiet"), "behind one image of the flood"
+        assert lines.admits("quiet", 2), "behind its own image, and two of the flood"
+        assert not lines.admits("flood")
+
+
+def test_the_bodies_of_a_line_that_floods_leave_bytes_to_the_others() -> None:
+    with Lines(64, max_bytes=100) as lines:
+        assert lines.admits("quiet", n_bytes=10)
+        assert lines.admits("flood", n_bytes=40)
+        assert not lines.admits("flood", n_bytes=20)
+        assert lines.admits("quiet", n_bytes=40)
+
+
+def test_an_admission_that_lines_do_not_share_refuses_nobody_for_its_line() -> None:
+    with Lines(4) as lines:
+        lines.admission = Admission("fit", 4)
+        assert lines.admits("a")
+        assert lines.flood("b") == 3
