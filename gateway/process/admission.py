@@ -51,8 +51,8 @@ class Admission:
             max_bytes: limit of the bodies of all admitted requests together, as declared or as received.
             max_memory: limit of the memory that the running work takes together, in bytes.
             max_per_roi: limit of the running work of one ROI, so that the ROI does not take all places.
-            shared_by_lines: while several lines ask, no line holds more places or bytes than it leaves free, and a line
-                waits only for its share of the others' work. So a line that floods is refused, and the others are not.
+            shared_by_lines: while several lines ask, none holds more places or bytes than its equal share, or than are
+                free, and none is refused for the wait of others. So the line that floods is refused first.
         """
         self.kind = kind
         self._limit = limit
@@ -168,17 +168,23 @@ class Admission:
             del self._asked_at[longest_ago]
 
     def _require_share(self, line: str, more: int, given_back: int = 0) -> None:
-        """Refuse a line that would hold more places than are free: others would find none.
+        """Refuse a line that would hold more than its equal share of the places, and more than are free.
 
         This is a dynamic threshold (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
-        switches", 1998): one line that floods holds at most half of the places, two hold a third each.
+        switches", 1998), with the equal share as its least: one line that floods holds half of the places, and takes
+        none from a line within its share.
         """
         own, free = self._of_line[line] - given_back, self._limit - self.in_flight + given_back
         self._require(
-            own + more <= free or len(self._asked_at) == 1,
-            f"{own} of them are of this line, which holds at most as many of the {self._limit} places as are free, so "
-            "that other lines find one",
+            own + more <= self._share(free, self._limit),
+            f"{own} of them are of this line, and with {more} more it would hold more of the {self._limit} places than "
+            "it leaves to other lines",
         )
+
+    def _share(self, free: float, limit: float) -> float:
+        """Return how much of a limit a line may hold."""
+        n_lines = len(self._asked_at)
+        return limit if n_lines == 1 else max(free, limit / n_lines)
 
     @contextmanager
     def _work(self, place: "Place", n: int, memory: int, key: RoiKey | None) -> Iterator[None]:
@@ -240,9 +246,9 @@ class Admission:
         )
         own = self._bytes_of_line[line]
         self._require(
-            own + more <= self._max_bytes - self._bytes or len(self._asked_at) == 1,
-            f"the bodies of this line have {own} bytes, and {more} more would exceed what they leave free of the limit "
-            f"of {self._max_bytes:g}",
+            own + more <= self._share(self._max_bytes - self._bytes, self._max_bytes),
+            f"the bodies of this line have {own} bytes, and with {more} more they would take more of the limit of "
+            f"{self._max_bytes:g} than they leave to other lines",
         )
 
     def _require(self, fits: bool, why: str) -> None:

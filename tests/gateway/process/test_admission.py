@@ -250,15 +250,22 @@ def test_a_line_that_floods_leaves_half_of_the_places_to_the_others() -> None:
     with Lines(8) as lines:
         assert lines.admits("quiet")
         assert lines.flood("flood") == 4
-        assert lines.admits("quiet", 3)
 
 
-def test_two_lines_that_flood_leave_places_too() -> None:
+def test_two_lines_that_flood_leave_the_share_of_a_third() -> None:
     with Lines(9) as lines:
-        assert lines.admits("a")
-        assert lines.flood("b") == 4
-        assert lines.flood("a") == 2
-        assert lines.admits("quiet", 2)
+        assert lines.admits("quiet")
+        assert lines.flood("a") == 4
+        assert lines.flood("b") == 3
+        assert lines.admits("quiet")
+
+
+def test_a_line_within_its_equal_share_is_refused_only_where_nothing_is_free() -> None:
+    with Lines(8) as lines:
+        assert lines.admits("quiet")
+        assert lines.flood("flood") == 4
+        assert lines.admits("quiet", 3)
+        assert not lines.admits("quiet")
 
 
 def test_a_refused_line_finds_a_place_when_the_flood_ebbs() -> None:
