@@ -37,8 +37,9 @@ class Answer:
 class Client:
     """One connection to the gateway, kept open, with little cost of its own."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        """Connect to the port with the first request, from an address of this host, such as 127.0.0.2."""
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600, source_address=(source, 0))
 
     def post(self, path: str, body: bytes, content_type: str) -> Answer:
         """Send a prepared request, and time it until the last byte of the answer."""

@@ -88,6 +88,14 @@ class Turns:
         finally:
             self.give(n)
 
+    async def __aenter__(self) -> None:
+        """Take one place, so that a function that wants a limiter can be given these turns."""
+        await self.take()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it back."""
+        self.give()
+
     def _has(self, n: int) -> bool:
         return not self._held or self._held + n <= self.places
 

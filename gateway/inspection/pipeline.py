@@ -116,7 +116,7 @@ class InspectionPipeline:
         engine = await roi.loaded.detector.engine(self._engines)
         model = engine.model
         require_same_model(roi.loaded, model)
-        image = await in_thread(self._decode, request, roi, model.input_size, times, limiter=self._threads.turn())
+        image = await in_thread(self._decode, request, roi, model.input_size, times, limiter=self._threads)
         return PreparedRequest(request, roi, engine, model, image, times)
 
     def _decode(self, request: InferRequest, roi: FittedRoi, size: int, times: StageTimes) -> DecodedImage:
@@ -153,7 +153,7 @@ class InspectionPipeline:
         return await asyncio.gather(*(_settled(self._answer(p, own)) for p, own in zip(prepared, tokens, strict=True)))
 
     async def _answer(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
-        return await in_thread(self._answer_and_record, prepared, tokens, limiter=self._threads.turn())
+        return await in_thread(self._answer_and_record, prepared, tokens, limiter=self._threads)
 
     def _answer_and_record(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
         manifest = prepared.roi.loaded.manifest
