@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
-from contextvars import copy_context
 from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
 
 _T = TypeVar("_T")
 
-_threads = ThreadPoolExecutor(128, thread_name_prefix="worker")
-"""More than all limiters together let run, so that only these limit. A thread starts when the others are busy."""
+_all = CapacityLimiter(256)
+"""More than all limiters together let run, so that only these limit."""
 
 
 async def in_thread(function: Callable[..., _T], *args: Any, limiter: AbstractAsyncContextManager[Any]) -> _T:
@@ -20,18 +20,18 @@ async def in_thread(function: Callable[..., _T], *args: Any, limiter: AbstractAs
     while the thread still runs.
 
     Args:
-        function: the function to run. It sees the context variables of the caller.
+        function: the function to run.
         args: its arguments.
-        limiter: held while the thread runs: limits the number of threads that run at once.
+        limiter: held while the thread runs, and so limits the number of threads that run at once.
     """
     async with limiter:
-        running = asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, function, *args)
+        task = asyncio.ensure_future(to_thread.run_sync(function, *args, limiter=_all))
         try:
-            return await asyncio.shield(running)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
-            while not running.done():
+            while not task.done():
                 with suppress(asyncio.CancelledError):
-                    await asyncio.wait({running})
-            if not running.cancelled():
-                running.exception()  # marks the exception as retrieved; the caller is cancelled
+                    await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # marks the exception as retrieved; the caller is cancelled
             raise
