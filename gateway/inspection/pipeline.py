@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,13 +93,13 @@ class InspectionPipeline:
         Returns:
             For each request, in order, its answer or its error. The error of one image does not fail the others.
         """
-        prepared = await asyncio.gather(*(_settled(self._prepare(request)) for request in requests))
+        prepared = await _together([_settled(self._prepare(request)) for request in requests])
         # All images of one engine have one model: `_prepare` refuses a version that was made with another one.
         together: dict[tuple[TokenEngine, str], list[PreparedRequest]] = {}
         for p in prepared:
             if isinstance(p, PreparedRequest):
                 together.setdefault((p.engine, p.model.fingerprint), []).append(p)
-        answered = await asyncio.gather(*map(self._answer_all, together.values()))
+        answered = await _together([self._answer_all(group) for group in together.values()])
         results = {
             id(p): result
             for group, answers in zip(together.values(), answered, strict=True)
@@ -195,6 +195,11 @@ def kept_of(prepared: PreparedRequest, result: Inspection) -> KeptInspection:
         review_threshold=result.review_threshold,
         version=result.version,
     )
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Return the results of coroutines that run at once. One alone, the usual case, needs no task of its own."""
+    return [await works[0]] if len(works) == 1 else await asyncio.gather(*works)
 
 
 async def _settled(work: Awaitable[_T]) -> _T | GatewayError:
