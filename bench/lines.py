@@ -146,7 +146,10 @@ def _source(number: int) -> str:
 
 
 def _send(line: Line, client: Client, part: tuple[bytes, str], first: float, every_s: float, ends: float) -> None:
-    """Send a part at its due times until the end; without a period, send the next at the answer."""
+    """Send a part at its due times until the end; without a period, send the next at the answer.
+
+    After a refusal, a line without a period waits for as long as it is told to, as the clients of this project do.
+    """
     due = first
     while due < ends:
         time.sleep(max(0.0, due - time.monotonic()))
@@ -158,7 +161,7 @@ def _send(line: Line, client: Client, part: tuple[bytes, str], first: float, eve
             line.ms.append((now - due) * 1e3)
             line.n_images += len(results) - n_errors
             line.n_refused += n_errors if answer.status == 200 else 1
-        due = due + every_s if every_s else now
+        due = due + every_s if every_s else now + answer.retry_after_s
 
 
 def _cpu_s(pid: int) -> float:

@@ -32,6 +32,7 @@ class Answer:
     body: bytes
     stages: dict[str, float]
     """Milliseconds by stage, as the gateway's Server-Timing says."""
+    retry_after_s: float = 0.0
 
 
 class Client:
@@ -51,7 +52,8 @@ class Client:
         stages = dict(
             part.strip().split(";dur=") for part in response.getheader("Server-Timing", "").split(",") if part
         )
-        return Answer(seconds, response.status, answer, {name: float(ms) for name, ms in stages.items()})
+        retry_after_s = float(response.getheader("Retry-After", "0"))
+        return Answer(seconds, response.status, answer, {name: float(ms) for name, ms in stages.items()}, retry_after_s)
 
 
 def multipart(fields: dict[str, str], files: Sequence[tuple[str, bytes]]) -> tuple[bytes, str]:

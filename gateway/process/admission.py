@@ -18,6 +18,8 @@ _WINDOW = 32
 """Images over which the service time is measured: a plain mean at first, then an exponential one. The window is long
 enough that one stall of the machine does not cause refusals."""
 _LONGEST_RETRY_S = 120
+_SHARE_OF_FREE = 2
+"""A line may hold twice what is free: one that floods two thirds of a limit, two that flood two fifths each."""
 _PRESENT_S = 600.0
 """A line that has asked within this time may ask again: the others leave places for it."""
 
@@ -51,8 +53,8 @@ class Admission:
             max_bytes: limit of the bodies of all admitted requests together, as declared or as received.
             max_memory: limit of the memory that the running work takes together, in bytes.
             max_per_roi: limit of the running work of one ROI, so that the ROI does not take all places.
-            shared_by_lines: while several lines ask, none holds more places or bytes than its equal share, or than are
-                free, and none is refused for the wait of others. So the line that floods is refused first.
+            shared_by_lines: while several lines ask, none holds more places or bytes than its equal share, or than
+                twice what is free, and none is refused for what another has waiting.
         """
         self.kind = kind
         self._limit = limit
@@ -168,11 +170,11 @@ class Admission:
             del self._asked_at[longest_ago]
 
     def _require_share(self, line: str, more: int, given_back: int = 0) -> None:
-        """Refuse a line that would hold more than its equal share of the places, and more than are free.
+        """Refuse a line that would hold more than its equal share of the places, and more than twice what is free.
 
         This is a dynamic threshold (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
-        switches", 1998), with the equal share as its least: one line that floods holds half of the places, and takes
-        none from a line within its share.
+        switches", 1998), with the equal share as its least: a line within its share is refused only where no place is
+        free.
         """
         own, free = self._of_line[line] - given_back, self._limit - self.in_flight + given_back
         self._require(
@@ -184,7 +186,7 @@ class Admission:
     def _share(self, free: float, limit: float) -> float:
         """Return how much of a limit a line may hold."""
         n_lines = len(self._asked_at)
-        return limit if n_lines == 1 else max(free, limit / n_lines)
+        return limit if n_lines == 1 else max(_SHARE_OF_FREE * free, limit / n_lines)
 
     @contextmanager
     def _work(self, place: "Place", n: int, memory: int, key: RoiKey | None) -> Iterator[None]:
