@@ -16,8 +16,13 @@ OK = [png(steel(seed)) for seed in range(3)]
 FLOOD = 24
 
 
-def test_a_quiet_line_is_answered_before_most_of_a_flood(gateway):
-    gateway.fit("lines", OK)
+def test_a_quiet_line_is_answered_before_most_of_a_flood(launch):
+    with launch("lines") as gateway:
+        gateway.fit("lines", OK)
+        require_quiet_line_in_turn(gateway)
+
+
+def require_quiet_line_in_turn(gateway):
     form = {"role_id": "steel", "roi_id": "lines", "mm_per_px": "0.2"}
     url = f"http://127.0.0.1:{gateway.port}/infer"
     request = httpx.Request("POST", url, data=form, files={"image": ("roi.png", OK[0])})
