@@ -220,13 +220,15 @@ class Lines:
 
     def admits(self, line: str, n: int = 1, n_bytes: int = 0) -> bool:
         """Ask for a place, then for those of n images; return whether the line got them. It keeps what it got."""
-        current_line.set(line)
         with ExitStack() as asked:
+            before = current_line.set(line)
             try:
                 place = asked.enter_context(self.admission.reserve(n_bytes))
                 asked.enter_context(place.work(n))
             except OverloadedError:
                 return False
+            finally:
+                current_line.reset(before)
             self._in_flight.append((line, asked.pop_all()))
         return True
 
