@@ -73,7 +73,7 @@ def _publish(store: ArtifactStore, key: RoiKey, tokens: Tokens, size: int) -> in
     frames = (Frame((384, 384)),) * n_images
     ok_maps = OkMaps(np.random.default_rng(0).random((n_images, h * w), np.float32), (h, w), frames)
     learned = Learned(bank, None, ok_maps, [0.4] * n_images, n_images * h * w)
-    recipe = Recipe(_RATE, 0, 1, 99.0, WeightsRecipe(), None)
+    recipe = Recipe(_RATE, 0, 1, 99.0, WeightsRecipe())
     names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n_images)]
     images = [
         OkImage(

@@ -120,6 +120,12 @@ async def fit(
     ] = False,
     shape: Shape = None,
     bit_depth: BitDepth = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input-size", help="Input size of the token model, where several are exported.", metavar="PIXELS"
+        ),
+    ] = None,
 ) -> None:
     """Learn OK images."""
     images = image_files(paths).paths if paths else []
@@ -140,6 +146,7 @@ async def fit(
                 seed=seed,
                 spatial_weights=spatial_weights,
                 bit_depth=bit_depth,
+                input_size=input_size,
                 exclude_suspects=exclude_suspects or None,
             )
         except TooLargeError as error:

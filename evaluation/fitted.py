@@ -51,9 +51,7 @@ class Fitted:
         model = pool.engine.model
         self._settings = settings
         self._mm_per_px = mm_per_px
-        recipe = Recipe(
-            settings.coreset_rate, settings.seed, settings.k, settings.p_score, WeightsRecipe(), bit_depth=None
-        )
+        recipe = Recipe(settings.coreset_rate, settings.seed, settings.k, settings.p_score, WeightsRecipe())
         frames = pool.frames(indices)
         tokens = pool.to_learn(indices)
         learned = learn(tokens, frames, model.token_hw, recipe, settings.blur_sigma, StageTimes())

@@ -220,7 +220,10 @@ class Settings(BaseSettings):
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of the same ROI")
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="limit of the memory of all loaded versions")
     network_cache_bytes: int = Field(
-        4 * 2**30, gt=0, description="limit of the estimated memory of all student-teacher networks that stay compiled"
+        4 * 2**30,
+        gt=0,
+        description="limit of the estimated memory of all networks that stay compiled for single ROIs: "
+        "student-teacher, and token models of other input sizes",
     )
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank to keep on disk")
 

@@ -125,7 +125,7 @@ namespace Patchcore
             var form = new Form(roleId, roiId, mmPerPx)
                 .Text("shape", options.Shape?.ToJson()).Number("coreset_rate", options.CoresetRate).Number("seed", options.Seed)
                 .Text("spatial_weights", options.SpatialWeights).Number("bit_depth", options.BitDepth)
-                .Flag("exclude_suspects", options.ExcludeSuspects);
+                .Number("input_size", options.InputSize).Flag("exclude_suspects", options.ExcludeSuspects);
             foreach (ImageFile image in images) form.File("images", image);
             return SendAsync<FitAnswer>(HttpMethod.Post, "/fit_ok", form.Content, FitTimeout, false, cancel);
         }
@@ -603,6 +603,9 @@ namespace Patchcore
         /// <summary>Bits per sample of the camera, for files with more than 8 bits.</summary>
         public int? BitDepth { get; set; }
 
+        /// <summary>Input size in pixels of the token model, where several are exported.</summary>
+        public int? InputSize { get; set; }
+
         /// <summary>Exclude images that look unlike the others.</summary>
         public bool? ExcludeSuspects { get; set; }
     }
@@ -883,6 +886,8 @@ namespace Patchcore
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "version")] public int Version { get; set; }
         [DataMember(Name = "token_shape")] public int[] TokenShape { get; set; }
+        /// <summary>That was asked for and names the token model; null for the configured model.</summary>
+        [DataMember(Name = "input_size")] public int? InputSize { get; set; }
         /// <summary>Scores of the OK images, each against the bank without it; null with one image only.</summary>
         [DataMember(Name = "ok_scores")] public ScoreSummary OkScores { get; set; }
         /// <summary>Images sent as OK that are excluded from the bank; n_ok_total does not count them.</summary>
@@ -1214,6 +1219,8 @@ namespace Patchcore
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "model_fingerprint")] public string ModelFingerprint { get; set; }
+        /// <summary>That was asked for at a fit and names the token model; null for the configured model.</summary>
+        [DataMember(Name = "input_size")] public int? InputSize { get; set; }
         [DataMember(Name = "ok_scores")] public ScoreSummary OkScores { get; set; }
         [DataMember(Name = "n_ok_excluded")] public int NOkExcluded { get; set; }
         /// <summary>Number of learned OK images that look unlike the others.</summary>
@@ -1305,6 +1312,8 @@ namespace Patchcore
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "model_fingerprint")] public string ModelFingerprint { get; set; }
+        /// <summary>That was asked for at a fit and names the token model; null for the configured model.</summary>
+        [DataMember(Name = "input_size")] public int? InputSize { get; set; }
         [DataMember(Name = "ok_scores")] public ScoreSummary OkScores { get; set; }
         [DataMember(Name = "n_ok_excluded")] public int NOkExcluded { get; set; }
         /// <summary>Number of learned OK images that look unlike the others.</summary>

@@ -35,8 +35,10 @@ class Recipe:
     p_score: float
     """Percentile of the leave-one-out scores."""
     spatial_weights: WeightsRecipe
-    bit_depth: int | None
+    bit_depth: int | None = None
     """Bits of a sample of the camera, or None for those of the files."""
+    input_size: int | None = None
+    """Input size that names the token model, or None for the configured one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +134,7 @@ def manifest_of(
         n_tokens_total=learned.n_tokens,
         covering_radius=learned.bank.covering_radius,
         bit_depth=recipe.bit_depth,
+        input_size=recipe.input_size,
         images=tuple(images),
         excluded=tuple(excluded),
         spatial_weights=recipe.spatial_weights,

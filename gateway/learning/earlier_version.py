@@ -25,13 +25,15 @@ def recipe_for(
         settings: the defaults.
         weighting: the manual boxes; a box of the ROI decides about its spatial weights.
     """
-    rate = seed = depth = mode = None
+    rate = seed = depth = size = mode = None
     if request is not None:
         rate, seed, depth, mode = request.coreset_rate, request.seed, request.bit_depth, request.spatial_weights
+        size = request.input_size
     if before is not None:
         rate = before.coreset_rate if rate is None else rate
         seed = before.seed if seed is None else seed
         depth = before.bit_depth if depth is None else depth
+        size = before.input_size if size is None else size
         mode = _mode_of(before) if mode is None else mode
     return Recipe(
         coreset_rate=settings.coreset_rate if rate is None else rate,
@@ -40,6 +42,7 @@ def recipe_for(
         p_score=settings.p_score,
         spatial_weights=weighting.recipe(key, mode),
         bit_depth=depth,
+        input_size=size,
     )
 
 
@@ -49,29 +52,32 @@ def _mode_of(before: Manifest) -> WeightsMode | None:
     return kind if kind in ("none", "variance") else None
 
 
-def unidentified(before: Manifest | None, bit_depth: int | None) -> list[OkImage]:
-    """Return the images whose pixels are not identified, or only as another bit depth scales them."""
+def unidentified(before: Manifest | None, recipe: Recipe) -> list[OkImage]:
+    """Return the images whose pixels are not identified, or only as another bit depth scales them.
+
+    With another input size these are all images, since the network's input looks otherwise.
+    """
     if before is None:
         return []
-    rescaled = before.bit_depth != bit_depth
+    rescaled, resized = before.bit_depth != recipe.bit_depth, before.input_size != recipe.input_size
     return [
         image
         for image in (*before.images, *before.excluded)
-        if image.pixels_sha256 is None or image.bits is None or (rescaled and image.bits > 8)
+        if resized or image.pixels_sha256 is None or image.bits is None or (rescaled and image.bits > 8)
     ]
 
 
 def with_identities(before: Manifest, identified: Mapping[str, OkImage]) -> Manifest:
-    """Return a version whose images have the identities that were found.
+    """Return a version whose images have the identities and looks that were found.
 
     Args:
         before: the version.
-        identified: images with their identity, by their SHA-256.
+        identified: images with their identity and looks, by their SHA-256.
     """
 
-    def filled(image: OkImage) -> dict[str, str | int | None]:
+    def filled(image: OkImage) -> dict[str, str | int | float | None]:
         found = identified.get(image.sha256, image)
-        return {"pixels_sha256": found.pixels_sha256, "bits": found.bits}
+        return {name: getattr(found, name) for name in ("pixels_sha256", "bits", "brightness", "sharpness")}
 
     images = tuple(image.model_copy(update=filled(image)) for image in before.images)
     excluded = tuple(image.model_copy(update=filled(image)) for image in before.excluded)
@@ -112,6 +118,7 @@ def has_same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, m
         p_score=before.p_score,
         spatial_weights=before.spatial_weights,
         bit_depth=before.bit_depth,
+        input_size=before.input_size,
     )
     return before.model_fingerprint == model.fingerprint and used == recipe and before.mm_per_px == mm_per_px
 
@@ -128,6 +135,9 @@ def change_warnings(request: FitRequest, recipe: Recipe, before: Manifest) -> li
     if recipe.bit_depth != before.bit_depth:
         had = "none" if before.bit_depth is None else before.bit_depth
         found.append(f"bit_depth: {recipe.bit_depth} here, {had} at the fit before; all images were read again")
+    if recipe.input_size != before.input_size:
+        had = "the configured model" if before.input_size is None else before.input_size
+        found.append(f"input_size: {recipe.input_size} here, {had} at the fit before; all images were read again")
     now, then = recipe.spatial_weights.kind, before.spatial_weights.kind
     if now != then:
         found.append(f"spatial_weights: {now} here, {then} at the fit before")

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from anyio import CapacityLimiter, from_thread
@@ -21,8 +21,9 @@ from gateway.learning.content_checks import Findings, require_content
 from gateway.learning.progress import Progress
 from gateway.learning.request import FitRequest, ImageFile
 from gateway.monitoring.timing import StageTimes
-from gateway.networks import Priority, TokenEngine
+from gateway.networks import Priority
 from gateway.networks.model_description import ModelDescription
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
@@ -72,16 +73,18 @@ class _Checked:
 class Intake:
     """Reads image files and computes their tokens."""
 
-    def __init__(self, engine: TokenEngine, store: ArtifactStore, settings: Settings, threads: CapacityLimiter) -> None:
+    def __init__(
+        self, engines: EngineRegistry, store: ArtifactStore, settings: Settings, threads: CapacityLimiter
+    ) -> None:
         """Wire the parts together.
 
         Args:
-            engine: computes tokens.
+            engines: compute tokens.
             store: keeps tokens of earlier fits.
             settings: limits of an image.
             threads: limits the worker threads that decode.
         """
-        self._engine = engine
+        self._engines = engines
         self._store = store
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = threads
@@ -173,11 +176,14 @@ class Intake:
             progress.add(1)
         return tokens.images(found)
 
-    def identified(self, key: RoiKey, images: Sequence[OkImage], bit_depth: int | None) -> dict[str, OkImage]:
-        """Fill in the identity and the bits of stored images that lack them. Blocks.
+    def identified(
+        self, key: RoiKey, model: ModelDescription, images: Sequence[OkImage], bit_depth: int | None
+    ) -> dict[str, OkImage]:
+        """Fill in the identity, the bits and the looks of stored images. Blocks.
 
         Args:
             key: the ROI.
+            model: the model that the engine serves.
             images: the images. An image that cannot be read stays as it is.
             bit_depth: bits of a sample of the camera, or None for those of the files.
 
@@ -189,8 +195,9 @@ class Intake:
         for image in images:
             picture = self._picture(key, image, bit_depth)
             if picture is not None:
+                looks = asdict(look(to_model_input(picture.pixels, model.input_size)))
                 identity = {"pixels_sha256": pixel_digest(picture.pixels), "bits": picture.samples.bits}
-                found[image.sha256] = image.model_copy(update=identity)
+                found[image.sha256] = image.model_copy(update=identity | looks)
             progress.add(1)
         return found
 
@@ -280,7 +287,7 @@ class Intake:
         return _Checked(image, file, network_input if stored is None else None, stored)
 
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
-        return await self._engine.tokens(images, model=model, priority=Priority.FIT)
+        return await self._engines.tokens(images, model=model, priority=Priority.FIT)
 
     def _computed_again(
         self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None

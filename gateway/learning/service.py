@@ -17,6 +17,7 @@ from gateway.errors import (
     ArtifactCorruptError,
     GatewayError,
     InvalidRequestError,
+    ModelMismatchError,
     OverloadedError,
     TooLargeError,
     UnknownImageError,
@@ -51,8 +52,8 @@ from gateway.learning.taken_over import (
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
 from gateway.monitoring.request_context import tell
 from gateway.monitoring.timing import StageTimes
-from gateway.networks import TokenEngine
 from gateway.networks.model_description import ModelDescription
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
@@ -68,36 +69,40 @@ class FitService:
     """Fits memory banks in worker threads of its own, so that inspections never wait for them."""
 
     def __init__(
-        self, engine: TokenEngine, store: ArtifactStore, weighting: SpatialWeighting, settings: Settings
+        self, engines: EngineRegistry, store: ArtifactStore, weighting: SpatialWeighting, settings: Settings
     ) -> None:
-        self._engine = engine
+        self._engines = engines
         self._store = store
         self._weighting = weighting
         self._settings = settings
         self._threads = CapacityLimiter(settings.max_queued_fits)
         self._decoders = CapacityLimiter(settings.max_queued_fits)
-        self._scorer = StoredScorer(engine, store, settings)
-        self._intake = Intake(engine, store, settings, self._decoders)
+        self._scorer = StoredScorer(engines, store, settings)
+        self._intake = Intake(engines, store, settings, self._decoders)
         self.progress = FitsInProgress()
 
-    async def memory_needed(self, key: RoiKey, n_new: int | None, coreset_rate: float | None) -> int:
+    async def memory_needed(
+        self, key: RoiKey, n_new: int | None, coreset_rate: float | None, input_size: int | None = None
+    ) -> int:
         """Return the memory that a fit takes, in bytes.
 
         Args:
             key: the ROI.
             n_new: images of the request; None for a fit of the stored OK images.
             coreset_rate: that of the request, or None for the one of the ROI.
+            input_size: likewise.
 
         Raises:
             TooLargeError: the fit takes more than fits may take.
-            InvalidRequestError: the fit is one of stored images, and the ROI has none.
+            InvalidRequestError: the fit is one of stored images, and the ROI has none; or no model has the input size.
+            GatewayError: see `EngineRegistry.token_engine_of`.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
         n_images = (n_new or 0) + (0 if before is None else len(before.images))
         if n_new is None:
             n_images = await in_thread(n_of_stored_fit, self._store, key, before, limiter=self._decoders)
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
-        memory = memory_of_fit(n_images, rate, self._engine.model)
+        memory = memory_of_fit(n_images, rate, await self._model(input_size, before))
         limit = self._settings.max_fit_memory_bytes
         if memory > limit:
             raise TooLargeError(
@@ -106,6 +111,16 @@ class FitService:
                 "Fit with a lower coreset_rate, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
             )
         return memory
+
+    async def _model(self, asked: int | None, before: Manifest | None) -> ModelDescription:
+        """Return the token model of the input size that the request asks for, else of that of the version before."""
+        size = before.input_size if asked is None and before is not None else asked
+        try:
+            return (await self._engines.token_engine_of(size)).model
+        except ModelMismatchError as error:
+            if asked is None:
+                raise
+            raise InvalidRequestError(f"input_size: {error.message}", error.hint) from error
 
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.
@@ -125,7 +140,7 @@ class FitService:
         before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
         if before is None:  # checked again under the lock
             await in_thread(self._store.check_name, request.key, limiter=self._decoders)
-        model = self._engine.model
+        model = await self._model(request.input_size, before)
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
                 f"images: {len(request.images)} in one request; at most {self._settings.max_fit_images} are served"
@@ -135,15 +150,21 @@ class FitService:
             if before is None:
                 require_any(request.key, files)
             request = replace(request, images=files)
-        bit_depth = recipe_for(request.key, request, before, self._settings, self._weighting).bit_depth
+        recipe = recipe_for(request.key, request, before, self._settings, self._weighting)
+        bit_depth, input_size = recipe.bit_depth, recipe.input_size
         identified = await in_thread(
-            self._intake.identified, request.key, unidentified(before, bit_depth), bit_depth, limiter=self._decoders
+            self._intake.identified,
+            request.key,
+            model,
+            unidentified(before, recipe),
+            bit_depth,
+            limiter=self._decoders,
         )
         known = None if before is None else with_identities(before, identified)
         learned = [] if known is None else [*known.images, *known.excluded]
         with self._token_file(model) as tokens:
             received = await self._intake.receive(request, model, bit_depth, learned, tokens, times)
-            fit = PreparedFit(request, model, bit_depth, identified, received, tokens, times)
+            fit = PreparedFit(request, model, bit_depth, input_size, identified, received, tokens, times)
             return _counted(await in_thread(self._learn, fit, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
@@ -158,10 +179,12 @@ class FitService:
             InvalidRequestError: it is the only image.
             GatewayError: nothing was changed.
         """
-        await in_thread(self._require_taught, key, limiter=self._decoders)
-        model = self._engine.model
+        before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        model = await self._model(None, before)
+        size = None if before is None else before.input_size
         with self.progress.begin(key) as times, self._token_file(model) as tokens:
-            return _counted(await in_thread(self._remove, key, sha256, model, tokens, times, limiter=self._threads))
+            removed = in_thread(self._remove, key, sha256, model, size, tokens, times, limiter=self._threads)
+            return _counted(await removed)
 
     def _token_file(self, model: ModelDescription) -> TokenFile:
         with storage_errors(CACHE_FOLDER):
@@ -174,8 +197,8 @@ class FitService:
         with self._store.lock(key, self._settings.fit_lock_timeout_s, creates=True):
             before, is_whole = self._latest(key, warnings)
             recipe = recipe_for(key, request, before, self._settings, self._weighting)
-            if recipe.bit_depth != fit.bit_depth:
-                raise OverloadedError(f"{key}: another fit changed its bit depth meanwhile", retry_after_s=1)
+            if (recipe.bit_depth, recipe.input_size) != (fit.bit_depth, fit.input_size):
+                raise _changed_meanwhile(key)
             labels = StoredLabels(self._store, key)
             received = labels.learnable(request, fit.received.images)
             warnings += labels.warnings
@@ -233,7 +256,13 @@ class FitService:
         return replace(result, n_added=n_added, duplicates=duplicates)
 
     def _remove(
-        self, key: RoiKey, sha256: str, model: ModelDescription, tokens: TokenFile, times: StageTimes
+        self,
+        key: RoiKey,
+        sha256: str,
+        model: ModelDescription,
+        input_size: int | None,
+        tokens: TokenFile,
+        times: StageTimes,
     ) -> FitResult:
         """Build the next version without an image. Blocks."""
         self._store.current(key)
@@ -243,6 +272,8 @@ class FitService:
             known = KnownImages(before)
             if before is None or sha256 not in known:
                 raise UnknownImageError(f"{key} has no OK image {sha256[:80]}")
+            if before.input_size != input_size:
+                raise _changed_meanwhile(key)
             labels = StoredLabels(self._store, key)
             warnings += labels.warnings
             base = labels.kept(before)
@@ -393,6 +424,10 @@ class FitService:
             self._store.drop_unnamed_images(key)
         except (OSError, GatewayError) as error:
             log.warning("%s: OK images that no version names could not be deleted: %s", key, error)
+
+
+def _changed_meanwhile(key: RoiKey) -> OverloadedError:
+    return OverloadedError(f"{key}: another fit changed its bit depth or input size meanwhile", retry_after_s=1)
 
 
 def _counted(result: FitResult) -> FitResult:

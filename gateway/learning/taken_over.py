@@ -25,6 +25,8 @@ class PreparedFit:
     model: ModelDescription
     bit_depth: int | None
     """Bits of a sample of the camera, or None for those of the files."""
+    input_size: int | None
+    """Names the token model."""
     identified: Mapping[str, OkImage]
     """Stored images whose identity was found for this fit, by their SHA-256."""
     received: Received

@@ -126,7 +126,7 @@ def create_services(settings: Settings) -> Services:
     changes = Admission("change", _MAX_CHANGES, max_per_roi=_MAX_CHANGES_OF_ROI)
     uploads = Admission("store images", _MAX_UPLOADS, max_bytes=settings.max_queued_bytes)
     images = StoredImages(store, settings)
-    scorer = StoredScorer(engines.token_engine, store, settings)
+    scorer = StoredScorer(engines, store, settings)
     return Services(
         settings=settings,
         engines=engines,
@@ -134,7 +134,7 @@ def create_services(settings: Settings) -> Services:
         weighting=weighting,
         banks=banks,
         pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels), kept),
-        fitting=FitService(engines.token_engine, store, weighting, settings),
+        fitting=FitService(engines, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,

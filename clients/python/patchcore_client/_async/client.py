@@ -137,6 +137,7 @@ class AsyncPatchcoreClient(AsyncImages):
         seed: int | None = None,
         spatial_weights: SpatialWeightsMode | None = None,
         bit_depth: int | None = None,
+        input_size: int | None = None,
         exclude_suspects: bool | None = None,
     ) -> FitAnswer:
         """Add OK images to an ROI, and rebuild its memory bank from the whole set.
@@ -152,6 +153,7 @@ class AsyncPatchcoreClient(AsyncImages):
             seed: seed of the coreset's first centre.
             spatial_weights: for an ROI without a manual box.
             bit_depth: bits per sample of the camera, for files with more than 8 bits.
+            input_size: input size in pixels of the token model, where several are exported; `ready` lists them.
             exclude_suspects: exclude images that look unlike the others.
         """
         files = await in_thread(load_all, list(images))
@@ -164,6 +166,7 @@ class AsyncPatchcoreClient(AsyncImages):
             "seed": seed,
             "spatial_weights": spatial_weights,
             "bit_depth": bit_depth,
+            "input_size": input_size,
             "exclude_suspects": exclude_suspects,
         }
         parts = form(fields, [("images", file) for file in files])

@@ -139,6 +139,7 @@ class PatchcoreClient(Images):
         seed: int | None = None,
         spatial_weights: SpatialWeightsMode | None = None,
         bit_depth: int | None = None,
+        input_size: int | None = None,
         exclude_suspects: bool | None = None,
     ) -> FitAnswer:
         """Add OK images to an ROI, and rebuild its memory bank from the whole set.
@@ -154,6 +155,7 @@ class PatchcoreClient(Images):
             seed: seed of the coreset's first centre.
             spatial_weights: for an ROI without a manual box.
             bit_depth: bits per sample of the camera, for files with more than 8 bits.
+            input_size: input size in pixels of the token model, where several are exported; `ready` lists them.
             exclude_suspects: exclude images that look unlike the others.
         """
         files = in_thread(load_all, list(images))
@@ -166,6 +168,7 @@ class PatchcoreClient(Images):
             "seed": seed,
             "spatial_weights": spatial_weights,
             "bit_depth": bit_depth,
+            "input_size": input_size,
             "exclude_suspects": exclude_suspects,
         }
         parts = form(fields, [("images", file) for file in files])
