@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device of the embedded engine; cuda: the gateway does not start without it"
     )
+    runtime: Literal["auto", "tensorrt-rtx"] = Field(
+        "auto",
+        description="runtime of the embedded engine; tensorrt-rtx: TensorRT-RTX on an RTX GPU; the gateway does not "
+        "start without it",
+    )
     precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         "auto",
         description="precision of the embedded engine on CPU; auto: int8 if it is exported and the processor has VNNI "

@@ -28,6 +28,7 @@ from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
 from gateway.networks.embedded.runtimes import require_cuda
+from gateway.networks.embedded.tensorrt_rtx import require_tensorrt_rtx
 from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
@@ -85,12 +86,14 @@ def create_services(settings: Settings) -> Services:
 
     Raises:
         RuntimeError: GATEWAY_SEARCH names a library that is not installed, or a GPU that is missing.
-        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
+        CudaUnavailableError: GATEWAY_DEVICE or GATEWAY_RUNTIME asks for a GPU that cannot be used.
         RoiConfigError: the file of manual boxes is invalid.
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    if settings.engine == "embedded" and settings.device == "cuda":
+    if settings.engine == "embedded" and settings.runtime == "tensorrt-rtx":
+        require_tensorrt_rtx()
+    elif settings.engine == "embedded" and settings.device == "cuda":
         require_cuda()
     engines = create_engine_registry(settings)
     store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions, faults=counted_faults())

@@ -20,7 +20,7 @@ _IDENTITY = (
 
 
 class CudaUnavailableError(RuntimeError):
-    """ONNX Runtime cannot compute on CUDA here. The message says why and names the remedy."""
+    """A runtime that was asked for cannot compute on CUDA here. The message says why and names the remedy."""
 
 
 class Network(Protocol):
