@@ -1,5 +1,6 @@
 """Fits: the order of events, from a request to a published version."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from gateway.errors import (
     TooLargeError,
     UnknownImageError,
 )
+from gateway.images.tiling import Tiling
 from gateway.learning.build import Learned, Recipe, learn, manifest_of
 from gateway.learning.earlier_version import (
     KnownImages,
@@ -30,14 +32,16 @@ from gateway.learning.earlier_version import (
     has_same_recipe,
     recipe_for,
     suspects_in,
+    tiles_warnings,
+    tiling_for,
     unidentified,
     with_identities,
 )
 from gateway.learning.intake import CACHE_FOLDER, Intake
-from gateway.learning.memory_need import memory_of_fit
+from gateway.learning.memory_need import memory_of_fit, require_affordable
 from gateway.learning.near_copies import find_near_copies
 from gateway.learning.progress import FitsInProgress
-from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
+from gateway.learning.request import CalibrationState, FitRequest, FitResult, ImageFile, SuspectImage, TilesAsked
 from gateway.learning.stored_scores import StoredScorer, with_stored_scores
 from gateway.learning.taken_over import (
     PreparedFit,
@@ -82,34 +86,51 @@ class FitService:
         self.progress = FitsInProgress()
 
     async def memory_needed(
-        self, key: RoiKey, n_new: int | None, coreset_rate: float | None, input_size: int | None = None
+        self,
+        key: RoiKey,
+        new: Sequence[ImageFile] | None,
+        coreset_rate: float | None,
+        tiles: TilesAsked | None = None,
+        input_size: int | None = None,
     ) -> int:
         """Return the memory that a fit takes, in bytes.
 
         Args:
             key: the ROI.
-            n_new: images of the request; None for a fit of the stored OK images.
+            new: images of the request; None for a fit of the stored OK images.
             coreset_rate: that of the request, or None for the one of the ROI.
+            tiles: those of the request, or None for those of the ROI.
             input_size: likewise.
 
         Raises:
             TooLargeError: the fit takes more than fits may take.
-            InvalidRequestError: the fit is one of stored images, and the ROI has none; or no model has the input size.
-            GatewayError: see `EngineRegistry.token_engine_of`.
+            InvalidRequestError: the fit is one of stored images, and the ROI has none; too many tiles are asked for; or
+                no model has the input size.
+            GatewayError: the first image of a new ROI cannot be read; or see `EngineRegistry.token_engine_of`.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
-        n_images = (n_new or 0) + (0 if before is None else len(before.images))
-        if n_new is None:
-            n_images = await in_thread(n_of_stored_fit, self._store, key, before, limiter=self._decoders)
+        model = await self._model(input_size, before)
+        work = functools.partial(self._memory_needed, key, new, coreset_rate, tiles, before, model)
+        return await in_thread(work, limiter=self._decoders)
+
+    def _memory_needed(
+        self,
+        key: RoiKey,
+        new: Sequence[ImageFile] | None,
+        coreset_rate: float | None,
+        tiles: TilesAsked | None,
+        before: Manifest | None,
+        model: ModelDescription,
+    ) -> int:
+        if new is None:
+            n_images = n_of_stored_fit(self._store, key, before)
+        else:
+            n_images = len(new) + (0 if before is None else len(before.images))
+        files = stored_files(self._store, key) if new is None else new
+        tiling = self._tiling(tiles, before, files, model)
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
-        memory = memory_of_fit(n_images, rate, await self._model(input_size, before))
-        limit = self._settings.max_fit_memory_bytes
-        if memory > limit:
-            raise TooLargeError(
-                f"{key}: a fit of {n_images} images at coreset_rate {rate:g} takes about {memory / 1e9:.1f} GB of "
-                f"memory; the limit is {limit / 1e9:.1f} GB",
-                "Fit with a lower coreset_rate, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
-            )
+        memory = memory_of_fit(n_images, rate, tiling.n_tokens, model.dim)
+        require_affordable(key, memory, self._settings.max_fit_memory_bytes, n_images, rate, tiling)
         return memory
 
     async def _model(self, asked: int | None, before: Manifest | None) -> ModelDescription:
@@ -121,6 +142,13 @@ class FitService:
             if asked is None:
                 raise
             raise InvalidRequestError(f"input_size: {error.message}", error.hint) from error
+
+    def _tiling(
+        self, asked: TilesAsked | None, before: Manifest | None, files: Sequence[ImageFile], model: ModelDescription
+    ) -> Tiling:
+        """Return how a fit cuts images. Blocks."""
+        first_size = self._intake.first_size(files) if before is None else None
+        return tiling_for(asked, before, first_size, model, self._settings.max_tiles)
 
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.
@@ -150,21 +178,22 @@ class FitService:
             if before is None:
                 require_any(request.key, files)
             request = replace(request, images=files)
-        recipe = recipe_for(request.key, request, before, self._settings, self._weighting)
+        tiling = await in_thread(self._tiling, request.tiles, before, request.images, model, limiter=self._decoders)
+        recipe = recipe_for(request.key, request, before, self._settings, self._weighting, tiling)
         bit_depth, input_size = recipe.bit_depth, recipe.input_size
         identified = await in_thread(
             self._intake.identified,
             request.key,
-            model,
+            tiling,
             unidentified(before, recipe),
             bit_depth,
             limiter=self._decoders,
         )
         known = None if before is None else with_identities(before, identified)
         learned = [] if known is None else [*known.images, *known.excluded]
-        with self._token_file(model) as tokens:
-            received = await self._intake.receive(request, model, bit_depth, learned, tokens, times)
-            fit = PreparedFit(request, model, bit_depth, input_size, identified, received, tokens, times)
+        with self._token_file(tiling, model) as tokens:
+            received = await self._intake.receive(request, model, bit_depth, tiling, learned, tokens, times)
+            fit = PreparedFit(request, model, bit_depth, input_size, tiling, identified, received, tokens, times)
             return _counted(await in_thread(self._learn, fit, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
@@ -182,13 +211,12 @@ class FitService:
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
         model = await self._model(None, before)
         size = None if before is None else before.input_size
-        with self.progress.begin(key) as times, self._token_file(model) as tokens:
-            removed = in_thread(self._remove, key, sha256, model, size, tokens, times, limiter=self._threads)
-            return _counted(await removed)
+        with self.progress.begin(key) as times:
+            return _counted(await in_thread(self._remove, key, sha256, model, size, times, limiter=self._threads))
 
-    def _token_file(self, model: ModelDescription) -> TokenFile:
+    def _token_file(self, tiling: Tiling, model: ModelDescription) -> TokenFile:
         with storage_errors(CACHE_FOLDER):
-            return TokenFile(self._settings.cache_dir / "fits", model.n_tokens, model.dim)
+            return TokenFile(self._settings.cache_dir / "fits", tiling.n_tokens, model.dim)
 
     def _learn(self, fit: PreparedFit) -> FitResult:
         """Learn from what a request brought. Blocks."""
@@ -196,8 +224,11 @@ class FitService:
         warnings = [*request.warnings, *fit.received.warnings]
         with self._store.lock(key, self._settings.fit_lock_timeout_s, creates=True):
             before, is_whole = self._latest(key, warnings)
-            recipe = recipe_for(key, request, before, self._settings, self._weighting)
-            if (recipe.bit_depth, recipe.input_size) != (fit.bit_depth, fit.input_size):
+            tiling = fit.tiling
+            if before is not None:
+                tiling = tiling_for(request.tiles, before, None, model, self._settings.max_tiles)
+            recipe = recipe_for(key, request, before, self._settings, self._weighting, tiling)
+            if (recipe.bit_depth, recipe.input_size, tiling) != (fit.bit_depth, fit.input_size, fit.tiling):
                 raise _changed_meanwhile(key)
             labels = StoredLabels(self._store, key)
             received = labels.learnable(request, fit.received.images)
@@ -222,7 +253,9 @@ class FitService:
                     f"{key} would have {len(images)} OK images; the limit is {self._settings.max_roi_images}"
                 )
             excluded = () if base is None else base.excluded
-            if before is not None:
+            if before is None:
+                warnings += tiles_warnings(request, recipe, images[0])
+            else:
                 warnings += change_warnings(request, recipe, before)
                 warnings += excluded_warnings(again, before)
                 unchanged = is_whole and (tuple(images), excluded) == (before.images, before.excluded)
@@ -256,13 +289,7 @@ class FitService:
         return replace(result, n_added=n_added, duplicates=duplicates)
 
     def _remove(
-        self,
-        key: RoiKey,
-        sha256: str,
-        model: ModelDescription,
-        input_size: int | None,
-        tokens: TokenFile,
-        times: StageTimes,
+        self, key: RoiKey, sha256: str, model: ModelDescription, input_size: int | None, times: StageTimes
     ) -> FitResult:
         """Build the next version without an image. Blocks."""
         self._store.current(key)
@@ -283,21 +310,23 @@ class FitService:
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
                     f"Fit other images first, or delete the ROI with all its data: DELETE {key.url()}.",
                 )
-            result = self._build(
-                key,
-                model,
-                recipe_for(key, None, before, self._settings, self._weighting),
-                before.mm_per_px,
-                images,
-                tuple(image for image in base.excluded if image.sha256 != sha256),
-                action="delete_ok_image",
-                before=before,
-                exclude_suspects=False,
-                tokens=tokens,
-                places={},
-                warnings=warnings,
-                times=times,
-            )
+            tiling = tiling_for(None, before, None, model, self._settings.max_tiles)
+            with self._token_file(tiling, model) as tokens:
+                result = self._build(
+                    key,
+                    model,
+                    recipe_for(key, None, before, self._settings, self._weighting, tiling),
+                    before.mm_per_px,
+                    images,
+                    tuple(image for image in base.excluded if image.sha256 != sha256),
+                    action="delete_ok_image",
+                    before=before,
+                    exclude_suspects=False,
+                    tokens=tokens,
+                    places={},
+                    warnings=warnings,
+                    times=times,
+                )
             labels.forget(self._store, known.by_file(sha256), self._settings.fit_lock_timeout_s)
             return result
 
@@ -347,8 +376,8 @@ class FitService:
     ) -> FitResult:
         """Build the next version and publish it. The caller holds the lock."""
         version = self._store.next_version(key)
-        found = self._intake.stored(key, model, recipe.bit_depth, images, places, tokens, times)
-        learned = self._learned(found, images, model, recipe, times)
+        found = self._intake.stored(key, model, recipe.bit_depth, recipe.tiling, images, places, tokens, times)
+        learned = self._learned(found, images, recipe, times)
         suspects = [SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects()]
         if exclude_suspects and suspects:
             # One round: images that become suspects only in the new bank are reported, not excluded.
@@ -358,7 +387,7 @@ class FitService:
             kept = [i for i, image in enumerate(images) if image.sha256 not in removed]
             images = [images[i] for i in kept]
             found = found.only(kept)
-            learned = self._learned(found, images, model, recipe, times)
+            learned = self._learned(found, images, recipe, times)
             suspects = [*out, *(SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects())]
         with times.stage("loo"):
             warnings += find_near_copies(found).warnings(images)
@@ -373,11 +402,8 @@ class FitService:
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
         return FitResult(manifest, 0, 0, suspects, state, warnings, times)
 
-    def _learned(
-        self, tokens: FileTokens, images: Sequence[OkImage], model: ModelDescription, recipe: Recipe, times: StageTimes
-    ) -> Learned:
-        frames = [image.frame for image in images]
-        return learn(tokens, frames, model.token_hw, recipe, self._settings.blur_sigma, times)
+    def _learned(self, tokens: FileTokens, images: Sequence[OkImage], recipe: Recipe, times: StageTimes) -> Learned:
+        return learn(tokens, [image.frame for image in images], recipe, self._settings.blur_sigma, times)
 
     def _publish(
         self,
@@ -427,7 +453,7 @@ class FitService:
 
 
 def _changed_meanwhile(key: RoiKey) -> OverloadedError:
-    return OverloadedError(f"{key}: another fit changed its bit depth or input size meanwhile", retry_after_s=1)
+    return OverloadedError(f"{key}: another fit changed its bit depth, input size or tiles meanwhile", retry_after_s=1)
 
 
 def _counted(result: FitResult) -> FitResult:

@@ -80,10 +80,12 @@ def free_port() -> int:
 def environment(settings: dict[str, Any]) -> dict[str, str]:
     """Return the environment of this process with these gateway settings in place of its own: models_dir=…
 
-    Bytecode is kept, for a faster start.
+    Bytecode is kept, for a faster start. By default, images are not cut into tiles: the small model would cut those of
+    most tests.
     """
     left_out = ("GATEWAY_", "PYTHONDONTWRITEBYTECODE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    settings = {"max_tiles": 1, **settings}
     return {**clean, **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}}
 
 
@@ -94,6 +96,7 @@ def running(
     command: Sequence[str] | None = None,
     cwd: Path = PROJECT,
     tls: ssl.SSLContext | None = None,
+    on_host: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Start a gateway, wait until it listens, and stop it like a service manager.
 
@@ -104,12 +107,13 @@ def running(
             has the imports.
         cwd: its working directory.
         tls: certificates for HTTPS.
+        on_host: what the command begins with, to run on another host, whose address is the setting `host`.
     """
     port = free_port()
     arguments = [part.format(port=port) for part in command or ("-m", "gateway")]
-    process = _start(arguments, environment({"port": port, **settings}), log, cwd)
+    process = _start(arguments, environment({"port": port, **settings}), log, cwd, on_host)
     try:
-        url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        url = f"{'http' if tls is None else 'https'}://{settings.get('host', '127.0.0.1')}:{port}"
         with httpx.Client(base_url=url, timeout=_ANSWER_S, trust_env=False, verify=tls or True) as client:
             _wait_for(client, process, log)
             yield Gateway(process, port, client, Path(settings["models_dir"]), log)
@@ -123,13 +127,13 @@ def running(
 
 
 def _start(
-    arguments: Sequence[str], given: dict[str, str], log: Path, cwd: Path
+    arguments: Sequence[str], given: dict[str, str], log: Path, cwd: Path, on_host: Sequence[str]
 ) -> "subprocess.Popen[bytes] | ForkedProcess":
-    if arguments[0] == "-m":
+    if arguments[0] == "-m" and not on_host:
         return fork(arguments[1:], given, log, cwd)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, *arguments], cwd=cwd, env=given, stdout=output, stderr=subprocess.STDOUT
+            [*on_host, sys.executable, *arguments], cwd=cwd, env=given, stdout=output, stderr=subprocess.STDOUT
         )
 
 

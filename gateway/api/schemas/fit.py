@@ -23,6 +23,7 @@ _EXAMPLE: dict[str, JsonValue] = {
     "version": 1,
     "token_shape": [27, 27],
     "input_size": None,
+    "tiles": [1, 1],
     "ok_scores": {"n": 30, "mean": 0.52, "p50": 0.51, "p95": 0.6, "p99": 0.63, "max": 0.64},
     "n_ok_excluded": 0,
     "suspect_images": [
@@ -81,6 +82,7 @@ class FitAnswer(BaseModel):
     input_size: int | None = Field(
         description="that was asked for and names the token model; null for the configured model"
     )
+    tiles: tuple[int, int] = Field(description="rows and columns of tiles that an image is cut into; 1, 1: the whole")
     ok_scores: ScoreSummary | None = Field(
         description="scores of the OK images, each against the bank without it; null with one image only"
     )

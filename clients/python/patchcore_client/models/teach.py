@@ -183,6 +183,8 @@ class FitAnswer(Answer):
     token_shape: tuple[int, int]
     input_size: int | None = None
     """That was asked for and names the token model; null for the configured model."""
+    tiles: tuple[int, int]
+    """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     ok_scores: ScoreSummary | None = None
     """Scores of the OK images, each against the bank without it; null with one image only."""
     n_ok_excluded: int
@@ -284,6 +286,8 @@ class RemovedAnswer(Answer):
     token_shape: tuple[int, int]
     input_size: int | None = None
     """That was asked for and names the token model; null for the configured model."""
+    tiles: tuple[int, int]
+    """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     ok_scores: ScoreSummary | None = None
     """Scores of the OK images, each against the bank without it; null with one image only."""
     n_ok_excluded: int
