@@ -21,6 +21,7 @@ from gateway.cut_off_output import quiet_if_cut_off
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
 from gateway.networks.embedded.engine import served_model
+from gateway.networks.input_sizes import exported_sizes, name_of_size
 from gateway.networks.model_description import DescriptionError, newest_version
 from gateway.setting_names import SettingsError
 from gateway.settings import Settings
@@ -244,17 +245,24 @@ def _export(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
 
 
 def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
-    serves = None
-    if settings.engine == "embedded":
-        try:
-            serves = served_model(newest_version(settings.model_folder), settings)[0].fingerprint
-        except (DescriptionError, RuntimeError) as error:
-            print(f"warning: the model that is served here is unknown: {error}", file=sys.stderr)
+    serves = _fingerprints_served(settings) if settings.engine == "embedded" else []
     imported = import_roi(store, settings, args.source, args.as_key, serves)
     for warning in imported.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{imported.key} version {imported.version}: {imported.n_images} OK images")
     return 0
+
+
+def _fingerprints_served(settings: Settings) -> list[str]:
+    sizes = (name_of_size(settings, size) for size in exported_sizes(settings))
+    found = []
+    for name in (settings.model_name, *sizes):
+        try:
+            folder = newest_version(settings.model_repository / name)
+            found.append(served_model(folder, settings)[0].fingerprint)
+        except (DescriptionError, RuntimeError) as error:
+            print(f"warning: the model that is served here is unknown: {error}", file=sys.stderr)
+    return found
 
 
 def _import_gui(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:

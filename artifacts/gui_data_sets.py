@@ -29,8 +29,7 @@ from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
 from gateway.learning.stored_scores import StoredScorer
 from gateway.learning.storing import ImageStorer, StoreRequest
-from gateway.networks import TokenEngine
-from gateway.networks.registry import create_engine_registry
+from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.services import set_threads
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
@@ -85,7 +84,7 @@ async def import_gui(settings: Settings, folder: Path, mm_per_px: float | None =
     await engines.token_engine.start()
     try:
         store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions)
-        importer = _Importer(settings, store, engines.token_engine)
+        importer = _Importer(settings, store, engines)
         with acting():
             for each in found:
                 if each.key is not None:
@@ -137,12 +136,12 @@ def _decoded(text: str) -> str:
 class _Importer:
     """Stores, fits and calibrates."""
 
-    def __init__(self, settings: Settings, store: ArtifactStore, engine: TokenEngine) -> None:
+    def __init__(self, settings: Settings, store: ArtifactStore, engines: EngineRegistry) -> None:
         self._settings = settings
         self._store = store
-        self._storing = ImageStorer(engine, store, settings)
-        self._fitting = FitService(engine, store, SpatialWeighting.from_settings(settings), settings)
-        self._scorer = StoredScorer(engine, store, settings)
+        self._storing = ImageStorer(engines.token_engine, store, settings)
+        self._fitting = FitService(engines, store, SpatialWeighting.from_settings(settings), settings)
+        self._scorer = StoredScorer(engines, store, settings)
         self._scales = RecipeScales(store, settings)
 
     async def take_over(self, found: TakenOver, key: RoiKey, mm_per_px: float | None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -98,7 +98,7 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
 
 
 def import_roi(
-    store: ArtifactStore, settings: Settings, source: Path, as_key: RoiKey | None = None, serves: str | None = None
+    store: ArtifactStore, settings: Settings, source: Path, as_key: RoiKey | None = None, serves: Sequence[str] = ()
 ) -> Imported:
     """Import an exported version as a new version of its ROI, and put it in use in one step.
 
@@ -110,7 +110,7 @@ def import_roi(
         settings: limits.
         source: tar or folder.
         as_key: name of the ROI here; None for the name in the archive.
-        serves: fingerprint of the model that is served here, if known.
+        serves: fingerprints of the token models that are served here, as far as they are known.
 
     Raises:
         ArchiveError: an export did not write the archive, or it exceeds a limit.
@@ -127,12 +127,16 @@ def import_roi(
         with acting(), store.lock(key, settings.fit_lock_timeout_s, creates=True):
             version, warnings = _put(store, key, archive, checked, settings)
     fitted_with = checked.manifest.model_fingerprint
-    if serves is not None and serves != fitted_with and checked.manifest.is_taught:
+    if serves and fitted_with not in serves and checked.manifest.is_taught:
         warnings.append(
-            f"{key} was fitted with model {fitted_with[:16]}, but this site serves model {serves[:16]}: it answers 409 "
+            f"{key} was fitted with model {fitted_with[:16]}, but this site serves {_short(serves)}: it answers 409 "
             "until the next fit; one OK image is enough"
         )
     return Imported(key, version, len(checked.manifest.images), warnings)
+
+
+def _short(fingerprints: Sequence[str]) -> str:
+    return " and ".join(each[:16] for each in fingerprints)
 
 
 @contextmanager

@@ -121,6 +121,12 @@ async def fit(
     ] = False,
     shape: Shape = None,
     bit_depth: BitDepth = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input-size", help="Input size of the token model, where several are exported.", metavar="PIXELS"
+        ),
+    ] = None,
     tiles: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +153,7 @@ async def fit(
                 seed=seed,
                 spatial_weights=spatial_weights,
                 bit_depth=bit_depth,
+                input_size=input_size,
                 tiles=_tiles(tiles),
                 exclude_suspects=exclude_suspects or None,
             )

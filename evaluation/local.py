@@ -73,7 +73,7 @@ class LocalInspector:
             services,
             engines=(engines := EngineRegistry(self.engine, self.settings)),
             pipeline=InspectionPipeline(engines, services.banks, services.store, services.weighting, self.settings),
-            fitting=FitService(self.engine, services.store, services.weighting, self.settings),
+            fitting=FitService(engines, services.store, services.weighting, self.settings),
         )
         self._mm_per_px = mm_per_px
         self._timings = timings

@@ -14,7 +14,7 @@ from export.served import Description
 from export.student_teacher.comparison import compare_maps
 from export.typed_graph import HalfType, typed, widened
 from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork
-from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE, ModelDescription
+from gateway.networks.model_description import DESCRIPTION_FILE, GRAPH_FILE, ModelDescription, typed_graph_file
 from gateway.networks.student_description import StudentDescription
 
 # As for bf16 in OpenVINO. fp16 has three more bits of mantissa, so it has no reason to differ more.
@@ -24,11 +24,6 @@ TOLERANCE_MAP = 0.1
 _BATCHES = (1, 4)  # alone and together
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-def typed_graph_file(half: HalfType) -> str:
-    """Return the name of the file in the folder of a version."""
-    return f"model.tensorrt-{half}.onnx"
 
 
 def provide_typed_graph(folder: Path, model: Description, half: HalfType) -> tuple[Path, Description]:

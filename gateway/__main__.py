@@ -124,7 +124,8 @@ def _serve(settings: Settings) -> int:
         print(f"error: GATEWAY_ROI_CONFIG: {error}", file=sys.stderr)
         return 2
     except CudaUnavailableError as error:
-        print(f"error: GATEWAY_DEVICE=cuda: {error}", file=sys.stderr)
+        asked = "GATEWAY_DEVICE=cuda" if settings.runtime == "auto" else f"GATEWAY_RUNTIME={settings.runtime}"
+        print(f"error: {asked}: {error}", file=sys.stderr)
         return 2
     except (KeyListError, SettingsError, UnsuitableStorageError) as error:
         print(f"error: {error}", file=sys.stderr)

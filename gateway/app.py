@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         KeyListError: the API keys are invalid.
         RoiConfigError: the file of manual boxes is invalid.
-        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
+        CudaUnavailableError: GATEWAY_DEVICE or GATEWAY_RUNTIME asks for a GPU that cannot be used.
     """
     settings = settings or Settings()
     keys = read_keys(settings.api_keys, settings.api_keys_file)

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device of the embedded engine; cuda: the gateway does not start without it"
     )
+    runtime: Literal["auto", "tensorrt-rtx"] = Field(
+        "auto",
+        description="runtime of the embedded engine; tensorrt-rtx: TensorRT-RTX on an RTX GPU; the gateway does not "
+        "start without it",
+    )
     precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         "auto",
         description="precision of the embedded engine on CPU; auto: int8 if it is exported and the processor has VNNI "
@@ -227,7 +232,10 @@ class Settings(BaseSettings):
     fit_lock_timeout_s: float = Field(60.0, gt=0, description="how long a fit waits for another fit of the same ROI")
     bank_cache_bytes: int = Field(2 * 2**30, gt=0, description="limit of the memory of all loaded versions")
     network_cache_bytes: int = Field(
-        4 * 2**30, gt=0, description="limit of the estimated memory of all student-teacher networks that stay compiled"
+        4 * 2**30,
+        gt=0,
+        description="limit of the estimated memory of all networks that stay compiled for single ROIs: "
+        "student-teacher, and token models of other input sizes",
     )
     keep_versions: int = Field(5, ge=1, description="versions of a memory bank to keep on disk")
 

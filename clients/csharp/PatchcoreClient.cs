@@ -125,7 +125,8 @@ namespace Patchcore
             var form = new Form(roleId, roiId, mmPerPx)
                 .Text("shape", options.Shape?.ToJson()).Number("coreset_rate", options.CoresetRate).Number("seed", options.Seed)
                 .Text("spatial_weights", options.SpatialWeights).Number("bit_depth", options.BitDepth)
-                .Text("tiles", options.Tiles).Flag("exclude_suspects", options.ExcludeSuspects);
+                .Number("input_size", options.InputSize).Text("tiles", options.Tiles)
+                .Flag("exclude_suspects", options.ExcludeSuspects);
             foreach (ImageFile image in images) form.File("images", image);
             return SendAsync<FitAnswer>(HttpMethod.Post, "/fit_ok", form.Content, FitTimeout, false, cancel);
         }
@@ -603,6 +604,9 @@ namespace Patchcore
         /// <summary>Bits per sample of the camera, for files with more than 8 bits.</summary>
         public int? BitDepth { get; set; }
 
+        /// <summary>Input size in pixels of the token model, where several are exported.</summary>
+        public int? InputSize { get; set; }
+
         /// <summary>How many tiles an image is cut into: "auto", or at most a number; "1" is the whole image.</summary>
         public string Tiles { get; set; }
 
@@ -886,6 +890,8 @@ namespace Patchcore
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "version")] public int Version { get; set; }
         [DataMember(Name = "token_shape")] public int[] TokenShape { get; set; }
+        /// <summary>That was asked for and names the token model; null for the configured model.</summary>
+        [DataMember(Name = "input_size")] public int? InputSize { get; set; }
         /// <summary>Rows and columns of tiles that an image is cut into; 1, 1: the whole.</summary>
         [DataMember(Name = "tiles")] public int[] Tiles { get; set; }
         /// <summary>Scores of the OK images, each against the bank without it; null with one image only.</summary>
@@ -1221,6 +1227,8 @@ namespace Patchcore
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "model_fingerprint")] public string ModelFingerprint { get; set; }
+        /// <summary>That was asked for at a fit and names the token model; null for the configured model.</summary>
+        [DataMember(Name = "input_size")] public int? InputSize { get; set; }
         [DataMember(Name = "ok_scores")] public ScoreSummary OkScores { get; set; }
         [DataMember(Name = "n_ok_excluded")] public int NOkExcluded { get; set; }
         /// <summary>Number of learned OK images that look unlike the others.</summary>
@@ -1314,6 +1322,8 @@ namespace Patchcore
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "model_fingerprint")] public string ModelFingerprint { get; set; }
+        /// <summary>That was asked for at a fit and names the token model; null for the configured model.</summary>
+        [DataMember(Name = "input_size")] public int? InputSize { get; set; }
         [DataMember(Name = "ok_scores")] public ScoreSummary OkScores { get; set; }
         [DataMember(Name = "n_ok_excluded")] public int NOkExcluded { get; set; }
         /// <summary>Number of learned OK images that look unlike the others.</summary>

@@ -44,7 +44,11 @@ class Detector(Protocol):
         """
 
     async def engine(self, engines: EngineRegistry) -> TokenEngine:
-        """Return the engine of the network that images go through first."""
+        """Return the engine of the network that images go through first.
+
+        Raises:
+            GatewayError: see `EngineRegistry.token_engine_of`.
+        """
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
         """Return how many neighbours are averaged, and the warnings.

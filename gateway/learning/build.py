@@ -40,6 +40,8 @@ class Recipe:
     """Bits of a sample of the camera, or None for those of the files."""
     tiling: Tiling
     """How images are cut, and the grid of their tokens."""
+    input_size: int | None = None
+    """Input size that names the token model, or None for the configured one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +137,7 @@ def manifest_of(
         n_tokens_total=learned.n_tokens,
         covering_radius=learned.bank.covering_radius,
         bit_depth=recipe.bit_depth,
+        input_size=recipe.input_size,
         images=tuple(images),
         excluded=tuple(excluded),
         spatial_weights=recipe.spatial_weights,

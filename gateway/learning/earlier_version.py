@@ -34,13 +34,15 @@ def recipe_for(
         weighting: the manual boxes; a box of the ROI decides about its spatial weights.
         tiling: from `tiling_for`.
     """
-    rate = seed = depth = mode = None
+    rate = seed = depth = size = mode = None
     if request is not None:
         rate, seed, depth, mode = request.coreset_rate, request.seed, request.bit_depth, request.spatial_weights
+        size = request.input_size
     if before is not None:
         rate = before.coreset_rate if rate is None else rate
         seed = before.seed if seed is None else seed
         depth = before.bit_depth if depth is None else depth
+        size = before.input_size if size is None else size
         mode = _mode_of(before) if mode is None else mode
     return Recipe(
         coreset_rate=settings.coreset_rate if rate is None else rate,
@@ -50,6 +52,7 @@ def recipe_for(
         spatial_weights=weighting.recipe(key, mode),
         bit_depth=depth,
         tiling=tiling,
+        input_size=size,
     )
 
 
@@ -99,11 +102,12 @@ def _mode_of(before: Manifest) -> WeightsMode | None:
 def unidentified(before: Manifest | None, recipe: Recipe) -> list[OkImage]:
     """Return the images whose pixels are not identified, or only as another bit depth scales them.
 
-    With another grid these are all images, since they look otherwise at another resolution.
+    With another grid or input size these are all images, since they look otherwise at another resolution.
     """
     if before is None:
         return []
-    rescaled, resized = before.bit_depth != recipe.bit_depth, before.token_hw != recipe.tiling.token_hw
+    rescaled = before.bit_depth != recipe.bit_depth
+    resized = (before.token_hw, before.input_size) != (recipe.tiling.token_hw, recipe.input_size)
     return [
         image
         for image in (*before.images, *before.excluded)
@@ -163,6 +167,7 @@ def has_same_recipe(before: Manifest, model: ModelDescription, recipe: Recipe, m
         spatial_weights=before.spatial_weights,
         bit_depth=before.bit_depth,
         tiling=recipe.tiling,
+        input_size=before.input_size,
     )
     has_same_grid = (before.tiles, before.token_hw) == (recipe.tiling.tiles, recipe.tiling.token_hw)
     is_same_model = before.model_fingerprint == model.fingerprint
@@ -181,6 +186,9 @@ def change_warnings(request: FitRequest, recipe: Recipe, before: Manifest) -> li
     if recipe.bit_depth != before.bit_depth:
         had = "none" if before.bit_depth is None else before.bit_depth
         found.append(f"bit_depth: {recipe.bit_depth} here, {had} at the fit before; all images were read again")
+    if recipe.input_size != before.input_size:
+        had = "the configured model" if before.input_size is None else before.input_size
+        found.append(f"input_size: {recipe.input_size} here, {had} at the fit before; all images were read again")
     if recipe.tiling.tiles != before.tiles:
         grids = "{} × {} here, {} × {} at the fit before".format(*recipe.tiling.tiles, *before.tiles)
         found.append(f"tiles: {grids}; all images were read again")

@@ -22,8 +22,9 @@ from gateway.learning.content_checks import Findings, require_content
 from gateway.learning.progress import Progress
 from gateway.learning.request import FitRequest, ImageFile
 from gateway.monitoring.timing import StageTimes
-from gateway.networks import Priority, TokenEngine
+from gateway.networks import Priority
 from gateway.networks.model_description import ModelDescription
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
@@ -73,16 +74,18 @@ class _Checked:
 class Intake:
     """Reads image files and computes their tokens."""
 
-    def __init__(self, engine: TokenEngine, store: ArtifactStore, settings: Settings, threads: CapacityLimiter) -> None:
+    def __init__(
+        self, engines: EngineRegistry, store: ArtifactStore, settings: Settings, threads: CapacityLimiter
+    ) -> None:
         """Wire the parts together.
 
         Args:
-            engine: computes tokens.
+            engines: compute tokens.
             store: keeps tokens of earlier fits.
             settings: limits of an image.
             threads: limits the worker threads that decode.
         """
-        self._engine = engine
+        self._engines = engines
         self._store = store
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = threads
@@ -316,7 +319,7 @@ class Intake:
         return _Checked(image, file, tiling.cut(resized) if stored is None else None, stored)
 
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
-        return await self._engine.tokens(images, model=model, priority=Priority.FIT)
+        return await self._engines.tokens(images, model=model, priority=Priority.FIT)
 
     def _computed_again(
         self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None, tiling: Tiling

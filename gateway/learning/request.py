@@ -52,6 +52,8 @@ class FitRequest:
     """For an ROI without a manual box."""
     bit_depth: int | None = None
     """Bits of a sample of the camera, 8 to 16."""
+    input_size: int | None = None
+    """Names the token model, see `EngineRegistry.token_engine_of`."""
     tiles: TilesAsked | None = None
     """How many tiles an image is cut into."""
     exclude_suspects: bool = False

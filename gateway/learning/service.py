@@ -1,5 +1,6 @@
 """Fits: the order of events, from a request to a published version."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from gateway.errors import (
     ArtifactCorruptError,
     GatewayError,
     InvalidRequestError,
+    ModelMismatchError,
     OverloadedError,
     TooLargeError,
     UnknownImageError,
@@ -54,8 +56,8 @@ from gateway.learning.taken_over import (
 from gateway.monitoring.metrics import FIT_STAGE_SECONDS
 from gateway.monitoring.request_context import tell
 from gateway.monitoring.timing import StageTimes
-from gateway.networks import TokenEngine
 from gateway.networks.model_description import ModelDescription
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
@@ -71,16 +73,16 @@ class FitService:
     """Fits memory banks in worker threads of its own, so that inspections never wait for them."""
 
     def __init__(
-        self, engine: TokenEngine, store: ArtifactStore, weighting: SpatialWeighting, settings: Settings
+        self, engines: EngineRegistry, store: ArtifactStore, weighting: SpatialWeighting, settings: Settings
     ) -> None:
-        self._engine = engine
+        self._engines = engines
         self._store = store
         self._weighting = weighting
         self._settings = settings
         self._threads = CapacityLimiter(settings.max_queued_fits)
         self._decoders = CapacityLimiter(settings.max_queued_fits)
-        self._scorer = StoredScorer(engine, store, settings)
-        self._intake = Intake(engine, store, settings, self._decoders)
+        self._scorer = StoredScorer(engines, store, settings)
+        self._intake = Intake(engines, store, settings, self._decoders)
         self.progress = FitsInProgress()
 
     async def memory_needed(
@@ -89,6 +91,7 @@ class FitService:
         new: Sequence[ImageFile] | None,
         coreset_rate: float | None,
         tiles: TilesAsked | None = None,
+        input_size: int | None = None,
     ) -> int:
         """Return the memory that a fit takes, in bytes.
 
@@ -97,28 +100,48 @@ class FitService:
             new: images of the request; None for a fit of the stored OK images.
             coreset_rate: that of the request, or None for the one of the ROI.
             tiles: those of the request, or None for those of the ROI.
+            input_size: likewise.
 
         Raises:
             TooLargeError: the fit takes more than fits may take.
-            InvalidRequestError: the fit is one of stored images, and the ROI has none; or too many tiles are asked for.
-            GatewayError: the first image of a new ROI cannot be read.
+            InvalidRequestError: the fit is one of stored images, and the ROI has none; too many tiles are asked for; or
+                no model has the input size.
+            GatewayError: the first image of a new ROI cannot be read; or see `EngineRegistry.token_engine_of`.
         """
-        return await in_thread(self._memory_needed, key, new, coreset_rate, tiles, limiter=self._decoders)
+        before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        model = await self._model(input_size, before)
+        work = functools.partial(self._memory_needed, key, new, coreset_rate, tiles, before, model)
+        return await in_thread(work, limiter=self._decoders)
 
     def _memory_needed(
-        self, key: RoiKey, new: Sequence[ImageFile] | None, coreset_rate: float | None, tiles: TilesAsked | None
+        self,
+        key: RoiKey,
+        new: Sequence[ImageFile] | None,
+        coreset_rate: float | None,
+        tiles: TilesAsked | None,
+        before: Manifest | None,
+        model: ModelDescription,
     ) -> int:
-        before = self._require_taught(key)
         if new is None:
             n_images = n_of_stored_fit(self._store, key, before)
         else:
             n_images = len(new) + (0 if before is None else len(before.images))
         files = stored_files(self._store, key) if new is None else new
-        tiling = self._tiling(tiles, before, files, self._engine.model)
+        tiling = self._tiling(tiles, before, files, model)
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
-        memory = memory_of_fit(n_images, rate, tiling.n_tokens, self._engine.model.dim)
+        memory = memory_of_fit(n_images, rate, tiling.n_tokens, model.dim)
         require_affordable(key, memory, self._settings.max_fit_memory_bytes, n_images, rate, tiling)
         return memory
+
+    async def _model(self, asked: int | None, before: Manifest | None) -> ModelDescription:
+        """Return the token model of the input size that the request asks for, else of that of the version before."""
+        size = before.input_size if asked is None and before is not None else asked
+        try:
+            return (await self._engines.token_engine_of(size)).model
+        except ModelMismatchError as error:
+            if asked is None:
+                raise
+            raise InvalidRequestError(f"input_size: {error.message}", error.hint) from error
 
     def _tiling(
         self, asked: TilesAsked | None, before: Manifest | None, files: Sequence[ImageFile], model: ModelDescription
@@ -145,7 +168,7 @@ class FitService:
         before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
         if before is None:  # checked again under the lock
             await in_thread(self._store.check_name, request.key, limiter=self._decoders)
-        model = self._engine.model
+        model = await self._model(request.input_size, before)
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
                 f"images: {len(request.images)} in one request; at most {self._settings.max_fit_images} are served"
@@ -157,7 +180,7 @@ class FitService:
             request = replace(request, images=files)
         tiling = await in_thread(self._tiling, request.tiles, before, request.images, model, limiter=self._decoders)
         recipe = recipe_for(request.key, request, before, self._settings, self._weighting, tiling)
-        bit_depth = recipe.bit_depth
+        bit_depth, input_size = recipe.bit_depth, recipe.input_size
         identified = await in_thread(
             self._intake.identified,
             request.key,
@@ -170,7 +193,7 @@ class FitService:
         learned = [] if known is None else [*known.images, *known.excluded]
         with self._token_file(tiling, model) as tokens:
             received = await self._intake.receive(request, model, bit_depth, tiling, learned, tokens, times)
-            fit = PreparedFit(request, model, bit_depth, tiling, identified, received, tokens, times)
+            fit = PreparedFit(request, model, bit_depth, input_size, tiling, identified, received, tokens, times)
             return _counted(await in_thread(self._learn, fit, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
@@ -185,11 +208,11 @@ class FitService:
             InvalidRequestError: it is the only image.
             GatewayError: nothing was changed.
         """
-        await in_thread(self._require_taught, key, limiter=self._decoders)
+        before = await in_thread(self._require_taught, key, limiter=self._decoders)
+        model = await self._model(None, before)
+        size = None if before is None else before.input_size
         with self.progress.begin(key) as times:
-            return _counted(
-                await in_thread(self._remove, key, sha256, self._engine.model, times, limiter=self._threads)
-            )
+            return _counted(await in_thread(self._remove, key, sha256, model, size, times, limiter=self._threads))
 
     def _token_file(self, tiling: Tiling, model: ModelDescription) -> TokenFile:
         with storage_errors(CACHE_FOLDER):
@@ -205,8 +228,8 @@ class FitService:
             if before is not None:
                 tiling = tiling_for(request.tiles, before, None, model, self._settings.max_tiles)
             recipe = recipe_for(key, request, before, self._settings, self._weighting, tiling)
-            if (recipe.bit_depth, tiling) != (fit.bit_depth, fit.tiling):
-                raise OverloadedError(f"{key}: another fit changed its bit depth or tiles meanwhile", retry_after_s=1)
+            if (recipe.bit_depth, recipe.input_size, tiling) != (fit.bit_depth, fit.input_size, fit.tiling):
+                raise _changed_meanwhile(key)
             labels = StoredLabels(self._store, key)
             received = labels.learnable(request, fit.received.images)
             warnings += labels.warnings
@@ -265,7 +288,9 @@ class FitService:
         n_added = sum(image.added_in == result.manifest.version for image in result.manifest.images)
         return replace(result, n_added=n_added, duplicates=duplicates)
 
-    def _remove(self, key: RoiKey, sha256: str, model: ModelDescription, times: StageTimes) -> FitResult:
+    def _remove(
+        self, key: RoiKey, sha256: str, model: ModelDescription, input_size: int | None, times: StageTimes
+    ) -> FitResult:
         """Build the next version without an image. Blocks."""
         self._store.current(key)
         warnings: list[str] = []
@@ -274,6 +299,8 @@ class FitService:
             known = KnownImages(before)
             if before is None or sha256 not in known:
                 raise UnknownImageError(f"{key} has no OK image {sha256[:80]}")
+            if before.input_size != input_size:
+                raise _changed_meanwhile(key)
             labels = StoredLabels(self._store, key)
             warnings += labels.warnings
             base = labels.kept(before)
@@ -423,6 +450,10 @@ class FitService:
             self._store.drop_unnamed_images(key)
         except (OSError, GatewayError) as error:
             log.warning("%s: OK images that no version names could not be deleted: %s", key, error)
+
+
+def _changed_meanwhile(key: RoiKey) -> OverloadedError:
+    return OverloadedError(f"{key}: another fit changed its bit depth, input size or tiles meanwhile", retry_after_s=1)
 
 
 def _counted(result: FitResult) -> FitResult:

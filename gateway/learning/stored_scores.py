@@ -15,9 +15,10 @@ from gateway.errors import ArtifactCorruptError, ModelMismatchError
 from gateway.images.decoding import Limits, decode_picture, read_header
 from gateway.images.tiling import Tiling
 from gateway.learning.intake import token_key
-from gateway.networks import Priority, TokenEngine
+from gateway.networks import Priority
 from gateway.networks.model_description import ModelDescription
 from gateway.networks.model_tiling import tiling_of
+from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.labelled_images import ImageRecord, LabelledImages
@@ -34,8 +35,8 @@ _BATCH = 8
 class StoredScorer:
     """Scores the stored images that a version has not learned. Call it from a worker thread that anyio started."""
 
-    def __init__(self, engine: TokenEngine, store: ArtifactStore, settings: Settings) -> None:
-        self._engine = engine
+    def __init__(self, engines: EngineRegistry, store: ArtifactStore, settings: Settings) -> None:
+        self._engines = engines
         self._store = store
         self._settings = settings
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
@@ -52,7 +53,7 @@ class StoredScorer:
         records, warnings = self._unlearned(key, manifest)
         if not records:
             return _none(manifest, warnings)
-        model = self._engine.model
+        model = from_thread.run(self._engines.token_engine_of, manifest.input_size).model
         if manifest.model_fingerprint != model.fingerprint:
             raise ModelMismatchError(
                 f"{key} was fitted with model {manifest.model_fingerprint[:16]}, the engine serves "
@@ -177,7 +178,7 @@ class StoredScorer:
         return tiling.cut(tiling.resized(decode_picture(data, record.file_name, header, bit_depth).pixels))
 
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
-        return await self._engine.tokens(images, model=model, priority=Priority.FIT)
+        return await self._engines.tokens(images, model=model, priority=Priority.FIT)
 
 
 def with_stored_scores(

@@ -26,6 +26,8 @@ class PreparedFit:
     model: ModelDescription
     bit_depth: int | None
     """Bits of a sample of the camera, or None for those of the files."""
+    input_size: int | None
+    """Names the token model."""
     tiling: Tiling
     """How images are cut."""
     identified: Mapping[str, OkImage]

@@ -157,6 +157,11 @@ class ModelDescription(BaseModel):
         return self.fingerprint == other.fingerprint
 
 
+def typed_graph_file(half: str) -> str:
+    """Return the name of a graph for TensorRT in the folder of a version; see `ModelDescription.typed_graphs`."""
+    return f"model.tensorrt-{half}.onnx"
+
+
 def fingerprint_of(weights_sha256: str, graph_sha256: str) -> str:
     """SHA-256 (hex) that stands for the weights and the graph together."""
     return hashlib.sha256(f"weights:{weights_sha256}\ngraph:{graph_sha256}\n".encode()).hexdigest()

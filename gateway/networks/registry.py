@@ -1,16 +1,22 @@
-"""The engines of this process: one for the token model, and one for each network that a version contains."""
+"""The engines of this process: for the token models, and one for each network that a version contains."""
 
 import asyncio
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import EngineUnavailableError, GatewayError, ModelMismatchError
 from gateway.networks.embedded.engine import EmbeddedEngine
 from gateway.networks.embedded.runtimes import network_bytes
 from gateway.networks.embedded.thread import NetworkThread
-from gateway.networks.model_description import ModelDescription
+from gateway.networks.input_sizes import exported_sizes, name_of_size, network_bytes_of_size
+from gateway.networks.model_description import DescriptionError, ModelDescription
 from gateway.networks.observed import ObservedEngine
-from gateway.networks.protocol import TokenEngine
+from gateway.networks.protocol import Priority, TokenEngine
 from gateway.networks.triton.engine import ENGINE_BYTES, TritonEngine
 from gateway.settings import Settings
 
@@ -19,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NetworkState:
-    """Whether the network of a version can be used."""
+    """Whether a network that single ROIs need can be used."""
 
     name: str
     """The name of its model."""
@@ -29,7 +35,7 @@ class NetworkState:
 
 
 @dataclass(frozen=True, slots=True)
-class _VersionNetwork:
+class _Network:
     name: str
     n_bytes: int
     """Estimated memory."""
@@ -51,7 +57,7 @@ class _VersionNetwork:
 
 
 class EngineRegistry:
-    """Holds the token engine and the engines of other models, which it makes when they are first needed.
+    """Holds the engine of the configured token model and those of others, which it makes when they are first needed.
 
     It keeps as many of the others as fit into `Settings.network_cache_bytes`, and drops the least recently used first.
     """
@@ -60,14 +66,16 @@ class EngineRegistry:
         """Start nothing.
 
         Args:
-            token_engine: the engine of the token model.
+            token_engine: the engine of the configured token model.
             settings: where other models run, and how much memory they may take.
             thread: runs the networks of this process; None makes one when it is needed.
         """
         self.token_engine = token_engine
         self._settings = settings
         self._thread = thread
-        self._networks: OrderedDict[str, _VersionNetwork] = OrderedDict()
+        self._networks: OrderedDict[str, _Network] = OrderedDict()
+        self._sizes: dict[str, int | None] = {}
+        """The input size that ROIs name a token model by, by its fingerprint."""
         self._retiring: dict[asyncio.Task[None], asyncio.Task[TokenEngine]] = {}
         self._said_full = False
 
@@ -84,30 +92,111 @@ class EngineRegistry:
             graph: verified ONNX, for a network in this process.
         """
         # In this process, each fingerprint has its own network. On Triton, a name has one network, of any version.
-        is_embedded = self._settings.engine == "embedded"
-        key = model.fingerprint if is_embedded else model.name
-        network = self._networks.get(key)
-        if network is None or (network.starting.done() and not network.has_loaded):
-            engine = ObservedEngine(self._make(model, graph))
-            n_bytes = network_bytes(model, len(graph)) if is_embedded else ENGINE_BYTES
-            starting = asyncio.create_task(_start(engine), name=f"start {model.name}")
-            network = self._networks[key] = _VersionNetwork(model.name, n_bytes, starting)
-            self._networks.move_to_end(key)
-            self._retire_oldest()
-        self._networks.move_to_end(key)
+        if self._settings.engine == "triton":
+            key, n_bytes = model.name, ENGINE_BYTES
+        else:
+            key, n_bytes = model.fingerprint, network_bytes(model, len(graph))
+        network = self._usable(key) or self._add(key, model.name, n_bytes, self._make(model, graph))
         return await asyncio.shield(network.starting)
 
+    async def token_engine_of(self, input_size: int | None) -> TokenEngine:
+        """Return the engine of the token model for an input size, which is loaded when it is first needed.
+
+        Args:
+            input_size: that of the configured model, or the number at the end of the name of another. None means the
+                configured model.
+
+        Raises:
+            ModelMismatchError: no model of this size is served. The message lists those that are.
+            EngineUnavailableError: the model cannot be used now, or it is not known which models are served.
+        """
+        if input_size is None or input_size in _sizes_of(self.token_engine.model):
+            return self.token_engine
+        name = name_of_size(self._settings, input_size)
+        network = self._usable(name) or await self._add_size(name, input_size)
+        engine = await asyncio.shield(network.starting)
+        try:
+            self._sizes[engine.model.fingerprint] = input_size
+        except EngineUnavailableError as error:
+            if self._settings.engine == "embedded":
+                raise
+            # It has never been ready. It would go on asking Triton for a model that may not exist.
+            if self._networks.get(name) is network:
+                del self._networks[name]
+                await engine.close()
+            if self.token_engine.status.ready:
+                raise await self._unserved(input_size, error.message) from error
+            raise
+        return engine
+
+    async def _add_size(self, name: str, input_size: int) -> _Network:
+        if self._settings.engine == "triton":
+            return self._add(name, name, ENGINE_BYTES, TritonEngine(self._settings, name, must_be_own=True))
+        try:
+            n_bytes = await asyncio.to_thread(network_bytes_of_size, self._settings, input_size)
+        except (DescriptionError, OSError) as error:
+            raise await self._unserved(input_size, str(error)) from error
+        own = self._settings.model_copy(update={"model_name": name})
+        return self._usable(name) or self._add(name, name, n_bytes, EmbeddedEngine(own, self._network_thread()))
+
+    async def tokens(
+        self, images: NDArray[np.uint8], *, model: ModelDescription, priority: Priority = Priority.INSPECT
+    ) -> NDArray[np.float32]:
+        """Compute tokens by the token model `model`, whose engine `token_engine_of` has returned before.
+
+        See `TokenEngine.tokens` for the arguments and the errors raised.
+        """
+        engine = await self.token_engine_of(self._sizes.get(model.fingerprint))
+        return await engine.tokens(images, model=model, priority=priority)
+
+    def input_sizes(self) -> list[int]:
+        """Return the input sizes of the token models, ascending, as far as this gateway knows them. Reads a folder."""
+        sizes = {size for size in self._sizes.values() if size is not None}
+        with suppress(GatewayError):
+            sizes.add(self.token_engine.model.input_size)
+        with suppress(OSError):
+            sizes.update(exported_sizes(self._settings))
+        return sorted(sizes)
+
+    async def _unserved(self, input_size: int, reason: str) -> ModelMismatchError:
+        sizes = await asyncio.to_thread(self.input_sizes)
+        name = name_of_size(self._settings, input_size)
+        load = " and load it on Triton" if self._settings.engine == "triton" else ""
+        return ModelMismatchError(
+            f"no token model of input size {input_size} is served; there are {', '.join(map(str, sizes))} ({reason})",
+            f"Fit with one of these as input_size, or export another{load}: "
+            f"python -m export --input-size {input_size} --name {name}",
+        )
+
     async def states(self) -> list[NetworkState]:
-        """Return the states of the kept networks of versions, sorted by name."""
+        """Return the states of the kept networks beside the configured token model, sorted by name."""
         found = await asyncio.gather(*(network.state() for network in self._networks.values()))
         return sorted(found, key=lambda state: (state.name, not state.ready))
+
+    def _usable(self, key: str) -> _Network | None:
+        """Return the network that is kept under `key`; None where none is, or it could not be loaded."""
+        network = self._networks.get(key)
+        if network is None or (network.starting.done() and not network.has_loaded):
+            return None
+        self._networks.move_to_end(key)
+        return network
+
+    def _add(self, key: str, name: str, n_bytes: int, engine: TokenEngine) -> _Network:
+        starting = asyncio.create_task(_start(ObservedEngine(engine)), name=f"start {name}")
+        network = self._networks[key] = _Network(name, n_bytes, starting)
+        self._networks.move_to_end(key)
+        self._retire_oldest()
+        return network
 
     def _make(self, model: ModelDescription, graph: bytes) -> TokenEngine:
         if self._settings.engine == "triton":
             return TritonEngine(self._settings, model.name)
+        return EmbeddedEngine(self._settings, self._network_thread(), (model, graph))
+
+    def _network_thread(self) -> NetworkThread:
         if self._thread is None:
             self._thread = NetworkThread(self._settings)
-        return EmbeddedEngine(self._settings, self._thread, (model, graph))
+        return self._thread
 
     def _retire_oldest(self) -> None:
         limit = self._settings.network_cache_bytes
@@ -115,8 +204,8 @@ class EngineRegistry:
             _, oldest = self._networks.popitem(last=False)
             if not self._said_full:
                 log.warning(
-                    "student networks take more than GATEWAY_NETWORK_CACHE_BYTES=%d: the least recently used (%s) is"
-                    " dropped, and compiled again when it is needed; %d are kept",
+                    "networks of single ROIs take more than GATEWAY_NETWORK_CACHE_BYTES=%d: the least recently used"
+                    " (%s) is dropped, and compiled again when it is needed; %d are kept",
                     limit,
                     oldest.name,
                     len(self._networks),
@@ -144,6 +233,11 @@ class EngineRegistry:
         await self.token_engine.close()
         if self._thread is not None:
             await self._thread.close()
+
+
+def _sizes_of(model: ModelDescription) -> set[int]:
+    """Return the numbers that name the input size of a model: as it is, and as it was asked for at the export."""
+    return {model.input_size, *model.scales[-1:]}
 
 
 async def _start(engine: TokenEngine) -> TokenEngine:

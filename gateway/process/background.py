@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from anyio import to_thread
@@ -34,7 +35,8 @@ async def prepare_storage(services: Services) -> None:
 async def warm(services: Services) -> None:
     """Load the versions that the previous process used last, with their networks."""
     for roi in await services.banks.warm():
-        await roi.loaded.detector.engine(services.engines)
+        with suppress(GatewayError):  # the next inspection says why
+            await roi.loaded.detector.engine(services.engines)
 
 
 async def remove_old_heatmaps(services: Services, stop: Callable[[], bool]) -> None:

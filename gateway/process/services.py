@@ -29,6 +29,7 @@ from gateway.monitoring.metrics import RoiLabels
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.networks import TokenEngine
 from gateway.networks.embedded.runtimes import require_cuda
+from gateway.networks.embedded.tensorrt_rtx import require_tensorrt_rtx
 from gateway.networks.registry import EngineRegistry, create_engine_registry
 from gateway.process.admission import Admission
 from gateway.process.lifecycle import Lifecycle
@@ -89,12 +90,14 @@ def create_services(settings: Settings) -> Services:
 
     Raises:
         RuntimeError: GATEWAY_SEARCH names a library that is not installed, or a GPU that is missing.
-        CudaUnavailableError: GATEWAY_DEVICE is cuda, and ONNX Runtime cannot use it.
+        CudaUnavailableError: GATEWAY_DEVICE or GATEWAY_RUNTIME asks for a GPU that cannot be used.
         RoiConfigError: the file of manual boxes is invalid.
     """
     set_threads(settings.threads)
     log.info("nearest neighbours: %s", search_name(settings.search))
-    if settings.engine == "embedded" and settings.device == "cuda":
+    if settings.engine == "embedded" and settings.runtime == "tensorrt-rtx":
+        require_tensorrt_rtx()
+    elif settings.engine == "embedded" and settings.device == "cuda":
         require_cuda()
     engines = create_engine_registry(settings)
     store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions, faults=counted_faults())
@@ -131,7 +134,7 @@ def create_services(settings: Settings) -> Services:
     changes = Admission("change", _MAX_CHANGES, max_per_roi=_MAX_CHANGES_OF_ROI)
     uploads = Admission("store images", _MAX_UPLOADS, max_bytes=settings.max_queued_bytes)
     images = StoredImages(store, settings)
-    scorer = StoredScorer(engines.token_engine, store, settings)
+    scorer = StoredScorer(engines, store, settings)
     return Services(
         settings=settings,
         engines=engines,
@@ -139,7 +142,7 @@ def create_services(settings: Settings) -> Services:
         weighting=weighting,
         banks=banks,
         pipeline=InspectionPipeline(engines, banks, store, weighting, settings, Watch(recent, labels), kept),
-        fitting=FitService(engines.token_engine, store, weighting, settings),
+        fitting=FitService(engines, store, weighting, settings),
         inspections=inspections,
         fits=fits,
         changes=changes,

@@ -176,6 +176,8 @@ class Manifest(SealedModel):
     mm_per_px: float
     bit_depth: int | None = None
     """Bits of a sample of the camera, 8 to 16. Files of more than 8 bits are scaled by it. None takes the file's."""
+    input_size: int | None = None
+    """Input size that names the token model; None for the model of the settings."""
     n_embeddings: int
     n_tokens_total: int
     covering_radius: float

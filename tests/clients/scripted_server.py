@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-OK = (200, {}, {"ready": True, "engine": "", "storage": "", "process": "", "networks": [], "degraded": []})
+_READY = {"engine": "", "storage": "", "process": "", "networks": [], "input_sizes": [], "degraded": []}
+OK = (200, {}, {"ready": True, **_READY})
 DROP = "drop"
 """Close the connection without an answer."""
 HANG = "hang"

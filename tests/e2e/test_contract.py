@@ -151,7 +151,7 @@ def test_ready_says_ready(gateway):
     reply = gateway.client.get("/ready")
     assert reply.status_code == 200
     parts = {"engine": "ready", "storage": "ready", "process": "ready"}
-    assert reply.json() == {"ready": True, **parts, "networks": [], "degraded": [], "error": None}
+    assert reply.json() == {"ready": True, **parts, "networks": [], "input_sizes": [112], "degraded": [], "error": None}
 
 
 def test_numbers_of_a_calibration_may_be_written_as_strings_or_integers(gateway, calibrated):

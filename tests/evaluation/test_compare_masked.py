@@ -14,6 +14,7 @@ from evaluation.data import DataError
 from gateway.errors import UnknownRoiError
 from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
+from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
@@ -37,7 +38,7 @@ def settings(tmp_path):
         p_score=100.0,
     )
     services = create_services(settings)
-    fitting = FitService(BrightnessEngine(), services.store, services.weighting, settings)
+    fitting = FitService(EngineRegistry(BrightnessEngine(), settings), services.store, services.weighting, settings)
 
     async def fit():
         for key in (BOXED, PLAIN):

@@ -146,7 +146,7 @@ async def serving(settings):
         services,
         engines=(engines := EngineRegistry(engine, settings)),
         pipeline=InspectionPipeline(engines, services.banks, services.store, services.weighting, settings),
-        fitting=FitService(engine, services.store, services.weighting, settings),
+        fitting=FitService(engines, services.store, services.weighting, settings),
     )
     yield app, httpx.ASGITransport(app)
 

@@ -30,11 +30,12 @@ def description(fingerprint: str = "0" * 64, **changes: object) -> ModelDescript
     return model.model_copy(update=changes)
 
 
-def write_version(folder: Path, factor: float = 1.0) -> ModelDescription:
-    """Write a version whose tokens are mean colours of a 2 x 2 grid, times `factor`. Each factor is another model."""
+def write_version(folder: Path, factor: float = 1.0, grid: int = GRID) -> ModelDescription:
+    """Write a version whose tokens are mean colours of a grid, 2 x 2, times `factor`. Each factor is another model."""
+    size, n_tokens = grid * SIZE // GRID, grid * grid
     initialisers = [
         helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
-        helper.make_tensor("shape", TensorProto.INT64, [3], [0, 3, GRID * GRID]),
+        helper.make_tensor("shape", TensorProto.INT64, [3], [0, 3, n_tokens]),
     ]
     nodes = [
         helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
@@ -47,8 +48,8 @@ def write_version(folder: Path, factor: float = 1.0) -> ModelDescription:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
-        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", GRID * GRID, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", size, size, 3])],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", n_tokens, 3])],
         initialisers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -57,10 +58,10 @@ def write_version(folder: Path, factor: float = 1.0) -> ModelDescription:
     graph_sha256 = hashlib.sha256(data).hexdigest()
     described = description(
         fingerprint_of("0" * 64, graph_sha256),
-        input_size=SIZE,
-        scales=(SIZE,),
+        input_size=size,
+        scales=(size,),
         layers=(0,),
-        token_hw=(GRID, GRID),
+        token_hw=(grid, grid),
         dim=3,
         graph_sha256=graph_sha256,
     )

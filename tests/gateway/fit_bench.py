@@ -45,15 +45,14 @@ class Bench:
         defaults = {"models_dir": folder, "cache_dir": folder.parent / "cache", "coreset_rate": 1.0, "blur_sigma": 0}
         self.settings = Settings(_env_file=None, **{**defaults, **settings})
         self.engine = BrightnessEngine()
+        self.engines = EngineRegistry(self.engine, self.settings)
         self.store = store or ArtifactStore(folder, keep_versions=5, faults=counted_faults())
         self.weighting = SpatialWeighting.from_settings(self.settings)
-        self.fitting = FitService(self.engine, self.store, self.weighting, self.settings)
+        self.fitting = FitService(self.engines, self.store, self.weighting, self.settings)
         self.images = StoredImages(self.store, self.settings)
         self.storing = ImageStorer(self.engine, self.store, self.settings)
         banks = VersionCache(self.store, max_bytes=1 << 30)
-        self.pipeline = InspectionPipeline(
-            EngineRegistry(self.engine, self.settings), banks, self.store, self.weighting, self.settings
-        )
+        self.pipeline = InspectionPipeline(self.engines, banks, self.store, self.weighting, self.settings)
 
     def fit(self, images: Sequence[bytes], **fields: Any) -> FitResult:
         files = [ImageFile(f"{i}.png", lambda data=data: data) for i, data in enumerate(images)]
@@ -79,7 +78,7 @@ class Bench:
     def calibrate_stored(self, **fields: Any) -> tuple[Calibration, list[str]]:
         """Calibrate with the stored images of the ROI, in a worker thread as in the gateway."""
         request = CalibrationRequest(**{"mm_per_px": 1.0, **fields})
-        scorer = StoredScorer(self.engine, self.store, self.settings)
+        scorer = StoredScorer(self.engines, self.store, self.settings)
         work = functools.partial(
             calibrate, self.store, self.settings, KEY, request, functools.partial(scorer.of_version, KEY)
         )

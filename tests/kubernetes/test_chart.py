@@ -267,6 +267,19 @@ def test_the_gateways_find_the_model_that_the_export_writes_and_triton_serves(ev
     assert [is_writable for _, is_writable in claims] == [False, False, True]
 
 
+def test_models_of_other_input_sizes_are_exported_and_loaded_beside_the_first():
+    (result,) = rendered({**EVERYTHING, "modelRepository": {"inputSizes": [560]}})
+    triton = pods(result)["triton"]["spec"]
+    assert [arg for arg in triton["containers"][0]["args"] if arg.startswith("--load-model=")] == [
+        "--load-model=dinov2_vits14",
+        "--load-model=dinov2_vits14_560",
+    ]
+    assert "for model in dinov2_vits14 dinov2_vits14_560; do" in triton["initContainers"][0]["command"][2]
+    first, other = (job["spec"]["template"]["spec"]["containers"][0]["args"] for job in of_kind(result, "Job"))
+    assert first[3] == "dinov2_vits14"
+    assert (other[3], other[-2:]) == ("dinov2_vits14_560", ["--input-size", "560"])
+
+
 def test_an_export_with_other_arguments_is_another_job(results):
     first, second = rendered(EVERYTHING, {**EVERYTHING, "export": {**EVERYTHING["export"], "args": []}})
     assert one(first, "Job")["metadata"]["name"] != one(second, "Job")["metadata"]["name"]

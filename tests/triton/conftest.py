@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from export.triton_options import ServingOptions
 from gateway.networks.model_description import fingerprint_of, read_description
 from tests.e2e.conftest import launch, pytest_runtest_makereport
+from tests.export.tiny_model import write_version
 from tests.triton.server import MODEL, SCRIPT, TritonServer, running_triton, serving_repository
 
 __all__ = ["launch", "pytest_runtest_makereport"]  # a gateway that uses the server, as in tests/e2e
@@ -86,6 +87,8 @@ def launch_triton(
 
 @pytest.fixture(scope="session")
 def triton_server(launch_triton: Launch) -> Iterator[TritonServer]:
-    """The server that most tests share. A test must not change it."""
-    with launch_triton("triton") as server:
+    """The server that most tests share, with a tiny model of 28 pixels beside the first. A test must not change it."""
+    with launch_triton("triton", start=False) as server:
+        write_version(server.repository / f"{MODEL}_28" / "1")
+        server.start()
         yield server

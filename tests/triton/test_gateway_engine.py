@@ -16,8 +16,10 @@ pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
 
 from export.triton_config import write_serving_files
 from export.triton_options import ServingOptions
+from gateway.errors import ModelMismatchError
 from gateway.networks.embedded.runtimes import OpenVinoNetwork, supports_bf16
 from gateway.networks.model_description import newest_version, read_description
+from gateway.networks.registry import create_engine_registry
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 from tests.e2e.gateway_process import Gateway
@@ -107,6 +109,28 @@ def test_tokens_are_those_of_the_embedded_engine(triton_server, tmp_path):
     # The response is fp16: 11 bits per value, and all values are below 1.
     np.testing.assert_allclose(tokens, expected, atol=2**-11)
     np.testing.assert_array_equal(tokens, asyncio.run(through_triton("off")))
+
+
+def test_a_model_of_another_size_is_served_beside_the_first(triton_server, tmp_path):
+    settings = Settings(
+        _env_file=None, engine="triton", triton_url=triton_server.url, model_repository=triton_server.repository
+    )
+
+    async def compute() -> None:
+        engines = create_engine_registry(settings)
+        await engines.token_engine.start()
+        try:
+            for engine in (await engines.token_engine_of(28), engines.token_engine):
+                model = engine.model
+                images = np.full((2, model.input_size, model.input_size, 3), 100, np.uint8)
+                tokens = await engines.tokens(images, model=model)
+                assert tokens.shape == (2, model.n_tokens, model.dim)
+            with pytest.raises(ModelMismatchError, match=r"input size 999 is served; there are 28, .*unknown model"):
+                await engines.token_engine_of(999)
+        finally:
+            await engines.close()
+
+    asyncio.run(asyncio.wait_for(compute(), 60))
 
 
 def test_the_same_score_as_the_embedded_engine(behind, launch, served_repository, models_dir):

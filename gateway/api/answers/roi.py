@@ -133,6 +133,7 @@ def _summary(
         mm_per_px=manifest.mm_per_px,
         checksum=manifest.checksum,
         model_fingerprint=manifest.model_fingerprint,
+        input_size=manifest.input_size,
         ok_scores=ScoreSummary.of(list(manifest.ok_scores)),
         n_ok_excluded=len(manifest.excluded),
         n_suspects=len(find_suspects(manifest.ok_scores)),

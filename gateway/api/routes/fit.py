@@ -20,6 +20,7 @@ from gateway.api.fields import (
     FormRole,
     FormShape,
     FormTiles,
+    InputSize,
     OptionalImages,
     RoiId,
     RoleId,
@@ -96,6 +97,14 @@ async def fit_ok(
         Form(description="for an ROI without a manual box: variance weights by the spread of the OK maps"),
     ] = None,
     bit_depth: FormBitDepth = None,
+    input_size: Annotated[
+        InputSize | None,
+        OR_NULL,
+        Form(
+            description="input size in pixels of the token model, where several are exported; /ready lists them. A "
+            "larger one sees smaller defects and takes longer"
+        ),
+    ] = None,
     tiles: FormTiles = None,
     exclude_suspects: Annotated[
         bool | None,
@@ -110,9 +119,9 @@ async def fit_ok(
 
     An image is identified by its decoded pixels: sent again, in the same file or in another, it is counted once.
     `shape` says where the part is: the leave-one-out scores of these images count the pixels inside, and tokens outside
-    do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights`, `bit_depth` and `tiles` are kept with the
-    ROI: a later fit without them uses the same. A calibration that rests only on the fit's own leave-one-out scores is
-    computed again; any other becomes stale.
+    do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights`, `bit_depth`, `input_size` and `tiles` are
+    kept with the ROI: a later fit without them uses the same. A calibration that rests only on the fit's own
+    leave-one-out scores is computed again; any other becomes stale.
     """
     parsed, shape_json = parsed_shape(shape)
     key = caller.roi(role_id, roi_id, recipe_id)
@@ -122,7 +131,7 @@ async def fit_ok(
     if len(images) > services.settings.max_fit_images:
         raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
     files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
-    memory = await services.fitting.memory_needed(key, None if stored else files, coreset_rate, tiles)
+    memory = await services.fitting.memory_needed(key, None if stored else files, coreset_rate, tiles, input_size)
     with place.work(memory=memory + place.n_bytes):
         fit = FitRequest(
             key=key,
@@ -134,6 +143,7 @@ async def fit_ok(
             seed=seed,
             spatial_weights=spatial_weights,
             bit_depth=bit_depth,
+            input_size=input_size,
             tiles=tiles,
             exclude_suspects=bool(exclude_suspects),
             stored=stored,

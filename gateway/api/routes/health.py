@@ -53,7 +53,7 @@ async def ready(services: ServicesDep) -> Response:
     """For load balancers: 200 if inspections are possible, else 503 with the same fields and the reason in `error`.
 
     Two problems are listed and do not affect readiness, because inspections go on: a models folder that accepts no
-    writes (nothing can be learned), and the network of a single version (other ROIs do not need it).
+    writes (nothing can be learned), and a network that single ROIs need (other ROIs do not need it).
     """
     engine, networks = await asyncio.gather(services.engine.ready(), services.engines.states())
     storage = await to_thread.run_sync(write_problem, services.store)
@@ -70,6 +70,7 @@ async def ready(services: ServicesDep) -> Response:
             "storage": "ready" if storage is None else f"nothing can be learned or calibrated: {storage}",
             "process": process or "ready",
             "networks": [f"{each.name}: {'ready' if each.ready else each.reason or 'not ready'}" for each in networks],
+            "input_sizes": await to_thread.run_sync(services.engines.input_sizes),
             "degraded": [
                 f"{key}: {'; '.join(found.values())}" for key, found in services.store.faults.degraded().items()
             ],

@@ -34,7 +34,12 @@ class ReadyAnswer(BaseModel):
     storage: str = Field(description="'ready', or why nothing can be learned; inspections go on")
     process: str = Field(description="'ready', or why the process is not ready: it is shutting down")
     networks: list[str] = Field(
-        description="student-teacher networks in use, each with 'ready' or the reason; other ROIs do not need them"
+        description="networks in use that single ROIs need, each with 'ready' or the reason: of student-teacher "
+        "models, and token models of other input sizes"
+    )
+    input_sizes: list[int] = Field(
+        description="input sizes in pixels of the token models that this gateway knows, for input_size of a fit; "
+        "on Triton there may be others"
     )
     degraded: list[str] = Field(
         description="ROIs with files that this process found damaged; their inspections use the last undamaged "

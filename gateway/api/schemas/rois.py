@@ -57,6 +57,9 @@ class RoiSummary(BaseModel):
     mm_per_px: float
     checksum: str
     model_fingerprint: str
+    input_size: int | None = Field(
+        description="that was asked for at a fit and names the token model; null for the configured model"
+    )
     ok_scores: ScoreSummary | None
     n_ok_excluded: int
     n_suspects: int = Field(description="number of learned OK images that look unlike the others")

@@ -74,7 +74,7 @@ class MemoryBankDetector:
 
     async def engine(self, engines: EngineRegistry) -> TokenEngine:
         """See `Detector.engine`."""
-        return engines.token_engine
+        return await engines.token_engine_of(self._manifest.input_size)
 
     def neighbours(self, asked: int | None) -> tuple[int, list[str]]:
         """See `Detector.neighbours`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gateway.errors import EngineUnavailableError, ModelMismatchError
 from gateway.networks.embedded.precision import AskedPrecision, Choice, choose_precision, this_processor
 from gateway.networks.embedded.runtimes import Network, OnnxRuntimeNetwork, OpenVinoNetwork, Precision
+from gateway.networks.embedded.tensorrt_rtx import TensorRtRtxNetwork
 from gateway.networks.embedded.thread import RETRY_AFTER_S, NetworkThread
 from gateway.networks.model_description import (
     DESCRIPTION_FILE,
@@ -29,7 +30,7 @@ _LOOK_AGAIN_S = 5.0
 
 
 class EmbeddedEngine:
-    """Runs a network with OpenVINO on CPU or ONNX Runtime on CUDA."""
+    """Runs a network with OpenVINO on CPU, or with ONNX Runtime or TensorRT-RTX on CUDA."""
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ def cpu_precision(model: ModelDescription, settings: Settings) -> Choice | None:
     Raises:
         RuntimeError: the precision of the settings is unavailable.
     """
-    if settings.device == "cuda" or (settings.device == "auto" and _has_cuda()):
+    if settings.runtime == "tensorrt-rtx" or settings.device == "cuda" or (settings.device == "auto" and _has_cuda()):
         return None
     return choose_precision(model, _asked(model, settings), this_processor())
 
@@ -189,13 +190,15 @@ def open_network(graph: Path | bytes, model: ModelDescription, settings: Setting
     """Compile the graph for the device and precision that the settings and this machine allow.
 
     Args:
-        graph: the ONNX file, a folder that holds it, or its bytes.
+        graph: the folder of a version, or the bytes of an ONNX file.
         model: the description of the graph, from `served_model`.
-        settings: device, precision, threads, and the folder of compiled graphs.
+        settings: runtime, device, precision, threads, and the folder of compiled graphs.
 
     Raises:
         RuntimeError: the device or precision of the settings is unavailable.
     """
+    if settings.runtime == "tensorrt-rtx":
+        return TensorRtRtxNetwork(graph, model, cache_dir=settings.cache_dir / "tensorrt-rtx")
     if settings.device == "cuda":
         return OnnxRuntimeNetwork(graph, model, device="cuda")
     if settings.device == "auto" and _has_cuda():

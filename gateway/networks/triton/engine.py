@@ -32,16 +32,18 @@ watching them takes about a tenth of a core."""
 class TritonEngine:
     """Calls Triton, reconnects when a server returns, and never mixes the tokens of two models."""
 
-    def __init__(self, settings: Settings, name: str | None = None) -> None:
+    def __init__(self, settings: Settings, name: str | None = None, *, must_be_own: bool = False) -> None:
         """Connect to nothing yet.
 
         Args:
             settings: where Triton is, deadlines.
-            name: of the model on the server, any version of which is accepted. None means the token model of the
-                settings, which must be in this gateway's repository where that holds any.
+            name: of the model on the server. None means the token model of the settings.
+            must_be_own: the model must be in this gateway's repository, where that holds any version of it; otherwise
+                any version is accepted. It always holds for the token model of the settings.
         """
         self._settings = settings
-        self._servers = Servers(settings, settings.model_name if name is None else name, must_be_own=name is None)
+        own = name is None or must_be_own
+        self._servers = Servers(settings, settings.model_name if name is None else name, must_be_own=own)
         self._not_started: str | None = None
         self._fits_in_flight = asyncio.Semaphore(settings.triton_fit_in_flight)
         # Triton serves what it has in the order of arrival. What waits here goes to each line in turn.

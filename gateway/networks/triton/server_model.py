@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,13 +188,14 @@ class ServerModel:
         return served
 
     def _accept(self, served: ServedModel) -> None:
-        own = _own_fingerprints(self._settings) if self._must_be_own else {}
+        folder = self._settings.model_repository / self._name
+        own = _own_fingerprints(folder) if self._must_be_own else {}
         if own and served.model.fingerprint not in own:
             newest = next(iter(own))
             self.lose(f"model_mismatch: Triton serves {served.model.fingerprint}, this gateway's model is {newest}")
             self.mismatch = ModelMismatchError(
                 f"Triton serves model {served.model.fingerprint[:16]}, this gateway's model is {newest[:16]}",
-                f"Serve the same export: {self._settings.model_folder} and Triton's repository must hold one model.",
+                f"Serve the same export: {folder} and Triton's repository must hold one model.",
             )
             self._on_change()
             raise self.mismatch
@@ -283,10 +285,10 @@ def _parse(metadata: Any, config: Any, connection: int) -> ServedModel:
     )
 
 
-def _own_fingerprints(settings: Settings) -> dict[str, None]:
-    """Return the fingerprints of the versions in this gateway's repository, newest first; empty without any."""
+def _own_fingerprints(model_folder: Path) -> dict[str, None]:
+    """Return the fingerprints of a model's versions in this gateway's repository, newest first; empty without any."""
     own: dict[str, None] = {}
-    for folder in version_folders(settings.model_folder):
+    for folder in version_folders(model_folder):
         with suppress(DescriptionError):
             own[read_description(folder).fingerprint] = None
     return own

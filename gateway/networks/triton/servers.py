@@ -243,7 +243,7 @@ class Servers:
                     known.model.fingerprint[:16],
                 )
         self._others = others
-        if self._must_be_own:
+        if self._name == self._settings.model_name:
             for state, count in states.items():
                 metrics.TRITON_SERVERS.labels(state).set(count)
 

@@ -33,7 +33,7 @@ def in_worker(function: Any, *arguments: Any) -> Any:
 
 
 def peaks_of(bench: Bench) -> ImagePeaks:
-    scorer = StoredScorer(bench.engine, bench.store, bench.settings)
+    scorer = StoredScorer(bench.engines, bench.store, bench.settings)
     return ImagePeaks(bench.store, bench.images, scorer, bench.settings)
 
 

@@ -141,7 +141,7 @@ def test_a_damaged_stored_image_is_left_out_and_told(bench: Bench) -> None:
 def test_stored_images_are_not_scored_with_another_model(bench: Bench) -> None:
     bench.fit(EVEN)
     bench.keep("ng", NG)
-    bench.engine = BrightnessEngine("another")
+    bench.engines.token_engine = BrightnessEngine("another")
     with pytest.raises(ModelMismatchError, match="its stored images cannot be scored"):
         bench.calibrate_stored()
 

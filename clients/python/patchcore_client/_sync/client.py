@@ -139,6 +139,7 @@ class PatchcoreClient(Images):
         seed: int | None = None,
         spatial_weights: SpatialWeightsMode | None = None,
         bit_depth: int | None = None,
+        input_size: int | None = None,
         tiles: Literal["auto"] | int | None = None,
         exclude_suspects: bool | None = None,
     ) -> FitAnswer:
@@ -155,6 +156,7 @@ class PatchcoreClient(Images):
             seed: seed of the coreset's first centre.
             spatial_weights: for an ROI without a manual box.
             bit_depth: bits per sample of the camera, for files with more than 8 bits.
+            input_size: input size in pixels of the token model, where several are exported; `ready` lists them.
             tiles: how many tiles an image is cut into, so that small defects of a large image are not lost: `auto`, or
                 at most a number; 1 is the whole image. An inspection takes as many times as long.
             exclude_suspects: exclude images that look unlike the others.
@@ -169,6 +171,7 @@ class PatchcoreClient(Images):
             "seed": seed,
             "spatial_weights": spatial_weights,
             "bit_depth": bit_depth,
+            "input_size": input_size,
             "tiles": tiles,
             "exclude_suspects": exclude_suspects,
         }

@@ -261,7 +261,11 @@ class ReadyAnswer(Answer):
     process: str
     """'ready', or why the process is not ready: it is shutting down."""
     networks: list[str]
-    """Student-teacher networks in use, each with 'ready' or the reason; other ROIs do not need them."""
+    """Networks in use that single ROIs need, each with 'ready' or the reason: of student-teacher models, and token
+    models of other input sizes."""
+    input_sizes: list[int]
+    """Input sizes in pixels of the token models that this gateway knows, for input_size of a fit; on Triton there may
+    be others."""
     degraded: list[str]
     """ROIs with files that this process found damaged; their inspections use the last undamaged version, or are
     refused."""
@@ -301,6 +305,8 @@ class RoiDetail(Answer):
     mm_per_px: float
     checksum: str
     model_fingerprint: str
+    input_size: int | None = None
+    """That was asked for at a fit and names the token model; null for the configured model."""
     ok_scores: ScoreSummary | None = None
     n_ok_excluded: int
     n_suspects: int
@@ -366,6 +372,8 @@ class RoiSummary(Answer):
     mm_per_px: float
     checksum: str
     model_fingerprint: str
+    input_size: int | None = None
+    """That was asked for at a fit and names the token model; null for the configured model."""
     ok_scores: ScoreSummary | None = None
     n_ok_excluded: int
     n_suspects: int

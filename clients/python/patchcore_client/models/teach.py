@@ -181,6 +181,8 @@ class FitAnswer(Answer):
     """SHA-256 of the bank; the same images, order and seed give the same checksum."""
     version: int
     token_shape: tuple[int, int]
+    input_size: int | None = None
+    """That was asked for and names the token model; null for the configured model."""
     tiles: tuple[int, int]
     """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     ok_scores: ScoreSummary | None = None
@@ -282,6 +284,8 @@ class RemovedAnswer(Answer):
     """SHA-256 of the bank; the same images, order and seed give the same checksum."""
     version: int
     token_shape: tuple[int, int]
+    input_size: int | None = None
+    """That was asked for and names the token model; null for the configured model."""
     tiles: tuple[int, int]
     """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     ok_scores: ScoreSummary | None = None
