@@ -8,17 +8,13 @@ from dataclasses import replace
 
 from anyio import CapacityLimiter
 
-from gateway.calibration.calibrate import redone, state_of
-from gateway.calibration.stored_evidence import StoredEvidence
+from gateway.calibration.calibrate import state_of
 from gateway.detectors import require_taught
-from gateway.detectors.memory_bank.detector import bank_files
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
 from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import (
     ArtifactCorruptError,
-    GatewayError,
     InvalidRequestError,
-    ModelMismatchError,
     OverloadedError,
     TooLargeError,
     UnknownImageError,
@@ -33,21 +29,20 @@ from gateway.learning.earlier_version import (
     recipe_for,
     suspects_in,
     tiles_warnings,
-    tiling_for,
     unidentified,
     with_identities,
 )
 from gateway.learning.intake import CACHE_FOLDER, Intake
-from gateway.learning.memory_need import memory_of_fit, require_affordable
 from gateway.learning.near_copies import find_near_copies
+from gateway.learning.planning import FitPlanner
 from gateway.learning.progress import FitsInProgress
-from gateway.learning.request import CalibrationState, FitRequest, FitResult, ImageFile, SuspectImage, TilesAsked
-from gateway.learning.stored_scores import StoredScorer, with_stored_scores
+from gateway.learning.publishing import FitPublisher
+from gateway.learning.request import FitRequest, FitResult, ImageFile, SuspectImage, TilesAsked
+from gateway.learning.stored_scores import StoredScorer
 from gateway.learning.taken_over import (
     PreparedFit,
     StoredLabels,
     mended,
-    n_of_stored_fit,
     require_any,
     store_added,
     stored_files,
@@ -61,8 +56,8 @@ from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import storage_errors
-from gateway.store.audit import Action, Change
-from gateway.store.manifest import Calibration, ExcludedImage, Manifest, OkImage
+from gateway.store.audit import Action
+from gateway.store.manifest import ExcludedImage, Manifest, OkImage
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
 
@@ -83,6 +78,8 @@ class FitService:
         self._decoders = CapacityLimiter(settings.max_queued_fits)
         self._scorer = StoredScorer(engines, store, settings)
         self._intake = Intake(engines, store, settings, self._decoders)
+        self._planner = FitPlanner(engines, store, self._intake, settings)
+        self._publisher = FitPublisher(store, settings)
         self.progress = FitsInProgress()
 
     async def memory_needed(
@@ -109,46 +106,9 @@ class FitService:
             GatewayError: the first image of a new ROI cannot be read; or see `EngineRegistry.token_engine_of`.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
-        model = await self._model(input_size, before)
-        work = functools.partial(self._memory_needed, key, new, coreset_rate, tiles, before, model)
+        model = await self._planner.model(input_size, before)
+        work = functools.partial(self._planner.memory_needed, key, new, coreset_rate, tiles, before, model)
         return await in_thread(work, limiter=self._decoders)
-
-    def _memory_needed(
-        self,
-        key: RoiKey,
-        new: Sequence[ImageFile] | None,
-        coreset_rate: float | None,
-        tiles: TilesAsked | None,
-        before: Manifest | None,
-        model: ModelDescription,
-    ) -> int:
-        if new is None:
-            n_images = n_of_stored_fit(self._store, key, before)
-        else:
-            n_images = len(new) + (0 if before is None else len(before.images))
-        files = stored_files(self._store, key) if new is None else new
-        tiling = self._tiling(tiles, before, files, model)
-        rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
-        memory = memory_of_fit(n_images, rate, tiling.n_tokens, model.dim)
-        require_affordable(key, memory, self._settings.max_fit_memory_bytes, n_images, rate, tiling)
-        return memory
-
-    async def _model(self, asked: int | None, before: Manifest | None) -> ModelDescription:
-        """Return the token model of the input size that the request asks for, else of that of the version before."""
-        size = before.input_size if asked is None and before is not None else asked
-        try:
-            return (await self._engines.token_engine_of(size)).model
-        except ModelMismatchError as error:
-            if asked is None:
-                raise
-            raise InvalidRequestError(f"input_size: {error.message}", error.hint) from error
-
-    def _tiling(
-        self, asked: TilesAsked | None, before: Manifest | None, files: Sequence[ImageFile], model: ModelDescription
-    ) -> Tiling:
-        """Return how a fit cuts images. Blocks."""
-        first_size = self._intake.first_size(files) if before is None else None
-        return tiling_for(asked, before, first_size, model, self._settings.max_tiles)
 
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.
@@ -168,7 +128,7 @@ class FitService:
         before = await in_thread(self._require_taught, request.key, limiter=self._decoders)
         if before is None:  # checked again under the lock
             await in_thread(self._store.check_name, request.key, limiter=self._decoders)
-        model = await self._model(request.input_size, before)
+        model = await self._planner.model(request.input_size, before)
         if len(request.images) > self._settings.max_fit_images:
             raise TooLargeError(
                 f"images: {len(request.images)} in one request; at most {self._settings.max_fit_images} are served"
@@ -178,7 +138,9 @@ class FitService:
             if before is None:
                 require_any(request.key, files)
             request = replace(request, images=files)
-        tiling = await in_thread(self._tiling, request.tiles, before, request.images, model, limiter=self._decoders)
+        tiling = await in_thread(
+            self._planner.tiling, request.tiles, before, request.images, model, limiter=self._decoders
+        )
         recipe = recipe_for(request.key, request, before, self._settings, self._weighting, tiling)
         bit_depth, input_size = recipe.bit_depth, recipe.input_size
         identified = await in_thread(
@@ -209,7 +171,7 @@ class FitService:
             GatewayError: nothing was changed.
         """
         before = await in_thread(self._require_taught, key, limiter=self._decoders)
-        model = await self._model(None, before)
+        model = await self._planner.model(None, before)
         size = None if before is None else before.input_size
         with self.progress.begin(key) as times:
             return _counted(await in_thread(self._remove, key, sha256, model, size, times, limiter=self._threads))
@@ -226,7 +188,7 @@ class FitService:
             before, is_whole = self._latest(key, warnings)
             tiling = fit.tiling
             if before is not None:
-                tiling = tiling_for(request.tiles, before, None, model, self._settings.max_tiles)
+                tiling = self._planner.tiling(request.tiles, before, (), model)
             recipe = recipe_for(key, request, before, self._settings, self._weighting, tiling)
             if (recipe.bit_depth, recipe.input_size, tiling) != (fit.bit_depth, fit.input_size, fit.tiling):
                 raise _changed_meanwhile(key)
@@ -262,7 +224,7 @@ class FitService:
                 unchanged = unchanged and has_same_recipe(before, model, recipe, request.mm_per_px)
                 suspects = suspects_in(before)
                 if unchanged and not (request.exclude_suspects and suspects):
-                    state = state_of(before, self._calibration(key, before, warnings))
+                    state = state_of(before, self._publisher.calibration(key, before, warnings))
                     return FitResult(before, 0, duplicates, suspects, state, warnings, times)
             with times.stage("store"), self._store.storage.batch(key):
                 gone = store_added(ok, fit, added)
@@ -310,7 +272,7 @@ class FitService:
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
                     f"Fit other images first, or delete the ROI with all its data: DELETE {key.url()}.",
                 )
-            tiling = tiling_for(None, before, None, model, self._settings.max_tiles)
+            tiling = self._planner.tiling(None, before, (), model)
             with self._token_file(tiling, model) as tokens:
                 result = self._build(
                     key,
@@ -394,62 +356,16 @@ class FitService:
         if recipe.spatial_weights.kind == "variance" and learned.weights is None:
             warnings.append("spatial_weights: the maps of one OK image have no variance; no weights were applied")
         manifest = manifest_of(key, version, model, recipe, mm_per_px, images, excluded, learned)
-        calibration = None if before is None else self._calibration(key, before, warnings)
+        calibration = None if before is None else self._publisher.calibration(key, before, warnings)
         with times.stage("stored"):
             evidence = self._scorer.of_bank(key, model, manifest, learned.bank, learned.weights)
         warnings += evidence.warnings
-        state, manifest = self._publish(key, manifest, learned, evidence, action, before, calibration, times)
+        state, manifest = self._publisher.publish(key, manifest, learned, evidence, action, before, calibration, times)
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
         return FitResult(manifest, 0, 0, suspects, state, warnings, times)
 
     def _learned(self, tokens: FileTokens, images: Sequence[OkImage], recipe: Recipe, times: StageTimes) -> Learned:
         return learn(tokens, [image.frame for image in images], recipe, self._settings.blur_sigma, times)
-
-    def _publish(
-        self,
-        key: RoiKey,
-        manifest: Manifest,
-        learned: Learned,
-        evidence: StoredEvidence,
-        action: Action,
-        before: Manifest | None,
-        calibration: Calibration | None,
-        times: StageTimes,
-    ) -> tuple[CalibrationState, Manifest]:
-        """Publish a version with its calibration: the one before or, where it can be redone, a new one."""
-        # Computed before the version is published, so that one move of `current` brings bank and threshold.
-        settings = self._settings
-        after = None if calibration is None else redone(manifest, learned.ok_maps, settings, calibration, evidence)
-        kept = after or calibration
-        manifest = with_stored_scores(manifest, evidence, after, settings)
-        change = Change(
-            action=action,
-            version_before=None if before is None else before.version,
-            version_after=manifest.version,
-            threshold_before=None if calibration is None else calibration.threshold,
-            threshold_after=None if kept is None else kept.threshold,
-            n_ok_before=0 if before is None else len(before.images),
-            n_ok_after=len(manifest.images),
-        )
-        with times.stage("store"), self._store.audit.change(key, change):
-            content = bank_files(learned.bank, manifest)
-            _, manifest = self._store.publish(key, manifest, content, learned.weights, learned.ok_maps, kept)
-        self._drop_unnamed_images(key)
-        return "redone" if after is not None else state_of(manifest, calibration), manifest
-
-    def _calibration(self, key: RoiKey, manifest: Manifest, warnings: list[str]) -> Calibration | None:
-        # An unreadable calibration ends the fit: the next version would be uncalibrated where this one is not.
-        stored = self._store.calibration(key, manifest)
-        if stored.damaged:
-            warnings.append(f"damaged: {stored.damaged}; its copy was used")
-        return stored.calibration
-
-    def _drop_unnamed_images(self, key: RoiKey) -> None:
-        """Delete images that no version names. The version is published: a failure here is only logged."""
-        try:
-            self._store.drop_unnamed_images(key)
-        except (OSError, GatewayError) as error:
-            log.warning("%s: OK images that no version names could not be deleted: %s", key, error)
 
 
 def _changed_meanwhile(key: RoiKey) -> OverloadedError:
