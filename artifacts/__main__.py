@@ -1,4 +1,4 @@
-"""`scripts/artifacts`: list, verify, export, import, import-gui, publish-model, copy."""
+"""`scripts/artifacts`: list, verify, repair, export, import, import-gui, publish-model, copy."""
 
 import argparse
 import dataclasses
@@ -31,6 +31,8 @@ from gateway.store.place import UnsuitableStorageError
 from gateway.store.roi_key import RoiKey
 from postprocess.roi_mask import ShapeError
 
+_CHECKING = ("verify", "repair", "copy")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     settings = Settings()
     logging.basicConfig(handlers=[logging.NullHandler()])  # damage is printed below, once
+    if args.command in _CHECKING:
+        settings = settings.model_copy(update={"store_cache_bytes": 0})  # what a bucket has, not what was read before
     where = settings.models_dir
     if isinstance(where, Path) and not where.is_dir() and args.command in ("list", "verify", "export"):
         print(f"error: GATEWAY_MODELS_DIR: {where} is not a folder", file=sys.stderr)
@@ -50,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands = {
             "list": _list,
             "verify": _verify,
+            "repair": _repair,
             "export": _export,
             "import": _import,
             "import-gui": _import_gui,
@@ -89,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     lists.add_argument("--json", action="store_true", help="print JSON")
     verify = commands.add_parser("verify", help="compare all files with their checksums; status 1 if one is damaged")
     verify.add_argument("roi", nargs="?", type=_key, metavar="ROLE/ROI", help="(default: all)")
+    repair = commands.add_parser(
+        "repair", help="in a bucket, write the damaged pointer of an ROI anew, from the lists that are there"
+    )
+    repair.add_argument("roi", type=_key, metavar="ROLE/ROI")
+    repair.add_argument("--list", metavar="NAME", help="beginning of the name of a list, where several may be the last")
     export = commands.add_parser("export", help="write one version of an ROI with its OK images and calibration")
     export.add_argument("roi", type=_key, metavar="ROLE/ROI")
     export.add_argument("target", type=Path, metavar="FILE.tar", help="tar file or new folder")
@@ -205,6 +215,26 @@ def _verify(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
             n_damaged += 1
     print(f"{len(keys)} ROIs verified, {n_damaged} damages", file=sys.stderr)
     return 1 if n_damaged else 0
+
+
+def _repair(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
+    where = settings.models_dir
+    if isinstance(where, Path):
+        print(f"{args.roi}: nothing to repair: in a folder the newest whole version answers, and the next fit mends it")
+        return 0
+    from artifacts.repairing import RepairError, repair_pointer  # needs obstore
+
+    try:
+        repaired = repair_pointer(store, where, args.roi, args.list)
+    except RepairError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if repaired is None:
+        print(f"{args.roi}: its pointer is whole, and is left as it is")
+        return 0
+    answers = "not fitted" if repaired.version is None else f"version {repaired.version} answers"
+    print(f"{args.roi}: {answers}; its list is {repaired.said}")
+    return _verify(store, settings, args)
 
 
 def _export(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """List what a models folder holds, and check it for damage."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -75,7 +76,8 @@ def damages(store: ArtifactStore, key: RoiKey, *, tokens: bool = True) -> Iterat
         ref = store.current(key)
     except ArtifactCorruptError as error:
         yield _short(key, error)
-        yield from _image_damages(store, key)
+        with suppress(ArtifactCorruptError):  # the pointer of a bucket, which names the images as well
+            yield from _image_damages(store, key)
         return
     except UnknownRoiError:
         if not store.exists(key):

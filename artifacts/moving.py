@@ -91,8 +91,8 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
     for image in (*manifest.images, *manifest.excluded):
         yield f"ok/{image.sha256}.{image.extension}", ok.image(image)
         tokens = ok.folder / f"{image.sha256}.npz"
-        # The next fit computes damaged or missing tokens again.
-        if ok.has_tokens(image.sha256, manifest.model_fingerprint):
+        # The next fit computes missing, damaged or other tokens again: those of a version with other tiles.
+        if ok.has_tokens(image.sha256, manifest.model_fingerprint, manifest.token_hw[0] * manifest.token_hw[1]):
             yield f"ok/{tokens.name}", tokens.read_bytes()
     yield from exported_images(store, key)
 

@@ -22,6 +22,7 @@ from bench import (
     precision,
     report,
     servers,
+    tiles,
 )
 from gateway.process.services import set_threads
 from gateway.settings import Settings
@@ -39,6 +40,7 @@ COMMANDS: dict[str, ModuleType] = {
     "detectors": detectors,
     "accuracy": accuracy,
     "servers": servers,
+    "tiles": tiles,
     "lines": lines,
     "clients": clients,
 }

@@ -14,6 +14,7 @@ from gateway.detectors.memory_bank.bank import MemoryBank
 from gateway.detectors.memory_bank.detector import bank_files
 from gateway.inspection.version_cache import load_version
 from gateway.learning.build import Learned, Recipe, manifest_of
+from gateway.networks.model_tiling import whole_images
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.manifest import OkImage, WeightsRecipe
 from gateway.store.ok_maps import Frame, OkMaps
@@ -73,7 +74,7 @@ def _publish(store: ArtifactStore, key: RoiKey, tokens: Tokens, size: int) -> in
     frames = (Frame((384, 384)),) * n_images
     ok_maps = OkMaps(np.random.default_rng(0).random((n_images, h * w), np.float32), (h, w), frames)
     learned = Learned(bank, None, ok_maps, [0.4] * n_images, n_images * h * w)
-    recipe = Recipe(_RATE, 0, 1, 99.0, WeightsRecipe(), None)
+    recipe = Recipe(_RATE, 0, 1, 99.0, WeightsRecipe(), None, whole_images(tokens.model))
     names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n_images)]
     images = [
         OkImage(

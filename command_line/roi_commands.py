@@ -75,6 +75,7 @@ async def show(found: Session, roi: RoiArgument) -> None:
         ("version", f"{answer.version}, {answer.detector}, made {answer.created_at}"),
         ("OK images", f"{answer.n_ok_total} learned, {answer.n_ok_excluded} excluded, {answer.n_suspects} suspects"),
         ("memory bank", f"{answer.n_embeddings} tokens, coreset rate {answer.coreset_rate_applied:.3g}"),
+        ("tiles", _tiles_in_words(answer.tiles)),
         ("mm per pixel", answer.mm_per_px),
         (
             "OK scores",
@@ -120,6 +121,12 @@ async def fit(
     ] = False,
     shape: Shape = None,
     bit_depth: BitDepth = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="Tiles that a large image is cut into: auto, or at most N; 1: the whole image.", metavar="auto|N"
+        ),
+    ] = None,
 ) -> None:
     """Learn OK images."""
     images = image_files(paths).paths if paths else []
@@ -140,6 +147,7 @@ async def fit(
                 seed=seed,
                 spatial_weights=spatial_weights,
                 bit_depth=bit_depth,
+                tiles=_tiles(tiles),
                 exclude_suspects=exclude_suspects or None,
             )
         except TooLargeError as error:
@@ -154,6 +162,7 @@ async def fit(
         ("version", f"{answer.version} of {roi}"),
         ("OK images", f"{answer.n_ok_total}, {answer.n_ok_added} of them new; {answer.duplicates} were known"),
         ("memory bank", f"{answer.n_embeddings} of {answer.n_tokens_total} tokens"),
+        ("tiles", _tiles_in_words(answer.tiles)),
         ("suspects", ", ".join(suspects) or None),
         ("calibration", answer.calibration),
     )
@@ -366,6 +375,21 @@ def _calibrated(calibration: Any) -> str:
         if calibration.stale
         else f"yes, {calibration.n_ok} OK and {calibration.n_ng} NG scores"
     )
+
+
+def _tiles(text: str | None) -> Literal["auto"] | int | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"--tiles {text}: expected auto or a whole number of at least 1")
+    return int(text)
+
+
+def _tiles_in_words(tiles: tuple[int, int]) -> str | None:
+    """Return the rows and columns of tiles; None for the whole image."""
+    return None if tiles == (1, 1) else f"{tiles[0]} × {tiles[1]}"
 
 
 def _facts(*facts: tuple[str, Any]) -> None:

@@ -27,12 +27,13 @@ from evaluation.students import StudentInspector, StudentRecipe, TrainingFailedE
 from export.labelled_csv import add_column_arguments, columns_from
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError
+from gateway.learning.request import TilesAsked
 from gateway.settings import HOME, Settings
 from gateway.store.manifest import DetectorKind
 
 _CACHE = HOME / ".cache" / "evaluate"
 _N_TIMED = 40
-_OF_BANKS = ("coreset_rate", "layers", "input_size", "weights", "exclude_suspects")
+_OF_BANKS = ("coreset_rate", "layers", "input_size", "weights", "tiles", "exclude_suspects")
 _OF_ONE_SPLIT = ("layers", "input_size", "p_score", "coreset_rate", "seed", "exclude_suspects", "timings", "test_share")
 _OF_STUDENTS = ("teacher", "teacher_layers", "student_size", "epochs")
 
@@ -120,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--p-score", nargs="+", type=_percentile, metavar="PERCENTILE")
     parser.add_argument("--coreset-rate", nargs="+", type=_rate, metavar="SHARE")
     parser.add_argument("--seed", nargs="+", type=_seed, metavar="N", help="seeds of the coreset or the training")
+    parser.add_argument(
+        "--tiles",
+        type=_tiles,
+        metavar="auto|N",
+        help="tiles that an image is cut into, at most N (default: auto, as the first fit of an ROI)",
+    )
     parser.add_argument("--exclude-suspects", action="store_true", help="fit without suspect OK images")
     parser.add_argument(
         "--weights",
@@ -182,6 +189,7 @@ async def _evaluate(args: argparse.Namespace) -> None:
                         seeds=args.seed or (None,),
                         p_scores=args.p_score or (None,),
                         exclude_suspects=args.exclude_suspects,
+                        tiles=args.tiles,
                         n_timed=_N_TIMED if is_timed else 0,
                         stage=stage,
                         on_run=draw,
@@ -303,7 +311,8 @@ def _progress() -> Iterator[Any]:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the command as given, without folders of this machine."""
     shown: dict[str, Any] = {"source": (args.csv or args.folder).resolve().name}
-    names = ["detector", "layers", "input_size", "coreset_rate", "seed", "p_score", "exclude_suspects", "mm_per_px"]
+    names = ["detector", "layers", "input_size", "coreset_rate", "seed", "p_score", "tiles"]
+    names += ["exclude_suspects", "mm_per_px"]
     names += ["ko_labels", "connector", "test_share", "split_seed"] if args.csv is not None else []
     names += ["teacher_layers", "student_size", "epochs"] if args.detector != "memory-bank" else []
     for name in names:
@@ -342,6 +351,14 @@ def _number(text: str, is_valid: Callable[[float], bool], expected: str) -> floa
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _tiles(text: str) -> TilesAsked:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number of at least 1")
     return int(text)
 
 

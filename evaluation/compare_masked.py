@@ -17,11 +17,11 @@ from evaluation.data import KO_LABELS, DataError, read_rows
 from evaluation.plots import read_rgb
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import EngineUnavailableError, GatewayError
-from gateway.images.decoding import to_model_input
 from gateway.images.masks import mask_of
 from gateway.inspection.pipeline import require_same_model
 from gateway.inspection.version_cache import FittedRoi
 from gateway.networks import TokenEngine
+from gateway.networks.model_tiling import tiling_of
 from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
@@ -100,9 +100,10 @@ async def compare(
         calibration = roi.calibration
         if p_score is None:
             p_score = settings.p_score if calibration is None else calibration.score_percentile
+        tiling = tiling_of(roi.loaded.manifest, model)
         images = [read_rgb(path) for path in (ok, ko)]
-        inputs = np.stack([to_model_input(image, model.input_size) for image in images])
-        tokens = await used.tokens(inputs, model=model)
+        tiles = np.concatenate([tiling.cut(tiling.resized(image)) for image in images])
+        tokens = map(tiling.stitched, np.split(await used.tokens(tiles, model=model), len(images)))
 
         def both() -> list[Compared]:
             pairs = zip(images, tokens, strict=True)

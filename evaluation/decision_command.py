@@ -113,7 +113,7 @@ async def run(
         for number, data in enumerate(sets, start=1):
             plan = plan_of(args, data)
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-            with Pool(data, remembering, limits) as pool:
+            with Pool(data, remembering, limits, args.tiles, settings.max_tiles) as pool:
                 remembering.remembers = True
                 await pool.load(stage(f"{data.name}: tokens", pool.n_images))
                 remembering.remembers = False
@@ -137,6 +137,7 @@ async def run(
 def _as_command(args: argparse.Namespace) -> str:
     """Return the options that decide what is measured, without folders of this machine."""
     shown = [(args.csv or args.folder).resolve().name]
+    shown += [] if args.tiles is None else [f"--tiles {args.tiles}"]
     for name in ("splits", *NAMES, "mm_per_px", "split_seed"):
         value = getattr(args, name)
         values = value if isinstance(value, list) else [value]

@@ -8,6 +8,7 @@ from typing import Any
 from evaluation.data import GOOD, DataSet, Sample
 from evaluation.inspection import Calibrated, Cost, FitRecipe, Inspector, Judged, Progress
 from evaluation.metrics import ImageMetrics, PixelMetrics, Rate, image_metrics, pixel_metrics, rate
+from gateway.learning.request import TilesAsked
 from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
@@ -50,6 +51,7 @@ async def evaluate(
     seeds: Sequence[int | None] = (None,),
     p_scores: Sequence[float | None] = (None,),
     exclude_suspects: bool = False,
+    tiles: TilesAsked | None = None,
     n_timed: int = 0,
     stage: Stage,
     on_run: Callable[[Run], Any] | None = None,
@@ -63,6 +65,7 @@ async def evaluate(
         seeds: seeds of the fits; None takes the gateway's.
         p_scores: percentiles of the score; None takes the gateway's.
         exclude_suspects: leave suspects out of the bank.
+        tiles: how many tiles the images are cut into; None takes the gateway's choice.
         n_timed: number of images to time one by one, spread over the images to inspect.
         stage: shows progress.
         on_run: awaited after each run, while the inspector still holds its memory bank.
@@ -70,7 +73,7 @@ async def evaluate(
     runs = []
     for coreset_rate, seed in itertools.product(coreset_rates, seeds):
         progress = stage(f"{data.name}: fit", len(data.train))
-        recipe = FitRecipe(coreset_rate, seed, exclude_suspects)
+        recipe = FitRecipe(coreset_rate, seed, exclude_suspects, tiles)
         fit = await inspector.fit(data.train, recipe, progress)
         # The maps do not depend on the percentile.
         pixel = await _pixel_metrics(inspector, data, stage) if data.has_masks else None

@@ -52,11 +52,17 @@ class Fitted:
         self._settings = settings
         self._mm_per_px = mm_per_px
         recipe = Recipe(
-            settings.coreset_rate, settings.seed, settings.k, settings.p_score, WeightsRecipe(), bit_depth=None
+            settings.coreset_rate,
+            settings.seed,
+            settings.k,
+            settings.p_score,
+            WeightsRecipe(),
+            bit_depth=None,
+            tiling=pool.tiling,
         )
         frames = pool.frames(indices)
         tokens = pool.to_learn(indices)
-        learned = learn(tokens, frames, model.token_hw, recipe, settings.blur_sigma, StageTimes())
+        learned = learn(tokens, frames, recipe, settings.blur_sigma, StageTimes())
         assert learned.ok_maps is not None
         records = [pool.records[index] for index in indices]
         self._manifest = manifest_of(_KEY, 1, model, recipe, mm_per_px, records, (), learned)

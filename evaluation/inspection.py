@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Sample
+from gateway.learning.request import TilesAsked
 from gateway.store.manifest import DetectorKind
 from postprocess.anomaly_map import ScoreRule
 
@@ -57,6 +58,7 @@ class FitRecipe:
     coreset_rate: float | None = None
     seed: int | None = None
     exclude_suspects: bool = False
+    tiles: TilesAsked | None = None
 
 
 @dataclass(frozen=True, slots=True)

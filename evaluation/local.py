@@ -18,13 +18,14 @@ from evaluation.tokens import RememberingEngine
 from gateway.calibration.calibrate import calibrate
 from gateway.calibration.request import CalibrationRequest
 from gateway.errors import EngineUnavailableError, GatewayError
-from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.decoding import Limits, decode, read_header
 from gateway.inspection.pipeline import InspectionPipeline
 from gateway.inspection.request import HeatmapMode, InferRequest
 from gateway.learning.request import FitRequest, ImageFile
 from gateway.learning.service import FitService
 from gateway.networks import TokenEngine
 from gateway.networks.model_description import GRAPH_FILE, DescriptionError, newest_version
+from gateway.networks.model_tiling import tiling_of
 from gateway.networks.registry import EngineRegistry
 from gateway.process.services import create_services
 from gateway.settings import Settings
@@ -130,6 +131,7 @@ class LocalInspector:
                     self._mm_per_px,
                     coreset_rate=recipe.coreset_rate,
                     seed=recipe.seed,
+                    tiles=recipe.tiles,
                     exclude_suspects=recipe.exclude_suspects,
                 )
             )
@@ -139,6 +141,7 @@ class LocalInspector:
         return {
             "coreset_rate": manifest.coreset_rate,
             "seed": manifest.seed,
+            "tiles": list(manifest.tiles),
             "n_ok": len(manifest.images),
             "n_excluded": len(manifest.excluded),
             "n_duplicates": result.duplicates,
@@ -238,12 +241,13 @@ class LocalInspector:
         model = engine.model
         data = sample.path.read_bytes()
         header = read_header(data, sample.path.name, self._limits)
-        image = to_model_input(decode(data, sample.path.name, header), model.input_size)
-        (tokens,) = await engine.tokens(image[None], model=model)
+        tiling = tiling_of(roi.loaded.manifest, model)
+        tiles = tiling.cut(tiling.resized(decode(data, sample.path.name, header)))
+        tokens = await engine.tokens(tiles, model=model)
 
         def full() -> NDArray[np.float32]:
             detector = roi.loaded.detector
-            distances = detector.distances(tokens, detector.neighbours(self.settings.k)[0])
+            distances = detector.distances(tiling.stitched(tokens), detector.neighbours(self.settings.k)[0])
             grid = anomaly_map(distances, roi.loaded.manifest.token_hw, roi.loaded.weights)
             return blur(upsample(grid, header.upright_size), self.settings.blur_sigma)
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from evaluation.data import DataError, DataSet, Sample
 from evaluation.inspection import Progress
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
-from gateway.images.decoding import Limits, decode, read_header, to_model_input
+from gateway.images.decoding import Limits, decode, read_header
+from gateway.learning.earlier_version import tiling_for
+from gateway.learning.request import TilesAsked
 from gateway.networks import TokenEngine
 from gateway.store.manifest import OkImage
 from gateway.store.ok_maps import Frame
@@ -56,13 +58,26 @@ def read_picture(path: Path, limits: Limits) -> Picture:
 class Pool:
     """All OK images of a data set, those to learn and those to inspect, then all NG images, with their tokens."""
 
-    def __init__(self, data: DataSet, engine: TokenEngine, limits: Limits) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        engine: TokenEngine,
+        limits: Limits,
+        tiles: TilesAsked | None = None,
+        max_tiles: int = 1,
+    ) -> None:
         """Name the images; `load` reads them. An OK image that is there twice counts once.
 
         Args:
             data: the data set.
             engine: started.
             limits: of one image.
+            tiles: how many tiles the images are cut into; None chooses as the first fit of an ROI.
+            max_tiles: limit of the tiles of an image.
+
+        Raises:
+            InvalidRequestError: more tiles are asked for than the limit.
+            GatewayError: the first image cannot be read.
         """
         distinct: dict[str, Path] = {}
         for path in (*data.train, *(sample.path for sample in data.test if not sample.is_ng)):
@@ -72,16 +87,18 @@ class Pool:
         self.ng: Sequence[Sample] = [sample for sample in data.test if sample.is_ng]
         self.engine = engine
         self.limits = limits
+        first_size = read_picture(self.ok[0], limits).record.frame.size_wh if self.ok else None
+        self.tiling = tiling_for(tiles, None, first_size, engine.model, max_tiles)
         self.records: list[OkImage] = []
         """What a manifest says of each image, OK images first."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="evaluate-")))
-        model = self.engine.model
+        n_tokens, dim = self.tiling.n_tokens, self.engine.model.dim
         n = len(self.ok) + len(self.ng)
-        self._tokens = np.memmap(folder / "tokens", np.float32, "w+", shape=(n, model.n_tokens, model.dim))
-        self._to_learn = self._stack.enter_context(TokenFile(folder, model.n_tokens, model.dim))
+        self._tokens = np.memmap(folder / "tokens", np.float32, "w+", shape=(n, n_tokens, dim))
+        self._to_learn = self._stack.enter_context(TokenFile(folder, n_tokens, dim))
         return self
 
     def __exit__(
@@ -114,9 +131,14 @@ class Pool:
 
     async def tokens_of(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the tokens of images, float32 [B, N, D]."""
-        model = self.engine.model
-        inputs = np.stack([to_model_input(each, model.input_size) for each in pixels])
-        return await self.engine.tokens(inputs, model=model)
+        found: list[NDArray[np.float32]] = []
+        size = max(1, _BATCH // self.tiling.n_tiles)
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            tiles = np.concatenate([self.tiling.cut(self.tiling.resized(each)) for each in part])
+            tokens = await self.engine.tokens(tiles, model=self.engine.model)
+            found += [self.tiling.stitched(own) for own in np.split(tokens, len(part))]
+        return np.stack(found)
 
     def tokens(self, index: int) -> NDArray[np.float32]:
         """Return the tokens of an image to inspect, float32 [N, D]."""

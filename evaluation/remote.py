@@ -71,7 +71,7 @@ class RemoteInspector:
         """See `Inspector.fit`."""
         await self._forget()
         self._roi_id = uuid.uuid4().hex
-        data = self._form() | _given(coreset_rate=recipe.coreset_rate, seed=recipe.seed)
+        data = self._form() | _given(coreset_rate=recipe.coreset_rate, seed=recipe.seed, tiles=recipe.tiles)
         data["exclude_suspects"] = str(recipe.exclude_suspects).lower()
         files = [("images", (path.name, path.read_bytes())) for path in images]
         started = time.perf_counter()
@@ -81,6 +81,7 @@ class RemoteInspector:
         return {
             "coreset_rate": answer["coreset_rate"],
             "seed": answer["seed"],
+            "tiles": answer["tiles"],
             "n_ok": answer["n_ok_total"],
             "n_excluded": answer["n_ok_excluded"],
             "n_duplicates": answer["duplicates"],
@@ -171,5 +172,5 @@ class RemoteInspector:
         return answer
 
 
-def _given(**values: float | None) -> dict[str, str]:
+def _given(**values: float | str | None) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}

@@ -1,7 +1,8 @@
 """``scripts/samples DIR``: a small data set of drawn machined plates, with defects of stated millimetres.
 
 The folders are those of MVTec AD (Bergmann et al., 2019): ``train/good``, ``test/good``, ``test/<defect>``,
-``ground_truth/<defect>``. The images are 384 × 384 pixels of 0.1 mm, 8-bit grey. The same seed gives the same files.
+``ground_truth/<defect>``. The images are 384 × 384 pixels of 0.1 mm, 8-bit grey; ``--side`` draws larger plates. The
+same seed gives the same files.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from evaluation.defects import blob, disc, line, paste
 
 SIDE = 384
 MM_PER_PX = 0.1
+_LARGEST_SIDE = 4096
 N_TRAIN, N_GOOD = 40, 12
-_SIZE = (SIDE, SIDE)
 _MASK_FROM = 0.5
 """A pixel belongs to the mask if the defect covers at least this share of it."""
 
@@ -27,21 +28,21 @@ Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 """The image with the defect, uint8 [H, W], and the coverage, float32 [H, W]."""
 
 
-def plate(random: np.random.Generator) -> NDArray[np.uint8]:
+def plate(random: np.random.Generator, side: int = SIDE) -> NDArray[np.uint8]:
     """Draw a brushed steel plate with a drilled hole, as a camera sees it; no two are the same.
 
     Returns:
-        uint8 [384, 384].
+        uint8 [side, side].
     """
     tilt = random.uniform(-2.5, 2.5)
-    grain = _smooth(random, (2 * SIDE, 2 * SIDE // 16), (0.7, 2.1), 2 * SIDE)
-    grain += 0.6 * _smooth(random, (2 * SIDE, 2 * SIDE // 16), (1.6, 5.6), 2 * SIDE)
-    turn = cv2.getRotationMatrix2D((SIDE, SIDE), tilt, 1.0)
-    turned = cv2.warpAffine(grain, turn, (SIDE * 2, SIDE * 2))
-    grain = np.asarray(turned[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2], np.float32)
-    clouds = _smooth(random, (SIDE // 16, SIDE // 16), (2.8, 3.7), SIDE)
-    fine = _smooth(random, (SIDE, SIDE), (0.6, 0.6), SIDE)
-    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    grain = _smooth(random, (2 * side, 2 * side // 16), (0.7, 2.1), 2 * side)
+    grain += 0.6 * _smooth(random, (2 * side, 2 * side // 16), (1.6, 5.6), 2 * side)
+    turn = cv2.getRotationMatrix2D((side, side), tilt, 1.0)
+    turned = cv2.warpAffine(grain, turn, (side * 2, side * 2))
+    grain = np.asarray(turned[side // 2 : -side // 2, side // 2 : -side // 2], np.float32)
+    clouds = _smooth(random, (side // 16, side // 16), (2.8, 3.7), side)
+    fine = _smooth(random, (side, side), (0.6, 0.6), side)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     light = (
         1
         + random.uniform(-0.07, 0.07) * x
@@ -52,7 +53,7 @@ def plate(random: np.random.Generator) -> NDArray[np.uint8]:
     image = np.clip(surface, 0, 255).astype(np.uint8)
     for _ in range(random.integers(2, 6)):  # faint handling marks are normal
         image = paste(
-            image, _stroke(random, random.uniform(15, 60), random.uniform(0.6, 1.1)), random.uniform(0.03, 0.07)
+            image, _stroke(random, side, random.uniform(15, 60), random.uniform(0.6, 1.1)), random.uniform(0.03, 0.07)
         )
     return _drilled(image, random)
 
@@ -60,31 +61,32 @@ def plate(random: np.random.Generator) -> NDArray[np.uint8]:
 def _drilled(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
     """Drill a hole of 7 mm with a chamfer near the upper left corner; its place differs by up to 0.3 mm."""
     centre = (82 + random.uniform(-3, 3), 84 + random.uniform(-3, 3))
-    image = paste(image, _soft(disc(_SIZE, centre, 86), 0.8), 0.16)
-    image = paste(image, _soft(disc(_SIZE, (centre[0] + 1.5, centre[1] + 2), 80), 2.5), -0.3)
-    return paste(image, _soft(disc(_SIZE, centre, 70), 0.9), -0.78)
+    size = image.shape
+    image = paste(image, _soft(disc(size, centre, 86), 0.8), 0.16)
+    image = paste(image, _soft(disc(size, (centre[0] + 1.5, centre[1] + 2), 80), 2.5), -0.3)
+    return paste(image, _soft(disc(size, centre, 70), 0.9), -0.78)
 
 
 def scratch(image: NDArray[np.uint8], mm: float, random: np.random.Generator) -> Drawn:
     """Scratch the plate: `mm` long and 0.3 mm wide, bright with a dark side."""
-    stroke = _stroke(random, mm / MM_PER_PX, 3, across=True)
+    stroke = _stroke(random, len(image), mm / MM_PER_PX, 3, across=True)
     shadow = np.roll(stroke, 2, axis=(0, 1))
     return paste(paste(image, _soft(shadow, 0.8), -0.35), _soft(stroke, 0.5), 0.5), stroke
 
 
 def pit(image: NDArray[np.uint8], mm: float, random: np.random.Generator) -> Drawn:
     """Leave a pit of `mm` diameter: a dark hole with a bright rim."""
-    at = _place(random)
-    hole = blob(_SIZE, at, mm / MM_PER_PX, random)
-    rim = disc(_SIZE, (at[0] + 1, at[1] + 1), mm / MM_PER_PX + 4)
+    at = _place(random, len(image))
+    hole = blob(image.shape, at, mm / MM_PER_PX, random)
+    rim = disc(image.shape, (at[0] + 1, at[1] + 1), mm / MM_PER_PX + 4)
     return paste(paste(image, _soft(rim, 1.0), 0.15), _soft(hole, 0.7), -0.62), hole
 
 
 def dent(image: NDArray[np.uint8], mm: float, random: np.random.Generator) -> Drawn:
     """Dent the plate over `mm`: one side in shadow, the other bright."""
-    at, radius = _place(random), mm / MM_PER_PX / 2
-    whole = disc(_SIZE, at, 2 * radius)
-    y, x = np.mgrid[0.5:SIDE, 0.5:SIDE]
+    at, radius = _place(random, len(image)), mm / MM_PER_PX / 2
+    whole = disc(image.shape, at, 2 * radius)
+    y, x = np.mgrid[0.5 : len(image), 0.5 : len(image)]
     slope = np.clip((x - at[0] + y - at[1]) / (1.4 * radius), -1, 1).astype(np.float32)
     soft = _soft(whole, 1.5 + radius / 8)
     return paste(paste(image, soft * np.maximum(slope, 0), 0.5), soft * np.maximum(-slope, 0), -0.5), whole
@@ -96,14 +98,14 @@ def crack(image: NDArray[np.uint8], mm: float, random: np.random.Generator) -> D
     turns = heading + random.normal(scale=0.5, size=steps)
     path = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1), 0)
     path *= mm / MM_PER_PX / np.hypot(*(path[-1] - path[0]))
-    path += np.array(_place(random)) - path.mean(0)
-    found = line(_SIZE, path, 2)
+    path += np.array(_place(random, len(image))) - path.mean(0)
+    found = line(image.shape, path, 2)
     return paste(image, _soft(found, 0.4), -0.7), found
 
 
 def stain(image: NDArray[np.uint8], mm: float, random: np.random.Generator) -> Drawn:
     """Stain the plate over `mm`: a soft dark spot."""
-    spot = blob(_SIZE, _place(random), mm / MM_PER_PX, random)
+    spot = blob(image.shape, _place(random, len(image)), mm / MM_PER_PX, random)
     return paste(image, _soft(spot, 2.0), -0.3), spot
 
 
@@ -117,12 +119,13 @@ DEFECTS: dict[str, tuple[Callable[[NDArray[np.uint8], float, np.random.Generator
 """How each defect is drawn, and its sizes in millimetres, one image each."""
 
 
-def write_samples(folder: Path, seed: int = 0) -> int:
+def write_samples(folder: Path, seed: int = 0, side: int = SIDE) -> int:
     """Write the data set.
 
     Args:
         folder: is made if it does not exist; files of the same names are replaced.
         seed: of all drawing.
+        side: of the images, in pixels.
 
     Returns:
         The number of images.
@@ -131,12 +134,12 @@ def write_samples(folder: Path, seed: int = 0) -> int:
     n = 0
     for part, count in (("train", N_TRAIN), ("test", N_GOOD)):
         for i in range(count):
-            _write(folder / part / "good" / f"{i:03}.png", plate(random))
+            _write(folder / part / "good" / f"{i:03}.png", plate(random, side))
             n += 1
     rows = []
     for kind, (draw, sizes) in DEFECTS.items():
         for i, mm in enumerate(sizes):
-            image, coverage = draw(plate(random), mm, random)
+            image, coverage = draw(plate(random, side), mm, random)
             name = f"{i:03}.png"
             _write(folder / "test" / kind / name, image)
             mask = coverage >= _MASK_FROM
@@ -153,9 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/samples", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (default: 0)")
+    parser.add_argument(
+        "--side", type=_side, default=SIDE, metavar="PIXELS", help="of the images (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     try:
-        n = write_samples(given.folder, given.seed)
+        n = write_samples(given.folder, given.seed, given.side)
     except OSError as error:
         print(f"error: {given.folder}: {error.strerror}", file=sys.stderr)
         return 1
@@ -163,22 +169,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _place(random: np.random.Generator) -> tuple[float, float]:
+def _side(text: str) -> int:
+    if not text.isdecimal() or not SIDE <= int(text) <= _LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {SIDE} to {_LARGEST_SIDE}")
+    return int(text)
+
+
+def _place(random: np.random.Generator, side: int) -> tuple[float, float]:
     """Return a place for a defect: away from the edge and the hole."""
     while True:
-        x, y = random.uniform(70, SIDE - 70, 2)
+        x, y = random.uniform(70, side - 70, 2)
         if np.hypot(x - 82, y - 84) > 110:
             return float(x), float(y)
 
 
-def _stroke(random: np.random.Generator, length: float, width: float, *, across: bool = False) -> NDArray[np.float32]:
+def _stroke(
+    random: np.random.Generator, side: int, length: float, width: float, *, across: bool = False
+) -> NDArray[np.float32]:
     """Return the coverage of a slightly bent stroke, across the grain or in any direction."""
-    centre = np.array(_place(random))
+    centre = np.array(_place(random, side))
     angle = random.uniform(0.2, 0.8) * np.pi if across else random.uniform(0, np.pi)
     along = np.linspace(-length / 2, length / 2, 9)
     bend = random.uniform(-0.06, 0.06) * length * ((2 * along / length) ** 2 - 0.5)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return line(_SIZE, centre + np.stack([along, bend], 1) @ turn, width)
+    return line((side, side), centre + np.stack([along, bend], 1) @ turn, width)
 
 
 def _smooth(

@@ -1,6 +1,7 @@
 """``python -m gateway``: serve, print the effective settings, or make an API key."""
 
 import argparse
+import gc
 import os
 import shlex
 import socket
@@ -113,6 +114,7 @@ def _serve(settings: Settings) -> int:
     except OSError as error:
         print(f"error: GATEWAY_TLS_CERT={str(settings.tls_cert)!r}, or its key: {error}", file=sys.stderr)
         return 2
+    gc.disable()  # until all modules are there
     try:
         from gateway.app import app
 
@@ -127,6 +129,8 @@ def _serve(settings: Settings) -> int:
     except (KeyListError, SettingsError, UnsuitableStorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    gc.freeze()  # what is there by now stays: no collection needs to look at it again
+    gc.enable()
     # A line sends an image every few seconds and keeps its connection.
     config = uvicorn.Config(
         app,

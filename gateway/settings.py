@@ -18,6 +18,8 @@ HOME = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
 
 _BUCKETS = ("s3", "gs", "az")
 
+MOST_TILES = 64
+"""Limit of the limit of tiles."""
 Percentile = Annotated[float, Field(ge=95, le=100)]
 
 
@@ -173,6 +175,9 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(32 * 2**20, gt=0, description="limit of one image file")
     max_image_pixels: int = Field(
         25_000_000, gt=0, le=DECODER_PIXELS, description="limit of width × height of one image, read from its header"
+    )
+    max_tiles: int = Field(
+        9, ge=1, le=MOST_TILES, description="limit of the tiles that an image is cut into; 1: new ROIs have no tiles"
     )
     max_batch_images: int = Field(32, gt=0, description="limit of images in one /infer_batch")
     max_fit_images: int = Field(500, gt=0, le=1000, description="limit of images in one /fit_ok")

@@ -21,7 +21,8 @@ def limits(k: int, n: int, confidence: float) -> tuple[float, float]:
         >>> tuple(round(limit, 4) for limit in limits(0, 10, 0.95))
         (0.0, 0.3085)
     """
-    return _limits(k, n, confidence, "two-sided")
+    each = (1 + confidence) / 2
+    return lower_limit(k, n, each), upper_limit(k, n, each)
 
 
 def all_limits(n: int, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -31,16 +32,13 @@ def all_limits(n: int, confidence: float) -> tuple[NDArray[np.float64], NDArray[
         n: draws, at least 1.
         confidence: 0–1.
     """
-    hits, tail = np.arange(n + 1), (1 - confidence) / 2
-    low, high = np.zeros(n + 1), np.ones(n + 1)
-    low[1:] = scipy.special.betaincinv(hits[1:], n - hits[1:] + 1, tail)
-    high[:-1] = scipy.special.betaincinv(hits[:-1] + 1, n - hits[:-1], 1 - tail)
-    return low, high
+    hits, each = np.arange(n + 1), (1 + confidence) / 2
+    return _lower(hits, n, each), _upper(hits, n, each)
 
 
 def lower_limit(k: int, n: int, confidence: float) -> float:
     """Return the one-sided lower limit of the share; arguments as for `limits`."""
-    return _limits(k, n, confidence, "greater")[0]
+    return float(_lower(np.array([k]), n, confidence)[0])
 
 
 def upper_limit(k: int, n: int, confidence: float) -> float:
@@ -50,10 +48,13 @@ def upper_limit(k: int, n: int, confidence: float) -> float:
         >>> round(upper_limit(0, 10, 0.95), 4)
         0.2589
     """
-    return _limits(k, n, confidence, "less")[1]
+    return float(_upper(np.array([k]), n, confidence)[0])
 
 
-def _limits(k: int, n: int, confidence: float, alternative: str) -> tuple[float, float]:
-    # `scipy.stats` is loaded on first use: importing it takes as long as importing the gateway.
-    found = scipy.stats.binomtest(k, n, alternative=alternative).proportion_ci(confidence, "exact")
-    return float(found.low), float(found.high)
+# Of the Beta distribution itself: `scipy.stats`, which has the same limits, takes as long to import as the gateway.
+def _lower(hits: NDArray[np.int64], n: int, confidence: float) -> NDArray[np.float64]:
+    return np.where(hits == 0, 0.0, scipy.special.betaincinv(np.maximum(hits, 1), n - hits + 1, 1 - confidence))
+
+
+def _upper(hits: NDArray[np.int64], n: int, confidence: float) -> NDArray[np.float64]:
+    return np.where(hits == n, 1.0, scipy.special.betaincinv(hits + 1, np.maximum(n - hits, 1), confidence))

@@ -7,11 +7,21 @@ import cv2
 import numpy as np
 
 
-def png(chunks: list[tuple[bytes, bytes]] = (), size_wh: tuple[int, int] = (100, 100), pixels: bytes | None = None):
-    """A grey PNG with chunks before its pixels."""
+def deflated_zeros(n: int) -> bytes:
+    """What `zlib.compress(bytes(n))` inflates to, made in a moment: a million zeros deflated once, and repeated."""
+    many, rest = divmod(n, 10**6)
+    deflate = zlib.compressobj()
+    parts = [deflate.compress(bytes(rest)) + deflate.flush(zlib.Z_FULL_FLUSH)]
+    parts += [deflate.compress(bytes(10**6)) + deflate.flush(zlib.Z_FULL_FLUSH)] * many
+    last_block, adler_32 = b"\x03\0", struct.pack(">HH", n % 65521, 1)
+    return b"".join((*parts, last_block, adler_32))
+
+
+def png(chunks: list[tuple[bytes, bytes]] = (), size_wh: tuple[int, int] = (100, 100), n_zeros: int | None = None):
+    """A grey PNG with chunks before its pixels, which are zeros; as many as the size needs, or another number."""
     width, height = size_wh
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    deflated = zlib.compress(bytes((width + 1) * height) if pixels is None else pixels)
+    deflated = deflated_zeros((width + 1) * height if n_zeros is None else n_zeros)
     all_chunks = [(b"IHDR", header), *chunks, (b"IDAT", deflated), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in all_chunks)
 
@@ -22,7 +32,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 def tiff_in_tiles(side: int, tile_side: int) -> bytes:
     """A grey TIFF whose one tile is far larger than the image."""
-    data = zlib.compress(bytes(side * side))
+    data = deflated_zeros(side * side)
     tags = [(256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile_side), (323, tile_side)]
     tags += [(324, 8), (325, len(data))]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)

@@ -125,7 +125,7 @@ namespace Patchcore
             var form = new Form(roleId, roiId, mmPerPx)
                 .Text("shape", options.Shape?.ToJson()).Number("coreset_rate", options.CoresetRate).Number("seed", options.Seed)
                 .Text("spatial_weights", options.SpatialWeights).Number("bit_depth", options.BitDepth)
-                .Flag("exclude_suspects", options.ExcludeSuspects);
+                .Text("tiles", options.Tiles).Flag("exclude_suspects", options.ExcludeSuspects);
             foreach (ImageFile image in images) form.File("images", image);
             return SendAsync<FitAnswer>(HttpMethod.Post, "/fit_ok", form.Content, FitTimeout, false, cancel);
         }
@@ -603,6 +603,9 @@ namespace Patchcore
         /// <summary>Bits per sample of the camera, for files with more than 8 bits.</summary>
         public int? BitDepth { get; set; }
 
+        /// <summary>How many tiles an image is cut into: "auto", or at most a number; "1" is the whole image.</summary>
+        public string Tiles { get; set; }
+
         /// <summary>Exclude images that look unlike the others.</summary>
         public bool? ExcludeSuspects { get; set; }
     }
@@ -883,6 +886,8 @@ namespace Patchcore
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "version")] public int Version { get; set; }
         [DataMember(Name = "token_shape")] public int[] TokenShape { get; set; }
+        /// <summary>Rows and columns of tiles that an image is cut into; 1, 1: the whole.</summary>
+        [DataMember(Name = "tiles")] public int[] Tiles { get; set; }
         /// <summary>Scores of the OK images, each against the bank without it; null with one image only.</summary>
         [DataMember(Name = "ok_scores")] public ScoreSummary OkScores { get; set; }
         /// <summary>Images sent as OK that are excluded from the bank; n_ok_total does not count them.</summary>
@@ -1211,6 +1216,8 @@ namespace Patchcore
         /// <summary>0 without a memory bank.</summary>
         [DataMember(Name = "n_embeddings")] public int NEmbeddings { get; set; }
         [DataMember(Name = "coreset_rate_applied")] public double CoresetRateApplied { get; set; }
+        /// <summary>Rows and columns of tiles that an image is cut into; 1, 1: the whole.</summary>
+        [DataMember(Name = "tiles")] public int[] Tiles { get; set; }
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "model_fingerprint")] public string ModelFingerprint { get; set; }
@@ -1302,6 +1309,8 @@ namespace Patchcore
         /// <summary>0 without a memory bank.</summary>
         [DataMember(Name = "n_embeddings")] public int NEmbeddings { get; set; }
         [DataMember(Name = "coreset_rate_applied")] public double CoresetRateApplied { get; set; }
+        /// <summary>Rows and columns of tiles that an image is cut into; 1, 1: the whole.</summary>
+        [DataMember(Name = "tiles")] public int[] Tiles { get; set; }
         [DataMember(Name = "mm_per_px")] public double MmPerPx { get; set; }
         [DataMember(Name = "checksum")] public string Checksum { get; set; }
         [DataMember(Name = "model_fingerprint")] public string ModelFingerprint { get; set; }

@@ -4,7 +4,6 @@ import os
 import statistics
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,18 +61,28 @@ async def gateway_checks() -> AsyncIterator[Check]:
 
 
 def _models_folder(settings: Settings) -> Check:
-    what = "models folder" if isinstance(settings.models_dir, Path) else "bucket"
-    try:
-        store = ArtifactStore(open_storage(settings), keep_versions=settings.keep_versions)
-        with suppress(GatewayError):  # the next line says what
-            store.storage.prepare()
-    except (SettingsError, UnsuitableStorageError) as error:
-        return problem(what, str(error), "Correct GATEWAY_MODELS_DIR.")
+    if not isinstance(settings.models_dir, Path):
+        return _bucket(settings)
+    store = ArtifactStore(settings.models_dir, keep_versions=settings.keep_versions)
     reason = write_problem(store)
     if reason is not None:
-        hint = "Make GATEWAY_MODELS_DIR writable for this user."
-        return problem(what, reason, hint if what == "models folder" else "Check the network and the credentials.")
-    return ok(what, f"{settings.models_dir}")
+        return problem("models folder", reason, "Make GATEWAY_MODELS_DIR writable for this user.")
+    return ok("models folder", f"{settings.models_dir}")
+
+
+def _bucket(settings: Settings) -> Check:
+    """Let writers race for an object of it, as a gateway does at its start."""
+    try:
+        storage = open_storage(settings)
+        storage.prepare()
+    except (SettingsError, UnsuitableStorageError) as error:
+        return problem("bucket", str(error), "Correct GATEWAY_MODELS_DIR.")
+    except GatewayError as error:
+        said_more = error.hint != error.default_hint
+        return problem(
+            "bucket", error.message, error.hint if said_more else "Check the network, and the store's address."
+        )
+    return ok("bucket", f"{storage.what}: its conditional writes hold")
 
 
 def _model(settings: Settings) -> Check:

@@ -10,6 +10,7 @@ from fastapi import File, Form, Header, Query, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
+from gateway.settings import MOST_TILES
 from gateway.store.ids import ID_PATTERN, ID_RULE, LONGEST_ID
 from gateway.store.manifest import LARGEST_MM_PER_PX
 from gateway.store.roi_key import DEFAULT_RECIPE
@@ -92,6 +93,16 @@ def _pixel_threshold(value: Any) -> Any:
     return number
 
 
+def _tiles(value: Any) -> Any:
+    """Refuse everything but ``auto`` and whole numbers, in one message instead of one per alternative."""
+    if value is None or value == "auto":
+        return value
+    text = str(value).strip()
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_TILES):
+        raise ValueError(f"expected 'auto' or a whole number from 1 to {MOST_TILES}")
+    return int(text)
+
+
 def _shape_text(value: Any) -> Any:
     """Refuse everything but a text and an object, in one message instead of one per alternative."""
     if value is None or isinstance(value, str | dict):
@@ -107,6 +118,7 @@ Percentile = Annotated[float, Field(ge=95, le=100), _DECIMAL]
 Neighbours = Annotated[int, Field(ge=1, le=100)]
 BlurSigma = Annotated[float, Field(ge=0, le=20), _DECIMAL]
 CoresetRate = Annotated[float, Field(gt=0, le=1), _DECIMAL]
+Tiles = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_TILES)], BeforeValidator(_tiles)]
 BitDepth = Annotated[int, Field(ge=8, le=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 EntryCount = Annotated[int, Field(ge=1, le=10_000)]
@@ -160,6 +172,16 @@ FormBitDepth = Annotated[
     Form(
         description="bits per sample of the camera, for files with more than 8 bits: 12 scales the values 0 to 4095 of "
         "a 16-bit file to 0 to 255; kept with the ROI, and /infer uses that of the fit",
+    ),
+]
+FormTiles = Annotated[
+    Tiles | None,
+    OR_NULL,
+    Form(
+        description="tiles that an image is cut into, so that small defects of a large image are not lost: `auto` as "
+        "many as keep its resolution, at most GATEWAY_MAX_TILES, and 1 below 1.5 × the input of the network; a number: "
+        "at most that many; 1 the whole image. An inspection takes as many times as long. Without it, that of the ROI, "
+        "and `auto` for a new one",
     ),
 ]
 OneImage = Annotated[UploadFile, BeforeValidator(_file), File(description="canonical ROI: PNG, JPEG, BMP or TIFF")]

@@ -239,20 +239,34 @@ def to_model_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         uint8 [S, S, 3] RGB, contiguous.
     """
+    return resized(image, (size, size))
+
+
+def resized(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize an image to RGB of any size, as `to_model_input` does.
+
+    Args:
+        image: uint8 [H, W] grey or [H, W, 3] RGB.
+        size_wh: `(W', H')` in pixels.
+
+    Returns:
+        uint8 [H', W', 3] RGB, contiguous.
+    """
+    to_width, to_height = size_wh
     height, width = image.shape[:2]
-    if height > size > width:
-        image = _resized(image, (width, size), cv2.INTER_AREA)
-    elif width > size > height:
-        image = _resized(image, (size, height), cv2.INTER_AREA)
+    if height > to_height and width < to_width:
+        image = _resize(image, (width, to_height), cv2.INTER_AREA)
+    elif width > to_width and height < to_height:
+        image = _resize(image, (to_width, height), cv2.INTER_AREA)
     # INTER_AREA averages only where no axis grows; after the step above, none shrinks where one grows.
     height, width = image.shape[:2]
-    if (height, width) != (size, size):
-        grows = height < size or width < size
-        image = _resized(image, (size, size), cv2.INTER_LINEAR if grows else cv2.INTER_AREA)
+    if (width, height) != size_wh:
+        grows = height < to_height or width < to_width
+        image = _resize(image, size_wh, cv2.INTER_LINEAR if grows else cv2.INTER_AREA)
     if image.ndim == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
     return np.ascontiguousarray(image)
 
 
-def _resized(image: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
+def _resize(image: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), np.uint8)

@@ -1,6 +1,7 @@
 """The order of an inspection: version, decoding, network, answer. Only worker threads compute."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
@@ -13,9 +14,10 @@ from gateway.detectors.spatial_weighting import SpatialWeighting
 from gateway.errors import GatewayError, ModelMismatchError
 from gateway.images.appearance import look
 from gateway.images.content import why_nothing_shows
-from gateway.images.decoding import Limits, decode_picture, read_header, to_model_input
+from gateway.images.decoding import Limits, decode_picture, read_header
 from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
+from gateway.images.tiling import Tiling
 from gateway.inspection.answer import Inspection, answer
 from gateway.inspection.explanation import Explainer, kept_pixels
 from gateway.inspection.heatmap_files import HeatmapFiles
@@ -28,6 +30,7 @@ from gateway.monitoring.kept_inspections import KeptInspection, KeptInspections
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
+from gateway.networks.model_tiling import tiling_of
 from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.reader import ArtifactReader
@@ -85,6 +88,8 @@ class InspectionPipeline:
     async def infer_batch(self, requests: Sequence[InferRequest]) -> list[Inspection | GatewayError]:
         """Inspect several images, of the same or different ROIs, with one call to each network that they need.
 
+        Tiles count as images of a call. Beyond `Settings.max_batch_images`, there is another call.
+
         Returns:
             For each request, in order, its answer or its error. The error of one image does not fail the others.
         """
@@ -111,10 +116,11 @@ class InspectionPipeline:
         engine = await roi.loaded.detector.engine(self._engines)
         model = engine.model
         require_same_model(roi.loaded, model)
-        image = await in_thread(self._decode, request, roi, model.input_size, times, limiter=self._threads)
-        return PreparedRequest(request, roi, engine, model, image, times)
+        tiling = tiling_of(roi.loaded.manifest, model)
+        image = await in_thread(self._decode, request, roi, tiling, times, limiter=self._threads)
+        return PreparedRequest(request, roi, engine, model, tiling, image, times)
 
-    def _decode(self, request: InferRequest, roi: FittedRoi, size: int, times: StageTimes) -> DecodedImage:
+    def _decode(self, request: InferRequest, roi: FittedRoi, tiling: Tiling, times: StageTimes) -> DecodedImage:
         manifest = roi.loaded.manifest
         bit_depth = manifest.bit_depth if request.bit_depth is None else request.bit_depth
         with times.stage("decode"):
@@ -122,12 +128,12 @@ class InspectionPipeline:
             if request.shape is not None:
                 mask_of(request.shape, header.upright_size)  # a shape without pixels is refused before the network runs
             picture = decode_picture(request.image, request.image_name, header, bit_depth)
-            network_input = to_model_input(picture.pixels, size)
-            nothing_shown = why_nothing_shows(picture, network_input)
+            resized = tiling.resized(picture.pixels)
+            nothing_shown = why_nothing_shows(picture, resized)
             return DecodedImage(
-                network_input,
+                tiling.cut(resized),
                 header.upright_size,
-                look(network_input),
+                look(resized),
                 pixel_digest(picture.pixels),
                 nothing_shown,
                 kept_pixels(picture.pixels, explain=request.explain),
@@ -135,24 +141,36 @@ class InspectionPipeline:
             )
 
     async def _answer_all(self, prepared: Sequence[PreparedRequest]) -> Sequence[Inspection | GatewayError]:
-        """Answer requests whose images go through one network."""
+        """Answer requests whose images go through one network, in as few calls as the tokens in memory allow."""
+        answers: list[Inspection | GatewayError] = []
+        while len(answers) < len(prepared):
+            together = _one_call(prepared[len(answers) :], self._settings.max_batch_images)
+            answers += await self._answer_call(together)
+        return answers
+
+    async def _answer_call(self, prepared: Sequence[PreparedRequest]) -> Sequence[Inspection | GatewayError]:
+        """Answer requests by one call to their network."""
         start = time.perf_counter()
         first = prepared[0]
-        inputs = [p.image.network_input for p in prepared]
-        images = inputs[0][None] if len(inputs) == 1 else np.stack(inputs)
+        tiles = [p.image.tiles for p in prepared]
+        images = tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
         tokens = await _settled(first.engine.tokens(images, model=first.model, priority=Priority.INSPECT))
         if isinstance(tokens, GatewayError):
             return [tokens] * len(prepared)
         for p in prepared:
             p.times.add("engine", time.perf_counter() - start)
-        return await asyncio.gather(*(_settled(self._answer(p, own)) for p, own in zip(prepared, tokens, strict=True)))
+        of_images = np.split(tokens, np.cumsum([p.tiling.n_tiles for p in prepared])[:-1])
+        return await asyncio.gather(
+            *(_settled(self._answer(p, own)) for p, own in zip(prepared, of_images, strict=True))
+        )
 
     async def _answer(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
         return await in_thread(self._answer_and_record, prepared, tokens, limiter=self._threads)
 
-    def _answer_and_record(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
+    def _answer_and_record(self, prepared: PreparedRequest, of_tiles: NDArray[np.float32]) -> Inspection:
         manifest = prepared.roi.loaded.manifest
         weights_stale = self._weighting.is_stale(prepared.request.key, manifest.spatial_weights)
+        tokens = prepared.tiling.stitched(of_tiles)
         result = answer(prepared, tokens, self._settings, self._heatmaps, self._explainer, weights_stale=weights_stale)
         if self._watch is not None:
             self._watch.inspected(
@@ -190,6 +208,12 @@ def kept_of(prepared: PreparedRequest, result: Inspection) -> KeptInspection:
         review_threshold=result.review_threshold,
         version=result.version,
     )
+
+
+def _one_call(prepared: Sequence[PreparedRequest], most: int) -> Sequence[PreparedRequest]:
+    """Return the first requests, as many as have at most `most` tiles together; at least one."""
+    n_tiles = itertools.accumulate(p.tiling.n_tiles for p in prepared)
+    return prepared[: max(1, sum(n <= most for n in n_tiles))]
 
 
 async def _settled(work: Awaitable[_T]) -> _T | GatewayError:

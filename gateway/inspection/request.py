@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.images.appearance import Look
+from gateway.images.tiling import Tiling
 from gateway.inspection.version_cache import FittedRoi
 from gateway.monitoring.timing import StageTimes
 from gateway.networks import TokenEngine
@@ -46,8 +47,8 @@ class InferRequest:
 class DecodedImage:
     """The image of a request, decoded."""
 
-    network_input: NDArray[np.uint8]
-    """[S, S, 3] RGB."""
+    tiles: NDArray[np.uint8]
+    """[T, S, S, 3] RGB, the tiles of the image; one without tiling."""
     size_wh: tuple[int, int]
     """Width and height in pixels of the image as sent, upright."""
     looks: Look
@@ -70,5 +71,6 @@ class PreparedRequest:
     engine: TokenEngine
     model: ModelDescription
     """The model that the engine serves; it is the one that the version needs."""
+    tiling: Tiling
     image: DecodedImage
     times: StageTimes

@@ -12,6 +12,7 @@ from gateway.calibration.ok_scores import ok_scores
 from gateway.detectors.memory_bank.bank import MemoryBank, build_memory_bank, leave_one_out_distances
 from gateway.detectors.memory_bank.token_file import ImageTokens
 from gateway.detectors.spatial_weighting import weights_of
+from gateway.images.tiling import Tiling
 from gateway.learning.suspects import Suspect, find_suspects
 from gateway.monitoring.timing import StageTimes
 from gateway.networks.model_description import ModelDescription
@@ -37,6 +38,8 @@ class Recipe:
     spatial_weights: WeightsRecipe
     bit_depth: int | None
     """Bits of a sample of the camera, or None for those of the files."""
+    tiling: Tiling
+    """How images are cut, and the grid of their tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +64,6 @@ class Learned:
 def learn(
     tokens: ImageTokens,
     frames: Sequence[Frame],
-    token_hw: tuple[int, int],
     recipe: Recipe,
     blur_sigma: float,
     times: StageTimes,
@@ -71,11 +73,11 @@ def learn(
     Args:
         tokens: float16 [I, N, D] of I images.
         frames: frames of the I images.
-        token_hw: `(h, w)` of the token grid, h · w = N.
-        recipe: parameters.
+        recipe: parameters; its token grid has N tokens.
         blur_sigma: sigma of the blur in pixels: it carries values into the shapes from outside.
         times: takes the durations of the stages `coreset` and `loo`.
     """
+    token_hw = recipe.tiling.token_hw
     with times.stage("coreset"):
         inside = _tokens_inside(frames, token_hw, blur_sigma)
         n_tokens = len(frames) * token_hw[0] * token_hw[1] if inside is None else int(inside.sum())
@@ -120,7 +122,8 @@ def manifest_of(
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model_fingerprint=model.fingerprint,
         extractor=model.extractor,
-        token_hw=model.token_hw,
+        token_hw=recipe.tiling.token_hw,
+        tiles=recipe.tiling.tiles,
         dim=model.dim,
         coreset_rate=recipe.coreset_rate,
         coreset_rate_applied=len(learned.bank) / learned.n_tokens,

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
 from gateway.errors import GatewayError
 from gateway.images.appearance import look
-from gateway.images.decoding import ImageHeader, Limits, decode_picture, read_header, to_model_input
+from gateway.images.decoding import ImageHeader, Limits, decode_picture, read_header
 from gateway.images.identity import pixel_digest
 from gateway.images.masks import mask_of
 from gateway.images.picture import Picture
+from gateway.images.tiling import Tiling
 from gateway.learning.content_checks import Findings, require_content
 from gateway.learning.progress import Progress
 from gateway.learning.request import FitRequest, ImageFile
@@ -60,12 +61,12 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A checked image, with its stored tokens or, where the store has none, with its network input."""
+    """A checked image, with its stored tokens or, where the store has none, with its tiles."""
 
     image: OkImage
     file: ImageFile
-    network_input: NDArray[np.uint8] | None
-    """[S, S, 3] RGB."""
+    tiles: NDArray[np.uint8] | None
+    """[T, S, S, 3] RGB, the tiles of the image."""
     tokens: NDArray[np.float16] | None
 
 
@@ -86,11 +87,25 @@ class Intake:
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._threads = threads
 
+    def first_size(self, images: Sequence[ImageFile]) -> tuple[int, int] | None:
+        """Return width and height of the first image, from its header; None without images. Blocks.
+
+        Raises:
+            GatewayError: it cannot be read.
+        """
+        for file in images:
+            try:
+                return read_header(file.read(), file.name, self._limits).upright_size
+            except FileNotFoundError:  # a stored image that was deleted meanwhile
+                continue
+        return None
+
     async def receive(
         self,
         request: FitRequest,
         model: ModelDescription,
         bit_depth: int | None,
+        tiling: Tiling,
         learned: Sequence[OkImage],
         tokens: TokenFile,
         times: StageTimes,
@@ -101,6 +116,7 @@ class Intake:
             request: the images.
             model: the model that the engine serves.
             bit_depth: bits of a sample of the camera, or None for those of the files.
+            tiling: how images are cut.
             learned: the images that the ROI has learned or excluded.
             tokens: takes the tokens.
             times: takes the durations of the stages `decode` and `engine`.
@@ -110,13 +126,16 @@ class Intake:
             GatewayError: an image cannot be read, or the engine failed.
         """
         by_file = {image.sha256: image for image in learned}
-        batches = [request.images[start : start + _BATCH] for start in range(0, len(request.images), _BATCH)] or [()]
+        size = max(1, _BATCH // tiling.n_tiles)
+        batches = [request.images[start : start + size] for start in range(0, len(request.images), size)] or [()]
         findings = Findings()
         new: list[NewImage] = []
         progress = Progress(f"{request.key}: read %d of %d images", len(request.images), times, "engine")
 
         def checked(batch: Sequence[ImageFile]) -> "asyncio.Future[list[_Checked]]":
-            return asyncio.ensure_future(self._checked(request, batch, model, bit_depth, by_file, findings, times))
+            return asyncio.ensure_future(
+                self._checked(request, batch, model, bit_depth, tiling, by_file, findings, times)
+            )
 
         # The next batch is decoded while the engine works on this one.
         upcoming = checked(batches[0])
@@ -125,14 +144,15 @@ class Intake:
                 batch = await upcoming
                 if following is not None:
                     upcoming = checked(following)
-                inputs = [c.network_input for c in batch if c.network_input is not None]
+                tiles = [c.tiles for c in batch if c.tiles is not None]
                 with times.stage("engine"):
-                    fresh = iter(await self._computed(np.stack(inputs), model) if inputs else ())
+                    computed = await self._computed(np.concatenate(tiles), model) if tiles else None
+                fresh = iter(() if computed is None else np.split(computed, len(tiles)))
                 for c in batch:
-                    own = c.tokens if c.tokens is not None else next(fresh).astype(np.float16)
+                    own = c.tokens if c.tokens is not None else tiling.stitched(next(fresh)).astype(np.float16)
                     place = append(tokens, own)
                     new.append(NewImage(c.image, c.file, place, has_stored_tokens=c.tokens is not None))
-                progress.add(_BATCH)
+                progress.add(size)
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
@@ -143,6 +163,7 @@ class Intake:
         key: RoiKey,
         model: ModelDescription,
         bit_depth: int | None,
+        tiling: Tiling,
         images: Sequence[OkImage],
         places: Mapping[str, int],
         tokens: TokenFile,
@@ -150,13 +171,14 @@ class Intake:
     ) -> FileTokens:
         """Return the tokens of OK images. Blocks.
 
-        Tokens that are not in the token file yet come from the store. Tokens of another model or bit depth, and
-        damaged ones, are computed again.
+        Tokens that are not in the token file yet come from the store. Tokens of another model, bit depth or tiling,
+        and damaged ones, are computed again.
 
         Args:
             key: the ROI.
             model: the model that the engine serves.
             bit_depth: bits of a sample of the camera, or None for those of the files.
+            tiling: how images are cut.
             images: the OK images.
             places: places in the token file by the SHA-256 of the image.
             tokens: takes the tokens.
@@ -167,30 +189,41 @@ class Intake:
         for image in images:
             place = places.get(image.sha256)
             if place is None:
-                known = self._store.ok(key).tokens(image.sha256, token_key(model, image, bit_depth))
-                place = append(tokens, self._computed_again(key, model, image, bit_depth) if known is None else known)
+                own = self._store.ok(key).tokens(image.sha256, token_key(model, image, bit_depth, tiling))
+                if own is None:
+                    own = self._computed_again(key, model, image, bit_depth, tiling)
+                place = append(tokens, own)
             found.append(place)
             progress.add(1)
         return tokens.images(found)
 
-    def identified(self, key: RoiKey, images: Sequence[OkImage], bit_depth: int | None) -> dict[str, OkImage]:
-        """Fill in the identity and the bits of stored images that lack them. Blocks.
+    def identified(
+        self, key: RoiKey, tiling: Tiling, images: Sequence[OkImage], bit_depth: int | None
+    ) -> dict[str, OkImage]:
+        """Find the identity, the bits and the looks of stored images. Blocks.
 
         Args:
             key: the ROI.
+            tiling: how images are cut.
             images: the images. An image that cannot be read stays as it is.
             bit_depth: bits of a sample of the camera, or None for those of the files.
 
         Returns:
-            The images that were filled in, by their SHA-256.
+            The images with what was found, by their SHA-256.
         """
         progress = Progress(f"{key}: identified %d of %d images", len(images))
         found = {}
         for image in images:
             picture = self._picture(key, image, bit_depth)
             if picture is not None:
-                identity = {"pixels_sha256": pixel_digest(picture.pixels), "bits": picture.samples.bits}
-                found[image.sha256] = image.model_copy(update=identity)
+                looks = look(tiling.resized(picture.pixels))
+                update = {
+                    "pixels_sha256": pixel_digest(picture.pixels),
+                    "bits": picture.samples.bits,
+                    "brightness": looks.brightness,
+                    "sharpness": looks.sharpness,
+                }
+                found[image.sha256] = image.model_copy(update=update)
             progress.add(1)
         return found
 
@@ -208,13 +241,14 @@ class Intake:
         files: Sequence[ImageFile],
         model: ModelDescription,
         bit_depth: int | None,
+        tiling: Tiling,
         by_file: Mapping[str, OkImage],
         findings: Findings,
         times: StageTimes,
     ) -> list[_Checked]:
         with times.stage("decode"):
             return await in_thread(
-                self._check, request, files, model, bit_depth, by_file, findings, limiter=self._threads
+                self._check, request, files, model, bit_depth, tiling, by_file, findings, limiter=self._threads
             )
 
     def _check(
@@ -223,10 +257,11 @@ class Intake:
         files: Sequence[ImageFile],
         model: ModelDescription,
         bit_depth: int | None,
+        tiling: Tiling,
         by_file: Mapping[str, OkImage],
         findings: Findings,
     ) -> list[_Checked]:
-        checked = [self._check_one(request, file, model, bit_depth, by_file, findings) for file in files]
+        checked = [self._check_one(request, file, model, bit_depth, tiling, by_file, findings) for file in files]
         return [c for c in checked if c is not None]
 
     def _check_one(
@@ -235,6 +270,7 @@ class Intake:
         file: ImageFile,
         model: ModelDescription,
         bit_depth: int | None,
+        tiling: Tiling,
         by_file: Mapping[str, OkImage],
         findings: Findings,
     ) -> _Checked | None:
@@ -253,14 +289,14 @@ class Intake:
             mask_of(where.shape, header.upright_size)
         known = by_file.get(sha256)
         if known is not None and known.pixels_sha256 is not None:
-            stored = self._store.ok(request.key).tokens(sha256, token_key(model, known, bit_depth))
+            stored = self._store.ok(request.key).tokens(sha256, token_key(model, known, bit_depth, tiling))
             if stored is not None:
                 return _Checked(known, file, None, stored) if findings.is_new(identity_of(known)) else None
         picture = decode_picture(data, file.name, header, bit_depth)
-        network_input = to_model_input(picture.pixels, model.input_size)
-        require_content(file.name, picture, network_input)
+        resized = tiling.resized(picture.pixels)
+        require_content(file.name, picture, resized)
         findings.note(file.name, picture)
-        looks = look(network_input)
+        looks = look(resized)
         image = OkImage(
             sha256=sha256,
             file_name=file.name[:255],
@@ -276,21 +312,21 @@ class Intake:
         )
         if not findings.is_new(identity_of(image)):
             return None
-        stored = self._store.ok(request.key).tokens(sha256, token_key(model, image, bit_depth))
-        return _Checked(image, file, network_input if stored is None else None, stored)
+        stored = self._store.ok(request.key).tokens(sha256, token_key(model, image, bit_depth, tiling))
+        return _Checked(image, file, tiling.cut(resized) if stored is None else None, stored)
 
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(images, model=model, priority=Priority.FIT)
 
     def _computed_again(
-        self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None
+        self, key: RoiKey, model: ModelDescription, image: OkImage, bit_depth: int | None, tiling: Tiling
     ) -> NDArray[np.float16]:
         data = self._store.ok(key).image(image)
         header: ImageHeader = read_header(data, image.file_name, self._limits)
         picture = decode_picture(data, image.file_name, header, bit_depth)
-        network_input = to_model_input(picture.pixels, model.input_size)
-        half: NDArray[np.float16] = from_thread.run(self._computed, network_input[None], model)[0].astype(np.float16)
-        self._store.ok(key).add_tokens(image.sha256, token_key(model, image, bit_depth), half)
+        tiles = tiling.cut(tiling.resized(picture.pixels))
+        half = tiling.stitched(from_thread.run(self._computed, tiles, model)).astype(np.float16)
+        self._store.ok(key).add_tokens(image.sha256, token_key(model, image, bit_depth, tiling), half)
         return half
 
 
@@ -309,14 +345,17 @@ def identity_of(image: OkImage) -> str:
     return image.pixels_sha256 or f"file {image.sha256}"
 
 
-def token_key(model: ModelDescription, image: OkImage | ImageRecord, bit_depth: int | None) -> str:
+def token_key(model: ModelDescription, image: OkImage | ImageRecord, bit_depth: int | None, tiling: Tiling) -> str:
     """Return what the stored tokens of an image depend on, besides its file.
 
-    It is the fingerprint of the model. The bit depth is added for files that it applies to, and the number of the
-    resize rule for images that only the second rule resizes without loss: one side shrinks and the other grows.
+    It is the fingerprint of the model. The bit depth is added for files that it applies to, and the tiling where it
+    cuts images. Where it does not, the number of the resize rule is added for images that only the second rule resizes
+    without loss: one side shrinks and the other grows.
     """
     key = model.fingerprint
-    if min(image.width, image.height) < model.input_size < max(image.width, image.height):
+    if tiling.n_tiles > 1:
+        key += "/tiles={}x{},tokens={}x{}".format(*tiling.tiles, *tiling.token_hw)
+    elif min(image.width, image.height) < model.input_size < max(image.width, image.height):
         key += "/resize=2"
     if bit_depth is not None and image.bits != 8:
         key += f"/bit_depth={bit_depth}"

@@ -17,6 +17,10 @@ A calibration that rests on leave-one-out scores alone is redone. Any other beco
 """
 
 
+TilesAsked = Literal["auto"] | int
+"""``auto``: as many as keep the resolution of the images, and 1 for small images; a number: at most that many."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """A file of a request. It is read when it is needed, so that a fit does not hold all files in memory."""
@@ -48,6 +52,8 @@ class FitRequest:
     """For an ROI without a manual box."""
     bit_depth: int | None = None
     """Bits of a sample of the camera, 8 to 16."""
+    tiles: TilesAsked | None = None
+    """How many tiles an image is cut into."""
     exclude_suspects: bool = False
     stored: bool = False
     """Learn the stored OK images; `images` is then empty."""

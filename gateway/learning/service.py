@@ -21,6 +21,7 @@ from gateway.errors import (
     TooLargeError,
     UnknownImageError,
 )
+from gateway.images.tiling import Tiling
 from gateway.learning.build import Learned, Recipe, learn, manifest_of
 from gateway.learning.earlier_version import (
     KnownImages,
@@ -29,14 +30,16 @@ from gateway.learning.earlier_version import (
     has_same_recipe,
     recipe_for,
     suspects_in,
+    tiles_warnings,
+    tiling_for,
     unidentified,
     with_identities,
 )
 from gateway.learning.intake import CACHE_FOLDER, Intake
-from gateway.learning.memory_need import memory_of_fit
+from gateway.learning.memory_need import memory_of_fit, require_affordable
 from gateway.learning.near_copies import find_near_copies
 from gateway.learning.progress import FitsInProgress
-from gateway.learning.request import CalibrationState, FitRequest, FitResult, SuspectImage
+from gateway.learning.request import CalibrationState, FitRequest, FitResult, ImageFile, SuspectImage, TilesAsked
 from gateway.learning.stored_scores import StoredScorer, with_stored_scores
 from gateway.learning.taken_over import (
     PreparedFit,
@@ -80,32 +83,49 @@ class FitService:
         self._intake = Intake(engine, store, settings, self._decoders)
         self.progress = FitsInProgress()
 
-    async def memory_needed(self, key: RoiKey, n_new: int | None, coreset_rate: float | None) -> int:
+    async def memory_needed(
+        self,
+        key: RoiKey,
+        new: Sequence[ImageFile] | None,
+        coreset_rate: float | None,
+        tiles: TilesAsked | None = None,
+    ) -> int:
         """Return the memory that a fit takes, in bytes.
 
         Args:
             key: the ROI.
-            n_new: images of the request; None for a fit of the stored OK images.
+            new: images of the request; None for a fit of the stored OK images.
             coreset_rate: that of the request, or None for the one of the ROI.
+            tiles: those of the request, or None for those of the ROI.
 
         Raises:
             TooLargeError: the fit takes more than fits may take.
-            InvalidRequestError: the fit is one of stored images, and the ROI has none.
+            InvalidRequestError: the fit is one of stored images, and the ROI has none; or too many tiles are asked for.
+            GatewayError: the first image of a new ROI cannot be read.
         """
-        before = await in_thread(self._require_taught, key, limiter=self._decoders)
-        n_images = (n_new or 0) + (0 if before is None else len(before.images))
-        if n_new is None:
-            n_images = await in_thread(n_of_stored_fit, self._store, key, before, limiter=self._decoders)
+        return await in_thread(self._memory_needed, key, new, coreset_rate, tiles, limiter=self._decoders)
+
+    def _memory_needed(
+        self, key: RoiKey, new: Sequence[ImageFile] | None, coreset_rate: float | None, tiles: TilesAsked | None
+    ) -> int:
+        before = self._require_taught(key)
+        if new is None:
+            n_images = n_of_stored_fit(self._store, key, before)
+        else:
+            n_images = len(new) + (0 if before is None else len(before.images))
+        files = stored_files(self._store, key) if new is None else new
+        tiling = self._tiling(tiles, before, files, self._engine.model)
         rate = coreset_rate or (self._settings.coreset_rate if before is None else before.coreset_rate)
-        memory = memory_of_fit(n_images, rate, self._engine.model)
-        limit = self._settings.max_fit_memory_bytes
-        if memory > limit:
-            raise TooLargeError(
-                f"{key}: a fit of {n_images} images at coreset_rate {rate:g} takes about {memory / 1e9:.1f} GB of "
-                f"memory; the limit is {limit / 1e9:.1f} GB",
-                "Fit with a lower coreset_rate, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
-            )
+        memory = memory_of_fit(n_images, rate, tiling.n_tokens, self._engine.model.dim)
+        require_affordable(key, memory, self._settings.max_fit_memory_bytes, n_images, rate, tiling)
         return memory
+
+    def _tiling(
+        self, asked: TilesAsked | None, before: Manifest | None, files: Sequence[ImageFile], model: ModelDescription
+    ) -> Tiling:
+        """Return how a fit cuts images. Blocks."""
+        first_size = self._intake.first_size(files) if before is None else None
+        return tiling_for(asked, before, first_size, model, self._settings.max_tiles)
 
     async def fit(self, request: FitRequest) -> FitResult:
         """Add OK images to an ROI and build a new memory bank from all its OK images.
@@ -135,15 +155,22 @@ class FitService:
             if before is None:
                 require_any(request.key, files)
             request = replace(request, images=files)
-        bit_depth = recipe_for(request.key, request, before, self._settings, self._weighting).bit_depth
+        tiling = await in_thread(self._tiling, request.tiles, before, request.images, model, limiter=self._decoders)
+        recipe = recipe_for(request.key, request, before, self._settings, self._weighting, tiling)
+        bit_depth = recipe.bit_depth
         identified = await in_thread(
-            self._intake.identified, request.key, unidentified(before, bit_depth), bit_depth, limiter=self._decoders
+            self._intake.identified,
+            request.key,
+            tiling,
+            unidentified(before, recipe),
+            bit_depth,
+            limiter=self._decoders,
         )
         known = None if before is None else with_identities(before, identified)
         learned = [] if known is None else [*known.images, *known.excluded]
-        with self._token_file(model) as tokens:
-            received = await self._intake.receive(request, model, bit_depth, learned, tokens, times)
-            fit = PreparedFit(request, model, bit_depth, identified, received, tokens, times)
+        with self._token_file(tiling, model) as tokens:
+            received = await self._intake.receive(request, model, bit_depth, tiling, learned, tokens, times)
+            fit = PreparedFit(request, model, bit_depth, tiling, identified, received, tokens, times)
             return _counted(await in_thread(self._learn, fit, limiter=self._threads))
 
     async def remove(self, key: RoiKey, sha256: str) -> FitResult:
@@ -159,13 +186,14 @@ class FitService:
             GatewayError: nothing was changed.
         """
         await in_thread(self._require_taught, key, limiter=self._decoders)
-        model = self._engine.model
-        with self.progress.begin(key) as times, self._token_file(model) as tokens:
-            return _counted(await in_thread(self._remove, key, sha256, model, tokens, times, limiter=self._threads))
+        with self.progress.begin(key) as times:
+            return _counted(
+                await in_thread(self._remove, key, sha256, self._engine.model, times, limiter=self._threads)
+            )
 
-    def _token_file(self, model: ModelDescription) -> TokenFile:
+    def _token_file(self, tiling: Tiling, model: ModelDescription) -> TokenFile:
         with storage_errors(CACHE_FOLDER):
-            return TokenFile(self._settings.cache_dir / "fits", model.n_tokens, model.dim)
+            return TokenFile(self._settings.cache_dir / "fits", tiling.n_tokens, model.dim)
 
     def _learn(self, fit: PreparedFit) -> FitResult:
         """Learn from what a request brought. Blocks."""
@@ -173,9 +201,12 @@ class FitService:
         warnings = [*request.warnings, *fit.received.warnings]
         with self._store.lock(key, self._settings.fit_lock_timeout_s, creates=True):
             before, is_whole = self._latest(key, warnings)
-            recipe = recipe_for(key, request, before, self._settings, self._weighting)
-            if recipe.bit_depth != fit.bit_depth:
-                raise OverloadedError(f"{key}: another fit changed its bit depth meanwhile", retry_after_s=1)
+            tiling = fit.tiling
+            if before is not None:
+                tiling = tiling_for(request.tiles, before, None, model, self._settings.max_tiles)
+            recipe = recipe_for(key, request, before, self._settings, self._weighting, tiling)
+            if (recipe.bit_depth, tiling) != (fit.bit_depth, fit.tiling):
+                raise OverloadedError(f"{key}: another fit changed its bit depth or tiles meanwhile", retry_after_s=1)
             labels = StoredLabels(self._store, key)
             received = labels.learnable(request, fit.received.images)
             warnings += labels.warnings
@@ -199,7 +230,9 @@ class FitService:
                     f"{key} would have {len(images)} OK images; the limit is {self._settings.max_roi_images}"
                 )
             excluded = () if base is None else base.excluded
-            if before is not None:
+            if before is None:
+                warnings += tiles_warnings(request, recipe, images[0])
+            else:
                 warnings += change_warnings(request, recipe, before)
                 warnings += excluded_warnings(again, before)
                 unchanged = is_whole and (tuple(images), excluded) == (before.images, before.excluded)
@@ -232,9 +265,7 @@ class FitService:
         n_added = sum(image.added_in == result.manifest.version for image in result.manifest.images)
         return replace(result, n_added=n_added, duplicates=duplicates)
 
-    def _remove(
-        self, key: RoiKey, sha256: str, model: ModelDescription, tokens: TokenFile, times: StageTimes
-    ) -> FitResult:
+    def _remove(self, key: RoiKey, sha256: str, model: ModelDescription, times: StageTimes) -> FitResult:
         """Build the next version without an image. Blocks."""
         self._store.current(key)
         warnings: list[str] = []
@@ -252,21 +283,23 @@ class FitService:
                     f"{sha256} is the only OK image that {key} has learned; a memory bank cannot be empty",
                     f"Fit other images first, or delete the ROI with all its data: DELETE {key.url()}.",
                 )
-            result = self._build(
-                key,
-                model,
-                recipe_for(key, None, before, self._settings, self._weighting),
-                before.mm_per_px,
-                images,
-                tuple(image for image in base.excluded if image.sha256 != sha256),
-                action="delete_ok_image",
-                before=before,
-                exclude_suspects=False,
-                tokens=tokens,
-                places={},
-                warnings=warnings,
-                times=times,
-            )
+            tiling = tiling_for(None, before, None, model, self._settings.max_tiles)
+            with self._token_file(tiling, model) as tokens:
+                result = self._build(
+                    key,
+                    model,
+                    recipe_for(key, None, before, self._settings, self._weighting, tiling),
+                    before.mm_per_px,
+                    images,
+                    tuple(image for image in base.excluded if image.sha256 != sha256),
+                    action="delete_ok_image",
+                    before=before,
+                    exclude_suspects=False,
+                    tokens=tokens,
+                    places={},
+                    warnings=warnings,
+                    times=times,
+                )
             labels.forget(self._store, known.by_file(sha256), self._settings.fit_lock_timeout_s)
             return result
 
@@ -316,8 +349,8 @@ class FitService:
     ) -> FitResult:
         """Build the next version and publish it. The caller holds the lock."""
         version = self._store.next_version(key)
-        found = self._intake.stored(key, model, recipe.bit_depth, images, places, tokens, times)
-        learned = self._learned(found, images, model, recipe, times)
+        found = self._intake.stored(key, model, recipe.bit_depth, recipe.tiling, images, places, tokens, times)
+        learned = self._learned(found, images, recipe, times)
         suspects = [SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects()]
         if exclude_suspects and suspects:
             # One round: images that become suspects only in the new bank are reported, not excluded.
@@ -327,7 +360,7 @@ class FitService:
             kept = [i for i, image in enumerate(images) if image.sha256 not in removed]
             images = [images[i] for i in kept]
             found = found.only(kept)
-            learned = self._learned(found, images, model, recipe, times)
+            learned = self._learned(found, images, recipe, times)
             suspects = [*out, *(SuspectImage(images[s.index], s.score, s.robust_z) for s in learned.suspects())]
         with times.stage("loo"):
             warnings += find_near_copies(found).warnings(images)
@@ -342,11 +375,8 @@ class FitService:
         log.info("%s: version %d, %d OK images, %d embeddings", key, version, len(images), len(learned.bank))
         return FitResult(manifest, 0, 0, suspects, state, warnings, times)
 
-    def _learned(
-        self, tokens: FileTokens, images: Sequence[OkImage], model: ModelDescription, recipe: Recipe, times: StageTimes
-    ) -> Learned:
-        frames = [image.frame for image in images]
-        return learn(tokens, frames, model.token_hw, recipe, self._settings.blur_sigma, times)
+    def _learned(self, tokens: FileTokens, images: Sequence[OkImage], recipe: Recipe, times: StageTimes) -> Learned:
+        return learn(tokens, [image.frame for image in images], recipe, self._settings.blur_sigma, times)
 
     def _publish(
         self,

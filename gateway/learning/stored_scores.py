@@ -12,10 +12,12 @@ from gateway.detectors.memory_bank.bank import MemoryBank
 from gateway.detectors.memory_bank.detector import MemoryBankDetector
 from gateway.detectors.memory_bank.search.backend import build_search
 from gateway.errors import ArtifactCorruptError, ModelMismatchError
-from gateway.images.decoding import Limits, decode_picture, read_header, to_model_input
+from gateway.images.decoding import Limits, decode_picture, read_header
+from gateway.images.tiling import Tiling
 from gateway.learning.intake import token_key
 from gateway.networks import Priority, TokenEngine
 from gateway.networks.model_description import ModelDescription
+from gateway.networks.model_tiling import tiling_of
 from gateway.settings import Settings
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.labelled_images import ImageRecord, LabelledImages
@@ -110,7 +112,7 @@ class StoredScorer:
     ) -> StoredEvidence:
         k = detector.neighbours(None)[0]
         scored: dict[str, list[tuple[ImageRecord, NDArray[np.float32]]]] = {"ok": [], "ng": []}
-        for record, tokens in self._tokens(key, model, manifest.bit_depth, records, warnings):
+        for record, tokens in self._tokens(key, model, manifest, records, warnings):
             scored[record.label].append((record, detector.distances(tokens.astype(np.float32), k)))
 
         def maps(label: str) -> OkMaps:
@@ -128,7 +130,7 @@ class StoredScorer:
         self,
         key: RoiKey,
         model: ModelDescription,
-        bit_depth: int | None,
+        manifest: Manifest,
         records: Sequence[ImageRecord],
         warnings: list[str],
     ) -> Iterator[tuple[ImageRecord, NDArray[np.float16]]]:
@@ -137,27 +139,30 @@ class StoredScorer:
         An image that was deleted meanwhile or whose file is damaged is left out.
         """
         images = self._store.images(key)
-        for start in range(0, len(records), _BATCH):
-            batch = records[start : start + _BATCH]
-            found = {r.id: images.tokens(r.id, token_key(model, r, bit_depth)) for r in batch}
-            inputs = {r.id: self._input(images, r, model, bit_depth, warnings) for r in batch if found[r.id] is None}
-            missing = {image_id: pixels for image_id, pixels in inputs.items() if pixels is not None}
+        tiling, bit_depth = tiling_of(manifest, model), manifest.bit_depth
+        size = max(1, _BATCH // tiling.n_tiles)
+        for start in range(0, len(records), size):
+            batch = records[start : start + size]
+            found = {r.id: images.tokens(r.id, token_key(model, r, bit_depth, tiling)) for r in batch}
+            inputs = {r.id: self._tiles(images, r, tiling, bit_depth, warnings) for r in batch if found[r.id] is None}
+            missing = {image_id: tiles for image_id, tiles in inputs.items() if tiles is not None}
             if missing:
-                computed = from_thread.run(self._computed, np.stack(list(missing.values())), model)
-                found |= dict(zip(missing, computed.astype(np.float16), strict=True))
+                computed = from_thread.run(self._computed, np.concatenate(list(missing.values())), model)
+                of_images = np.split(computed.astype(np.float16), len(missing))
+                found |= dict(zip(missing, map(tiling.stitched, of_images), strict=True))
             for record in batch:
                 tokens = found[record.id]
                 if tokens is None:
                     continue
                 if record.id in missing:
-                    images.add_tokens(record.id, token_key(model, record, bit_depth), tokens)
+                    images.add_tokens(record.id, token_key(model, record, bit_depth, tiling), tokens)
                 yield record, tokens
 
-    def _input(
+    def _tiles(
         self,
         images: LabelledImages,
         record: ImageRecord,
-        model: ModelDescription,
+        tiling: Tiling,
         bit_depth: int | None,
         warnings: list[str],
     ) -> NDArray[np.uint8] | None:
@@ -169,7 +174,7 @@ class StoredScorer:
             warnings.append(f"damaged: {error.message}; the image does not count")
             return None
         header = read_header(data, record.file_name, self._limits)
-        return to_model_input(decode_picture(data, record.file_name, header, bit_depth).pixels, model.input_size)
+        return tiling.cut(tiling.resized(decode_picture(data, record.file_name, header, bit_depth).pixels))
 
     async def _computed(self, images: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float32]:
         return await self._engine.tokens(images, model=model, priority=Priority.FIT)

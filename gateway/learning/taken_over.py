@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.detectors.memory_bank.token_file import TokenFile
 from gateway.errors import ImageConflictError, InvalidRequestError
+from gateway.images.tiling import Tiling
 from gateway.learning.intake import NewImage, Received, token_key
 from gateway.learning.request import FitRequest, ImageFile
 from gateway.monitoring.timing import StageTimes
@@ -25,6 +26,8 @@ class PreparedFit:
     model: ModelDescription
     bit_depth: int | None
     """Bits of a sample of the camera, or None for those of the files."""
+    tiling: Tiling
+    """How images are cut."""
     identified: Mapping[str, OkImage]
     """Stored images whose identity was found for this fit, by their SHA-256."""
     received: Received
@@ -193,7 +196,7 @@ def mended(ok: OkFiles, known: OkImage, again: NewImage, fit: PreparedFit) -> Ok
 def _add_tokens(ok: OkFiles, image: OkImage, new: NewImage, fit: PreparedFit) -> None:
     if not new.has_stored_tokens:
         tokens = fit.tokens.images([new.place]).image(0)
-        ok.add_tokens(image.sha256, token_key(fit.model, image, fit.bit_depth), tokens)
+        ok.add_tokens(image.sha256, token_key(fit.model, image, fit.bit_depth, fit.tiling), tokens)
 
 
 def with_new_shape(learned: Sequence[OkImage], again: Mapping[str, OkImage], shape_json: str | None) -> list[OkImage]:

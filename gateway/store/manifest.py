@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from gateway.store.checksummed import FORMAT, DamagedError, sealed
 from gateway.store.ok_maps import Frame
@@ -32,8 +32,10 @@ FileName = Literal[
 ]
 LARGEST_MM_PER_PX: Final = 1000
 DetectorKind = Literal["memory-bank", "student-teacher"]
-MANIFEST_FORMAT: Final = 3
-"""Newest format of a manifest. A gateway that knows formats up to 2 refuses a student, which it would misread."""
+STUDENT_FORMAT: Final = 3
+"""Format of a student's manifest. A gateway that knows formats up to 2 refuses a student, which it would misread."""
+TILES_FORMAT: Final = 4
+"""Newest format of a manifest: with tiles, which a gateway that knows formats up to 3 does not cut."""
 PEAK_FORMAT: Final = 4
 """Format of a calibration by the peak. A gateway that knows formats up to 3 cannot judge by it."""
 CALIBRATION_FORMAT: Final = 5
@@ -147,7 +149,7 @@ class StoredScore(BaseModel):
 class Manifest(SealedModel):
     """The content of a version and how it was made. Fields that only a memory bank has are 0 for a student."""
 
-    newest = MANIFEST_FORMAT
+    newest = TILES_FORMAT
 
     role_id: str
     roi_id: str
@@ -161,6 +163,9 @@ class Manifest(SealedModel):
     """Fingerprint of the network. Tokens and maps of another network do not compare."""
     extractor: str
     token_hw: tuple[int, int]
+    """`(h, w)` of the grid of an image, stitched where it is cut into tiles."""
+    tiles: tuple[PositiveInt, PositiveInt] = (1, 1)
+    """Rows and columns of the tiles that an image is cut into; `(1, 1)` is the whole image."""
     dim: int
     coreset_rate: float
     coreset_rate_applied: float
@@ -193,7 +198,8 @@ class Manifest(SealedModel):
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can serve the version."""
-        return sealed(self.model_copy(update={"format": _FORMAT_OF[self.detector]}).model_dump_json(indent=1))
+        number = _FORMAT_OF[self.detector] if self.tiles == (1, 1) else TILES_FORMAT
+        return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))
 
     @property
     def key(self) -> RoiKey:
@@ -300,7 +306,7 @@ class Calibration(SealedModel):
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes in the oldest format whose gateways can read it."""
-        number = MANIFEST_FORMAT if self.ok_source == "validation" else FORMAT
+        number = STUDENT_FORMAT if self.ok_source == "validation" else FORMAT
         number = PEAK_FORMAT if self.pixel_threshold_source == "peak" else number
         number = CALIBRATION_FORMAT if self.method == "given" or self.review_threshold is not None else number
         return sealed(self.model_copy(update={"format": number}).model_dump_json(indent=1))

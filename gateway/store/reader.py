@@ -78,8 +78,14 @@ class ArtifactReader:
         return self.storage.folder(key)
 
     def is_fitted(self, key: RoiKey) -> bool:
-        """Return whether an ROI was fitted. Its files may be damaged."""
-        return (self.folder(key) / CURRENT).exists()
+        """Return whether an ROI was fitted. Its files may be damaged.
+
+        In a bucket its pointer may be damaged too. Then it counts as fitted, and whoever reads it is told.
+        """
+        try:
+            return (self.folder(key) / CURRENT).exists()
+        except ArtifactCorruptError:
+            return True
 
     def current(self, key: RoiKey) -> VersionRef:
         """Return the version in use.

@@ -33,10 +33,19 @@ class TokenCache:
         stored = self._read_tokens(name)
         return None if stored is None or stored[1] != made_by else stored[0]
 
-    def has_tokens(self, name: str, fingerprint: str) -> bool:
-        """Return whether whole tokens of a model are stored for an image, whatever else they depend on."""
+    def has_tokens(self, name: str, fingerprint: str, n_tokens: int | None = None) -> bool:
+        """Return whether whole tokens of a model are stored for an image, whatever else they depend on.
+
+        Args:
+            name: SHA-256 of the image.
+            fingerprint: of the model.
+            n_tokens: how many there must be; None for any number.
+        """
         stored = self._read_tokens(name)
-        return stored is not None and stored[1].partition("/")[0] == fingerprint
+        if stored is None:
+            return False
+        tokens, made_by = stored
+        return made_by.partition("/")[0] == fingerprint and n_tokens in (None, len(tokens))
 
     def _read_tokens(self, name: str) -> tuple[NDArray[np.float16], str] | None:
         name = f"{name}.npz"

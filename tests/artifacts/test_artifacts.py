@@ -22,6 +22,7 @@ from gateway.store.roi_key import RoiKey
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.e2e.gateway_process import PROJECT, answered, environment
 from tests.e2e.synthetic_images import png, steel, with_blob
+from tests.fork_server import fork
 
 __all__ = ["launch", "pytest_runtest_makereport"]
 
@@ -358,8 +359,9 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
     store = ArtifactStore(models_dir, keep_versions=5)
     outcomes = []
     for step in range(1, 200, 1 if pytestconfig.getoption("--all") else 17):
-        dying = [sys.executable, "-m", "tests.promises.dying", str(step), "whole", "artifacts", "import", site.tar]
-        run = subprocess.run(dying, cwd=PROJECT, env=environment({"models_dir": models_dir}), capture_output=True)
+        dying = ("tests.promises.dying", str(step), "whole", "artifacts", "import", str(site.tar))
+        log = tmp_path / f"{step}.log"
+        status = fork(dying, environment({"models_dir": models_dir}), log).wait(120)
         if store.is_fitted(KEY):
             loaded = load_version(store, KEY, store.current(KEY))
             assert loaded.damaged == ()
@@ -370,9 +372,9 @@ def test_an_import_killed_at_any_step_leaves_the_roi_as_it_was_or_wholly_importe
             outcomes.append(len(loaded.manifest.images))
         else:
             outcomes.append(0)
-        if run.returncode == 0:
+        if status == 0:
             break
-        assert run.returncode == -signal.SIGKILL, run.stderr
+        assert status == -signal.SIGKILL, log.read_text()
         if outcomes[-1] == 4 and exists:
             break
     assert set(outcomes) == {2 if exists else 0, 4}

@@ -1,7 +1,6 @@
 """The arithmetic of the benchmarks, and that every sub-command starts."""
 
-import subprocess
-import sys
+import os
 
 import numpy as np
 import pytest
@@ -10,14 +9,13 @@ from bench.coreset import covering_radius, plain_greedy
 from bench.report import interleave, spread, table
 from bench.tokens import drawn_surface
 from gateway.detectors.memory_bank.coreset import k_center_greedy
-from gateway.settings import HOME
+from tests.fork_server import fork
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["knn", "--help"], ["detectors", "--help"], ["lines", "--help"]])
-def test_every_sub_command_explains_itself(arguments):
-    done = subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=HOME, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "usage: scripts/bench" in done.stdout
+def test_every_sub_command_explains_itself(arguments, tmp_path):
+    assert fork(["bench", *arguments], dict(os.environ), tmp_path / "said").wait() == 0
+    assert "usage: scripts/bench" in (tmp_path / "said").read_text()
 
 
 def test_contenders_take_turns_after_warming_up():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.bucket import questions
 from gateway.store.bucket.storage import BucketStorage
 from tests.bucket.faults import FaultyProxy, faulty
 from tests.bucket.server import BUCKET, Weed, environment, running_weed
@@ -22,6 +23,12 @@ _numbers = itertools.count(1)
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
     with running_weed(tmp_path_factory.mktemp("weed")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine must not look like a bucket that does not answer. A test about that sets its own patience."""
+    monkeypatch.setattr(questions, "_PATIENCE_S", 60)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-_BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_ANSWER = b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class FaultyProxy:
@@ -25,7 +25,8 @@ class FaultyProxy:
     def heal(self) -> None:
         """Pass everything on, at once."""
         self._delay_s = 0.0
-        self._refuses = self._is_busy = self._keeps_answers = False
+        self._refuses = False
+        self._answers: tuple[bytes, bytes] | None = None
         self._breaks: Callable[[bytes], bool] = lambda _: False
         self._rewritten = (b"", b"")
 
@@ -43,7 +44,11 @@ class FaultyProxy:
 
     def be_busy(self) -> None:
         """Answer everything with 503 Slow Down."""
-        self._is_busy = True
+        self._answers = b"", b"503 Slow Down"
+
+    def be_full(self, status: bytes) -> None:
+        """Answer everything that is to be written with a status."""
+        self._answers = b"PUT ", status
 
     def lose_answer_of(self, breaks: Callable[[bytes], bool]) -> None:
         """Pass requests on, and cut the connection in the place of the answer to those that `breaks` names."""
@@ -75,8 +80,8 @@ class FaultyProxy:
                 answers = threading.Thread(target=self._answer, args=(server, client, lost), daemon=True)
                 answers.start()
                 while data := client.recv(1 << 16):
-                    if self._is_busy:
-                        client.sendall(_BUSY)
+                    if self._answers is not None and data.startswith(self._answers[0]):
+                        client.sendall(_ANSWER % self._answers[1])
                         break
                     if self._breaks(data):
                         lost.set()

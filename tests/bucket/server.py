@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,10 +21,10 @@ BUCKET = "plant"
 _ACCESS, SECRET = "inspection", "a-secret-of-the-tests"
 
 
-def environment(port: int) -> dict[str, str]:
-    """The variables by which a gateway finds a server on this host."""
+def environment(port: int, address: str = "127.0.0.1") -> dict[str, str]:
+    """The variables by which a gateway finds a server."""
     return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://{address}:{port}",
         "AWS_ACCESS_KEY_ID": _ACCESS,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": "us-east-1",
@@ -32,10 +32,15 @@ def environment(port: int) -> dict[str, str]:
 
 
 class Weed:
-    """SeaweedFS in a folder. It can be killed, and started again on the same ports with what it had."""
+    """SeaweedFS in a folder. It can be killed, and started again on the same ports with what it had.
 
-    def __init__(self, folder: Path) -> None:
+    Its command may begin with what runs it on another host, which has an address.
+    """
+
+    def __init__(self, folder: Path, address: str = "127.0.0.1", on_host: Sequence[str] = ()) -> None:
         self._folder = folder
+        self._on_host = on_host
+        self.address = address
         self._ports = dict(zip([n for p in _PORTS for n in (p, f"{p}.grpc")], free_ports(8), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         self.port = self._ports["s3.port"]
@@ -54,7 +59,8 @@ class Weed:
         names.write_text(json.dumps({"identities": identities}))
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "server", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
+                [*self._on_host, program, "server", f"-dir={self._folder}", "-filer", "-s3"]
+                + [f"-ip={self.address}", f"-ip.bind={self.address}"]
                 + [f"-s3.config={names}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
                 + ["-volume.max=50", "-master.volumeSizeLimitMB=64"]
                 + [f"-{name}={port}" for name, port in self._ports.items()],
@@ -80,7 +86,7 @@ class Weed:
         """Return a client of its own, for what the gateway has stored."""
         return S3Store(
             bucket,
-            endpoint=f"http://127.0.0.1:{self.port}",
+            endpoint=f"http://{self.address}:{self.port}",
             access_key_id=_ACCESS,
             secret_access_key=SECRET,
             region="us-east-1",
@@ -97,8 +103,8 @@ class Weed:
 
 
 @contextmanager
-def running_weed(folder: Path) -> Iterator[Weed]:
-    weed = Weed(folder)
+def running_weed(folder: Path, address: str = "127.0.0.1", on_host: Sequence[str] = ()) -> Iterator[Weed]:
+    weed = Weed(folder, address, on_host)
     weed.start()
     try:
         yield weed

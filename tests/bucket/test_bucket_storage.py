@@ -11,6 +11,7 @@ from datetime import timedelta
 import obstore
 import pytest
 
+from artifacts.checking import damages
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, OverloadedError, UnknownRoiError
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
@@ -128,6 +129,19 @@ def test_a_writer_that_lost_the_race_changes_nothing(bench):
     assert left.store.storage.files(KEY) == right.store.storage.files(KEY) == right_files
 
 
+def test_a_late_answer_changes_nothing_of_what_a_writer_reads(bench):
+    """Otherwise a fit would build on what was, and its move would go through: images of another fit would be lost."""
+    left, right = bench("left"), bench("right")
+    left.fit(EVEN)
+    pointers = left.store.storage._pointers
+    before = pointers.known(KEY)
+    right.fit([STRAY])
+    with left.store.lock(KEY, 5):
+        pointers._learned(KEY, before, time.monotonic())  # of a question that was asked before the other's fit
+        assert left.manifest.version == 2
+        assert len(left.manifest.images) == 13
+
+
 def test_images_can_be_stored_while_a_fit_is_at_work(bench):
     """They are another part of the ROI: the fit puts its version on top of them."""
     left, right = bench("left"), bench("right")
@@ -232,6 +246,37 @@ def test_damage_in_the_bucket_is_answered_by_the_version_before(bench, weed, url
     new.fit([image(130)])
     polled()
     assert (left.infer(STRAY).version, left.infer(STRAY).degraded) == (3, False)
+
+
+def test_nothing_is_served_from_a_flipped_byte_in_any_object(bench, weed, url):
+    """The version before answers and says so, or there is an error, or no inspection reads the object."""
+    left = bench("left")
+    left.fit(EVEN[:3])
+    left.calibrate()
+    before = left.infer(STRAY)
+    left.fit([STRAY])
+    left.calibrate()
+    expected = {answer.version: (answer.score, answer.threshold) for answer in (before, left.infer(STRAY))}
+    paths = [*objects_of(weed, url, "objects"), *objects_of(weed, url, "pointers")]
+    named = {object_path(left, url, name) for name in left.store.storage.files(KEY)}
+    stored = weed.client(BUCKET)
+    for n, path in enumerate(paths):
+        whole = bytes(obstore.get(stored, path).bytes())
+        torn = bytearray(whole)
+        torn[(n * 7919) % len(torn)] ^= 1
+        overwrite(weed, path, bytes(torn))
+        new = bench(f"new {n}")
+        try:
+            answer = new.infer(STRAY)
+        except ArtifactCorruptError:
+            pass
+        else:
+            assert (answer.score, answer.threshold) == expected[answer.version]
+            assert answer.version == 2 or answer.degraded
+        if path in named or "/pointers/" in path:
+            assert list(damages(bench("verifying", cache_bytes=0).store, KEY, tokens=False)), path
+        overwrite(weed, path, whole)
+    assert list(damages(bench("whole", cache_bytes=0).store, KEY, tokens=False)) == []
 
 
 def test_a_damaged_ok_image_is_restored_when_it_is_sent_again(bench, weed, url):

@@ -3,10 +3,14 @@
 import shutil
 from pathlib import Path
 
+import obstore
 import pytest
 
+from gateway.errors import ArtifactCorruptError
 from gateway.store.artifact_store import ArtifactStore
+from gateway.store.roi_key import RoiKey
 from tests.artifacts.test_artifacts import artifacts, done, refused, tree
+from tests.bucket.server import BUCKET
 from tests.gateway.brightness_engine import image
 from tests.gateway.fit_bench import EVEN, KEY, STRAY, Bench
 
@@ -58,6 +62,19 @@ def test_every_command_works_on_a_bucket(folder, server, url, tmp_path):
     assert "part/other" in done(artifacts(url, "list", cache_dir=tmp_path / "c"))
 
 
+def test_verify_and_copy_look_at_the_bucket_and_not_at_what_is_cached(folder, server, url, weed, tmp_path):
+    where, cache = folder.store.storage.root, tmp_path / "c"
+    done(artifacts(where, "copy", url, cache_dir=cache))
+    assert "part/face" in done(artifacts(url, "list", cache_dir=cache))
+    client, prefix = weed.client(BUCKET), url.removeprefix(f"s3://{BUCKET}/")
+    found = {each["path"]: each["size"] for chunk in obstore.list(client, f"{prefix}/objects/") for each in chunk}
+    largest = max(found, key=found.__getitem__)
+    obstore.put(client, largest, b"x" * found[largest])
+    verified = artifacts(url, "verify", cache_dir=cache)
+    assert (verified.returncode, "fails its checksum" in verified.stdout) == (1, True), verified.stdout
+    refused(artifacts(url, "copy", tmp_path / "there", cache_dir=cache), "part/face is damaged, and is not copied")
+
+
 def test_what_is_there_already_is_left_as_it_is(folder, server, url, tmp_path, bench):
     where = folder.store.storage.root
     done(artifacts(where, "copy", url, cache_dir=tmp_path / "c"))
@@ -95,3 +112,69 @@ def test_the_url_of_a_copy_has_no_credentials(folder, tmp_path):
     assert run.returncode == 2
     assert "a URL without credentials" in run.stderr
     assert "secret" not in run.stderr
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing", "list"])
+def test_a_damaged_pointer_is_repaired_from_the_lists_in_the_bucket(server, url, weed, bench, tmp_path, how):
+    known = bench("known")
+    known.fit(EVEN[:3])
+    known.calibrate()
+    known.fit([STRAY])
+    expected = known.infer(STRAY)
+    other = RoiKey("part", "other")
+    with known.store.lock(other, 5, creates=True):
+        known.store.storage.replace(other, known.store.folder(other) / "calib.json", b"another ROI")
+    client, prefix, cache = weed.client(BUCKET), url.removeprefix(f"s3://{BUCKET}/"), tmp_path / "c"
+    pointer = f"{prefix}/pointers/part/face"
+    assert "its pointer is whole" in done(artifacts(url, "repair", "part/face", cache_dir=cache))
+    last = known.store.storage._pointers.ask(KEY).list_object
+    if how == "missing":
+        obstore.delete(client, pointer)
+    elif how == "damaged":
+        obstore.put(client, pointer, b"x")
+    else:
+        obstore.put(client, f"{prefix}/objects/part/face/{last}", b"x")
+    if how != "missing":  # nobody can know of one that is missing
+        assert bench("new").store.rois() == [KEY]  # a list of ROIs is not broken by one of them
+        with pytest.raises(ArtifactCorruptError, match="its pointer in s3://plant/") as refused_:
+            bench("new").infer(STRAY)
+        assert "scripts/artifacts repair part/face" in refused_.value.hint
+        verified = artifacts(url, "verify", cache_dir=cache)
+        assert (verified.returncode, "its pointer in s3://plant/" in verified.stdout) == (1, True), verified.stderr
+
+    said = done(artifacts(url, "repair", "part/face", cache_dir=cache))
+    assert f"version {2 if how != 'list' else 1} answers" in said
+    new = bench("after")
+    answer = new.infer(STRAY)
+    assert not answer.degraded
+    assert (answer.version, answer.score == expected.score) == ((2, True) if how != "list" else (1, False))
+    entry = new.store.audit.read(KEY, 1)[0]
+    assert (entry["action"], entry["outcome"], "scripts/artifacts" in entry["actor"]) == ("rollback", "done", True)
+    assert new.fit([image(200)]).manifest.version == answer.version + 1
+
+
+def test_of_two_lists_that_may_be_the_last_one_the_operator_says_which(server, url, weed, bench, tmp_path):
+    left, right = bench("left"), bench("right")
+    left.fit(EVEN[:3])
+    left.fit([STRAY])
+    pointers = left.store.storage._pointers
+    before = pointers.ask(KEY)
+    orphan = pointers._with_list(KEY, before, before.files, "0" * 32)  # of a writer that was killed before its move
+    right.fit([image(200)])
+    client, prefix, cache = weed.client(BUCKET), url.removeprefix(f"s3://{BUCKET}/"), tmp_path / "c"
+    obstore.put(client, f"{prefix}/pointers/part/face", b"x")
+    last = right.store.storage._pointers.known(KEY)
+    assert (orphan.list_object, last.list_object) != (None, None)
+    refused(
+        artifacts(url, "repair", "part/face", cache_dir=cache),
+        f"--list {str(orphan.list_object)[:12]}: of ",
+        f"--list {str(last.list_object)[:12]}: of ",
+        "versions 1, 2, 3, 5 OK images",
+    )
+    named = str(last.list_object)[:12]
+    assert "version 3 answers" in done(artifacts(url, "repair", "part/face", "--list", named, cache_dir=cache))
+    assert bench("after").infer(STRAY).version == 3
+
+
+def test_a_folder_needs_no_repair(folder):
+    assert "nothing to repair" in done(artifacts(folder.store.storage.root, "repair", "part/face"))

@@ -11,7 +11,9 @@ import pytest
 from gateway.errors import OverloadedError, StorageFullError, StorageUnavailableError
 from gateway.monitoring.roi_metrics import RoiCollector
 from gateway.monitoring.storage import write_problem
+from gateway.store.bucket import questions
 from tests.bucket.server import BUCKET, SECRET, environment
+from tests.e2e.gateway_process import free_port, wait_until
 from tests.gateway.brightness_engine import image
 from tests.gateway.fit_bench import EVEN, KEY, STRAY
 
@@ -35,6 +37,14 @@ def first_put_of_a_pointer():
         return False
 
     return breaks
+
+
+def answers(bench) -> bool:
+    """Whether a gateway has asked again: it does so every few seconds."""
+    try:
+        return not bench.infer(STRAY).degraded
+    except StorageUnavailableError:
+        return False
 
 
 @pytest.mark.parametrize("fault", ["refuse", "be_busy"])
@@ -62,25 +72,58 @@ def test_while_the_bucket_does_not_answer_known_versions_do_and_changes_are_refu
     assert left.fit([STRAY]).manifest.version == 2
     answer = left.infer(STRAY)
     assert (answer.version, answer.degraded, left.store.faults.degraded()) == (2, False, {})
-    assert new.infer(STRAY).version == 2
     assert write_problem(left.store) is None
+    wait_until(lambda: answers(new))
+    assert new.infer(STRAY).version == 2
 
 
-def test_inspections_do_not_wait_for_a_bucket_that_does_not_answer(bench, proxy):
-    """One of them asks again now and then; the others take what is known."""
+def test_nobody_waits_for_answers_of_the_bucket_that_do_not_come(bench, server, monkeypatch):
+    """As on a network that loses packets. A reader waits a moment, and then takes what is known."""
     left = bench("left")
     left.fit(EVEN)
     left.infer(STRAY)
-    proxy.delay(3600)
-    asked = []
-    pointers = left.store.storage._pointers
-    ask = pointers._objects.get_changed
-    pointers._objects.get_changed = lambda *given: (asked.append(given), ask(*given))[1]
+    left.store.rois()
+    assert write_problem(left.store) is None
+    objects = left.store.storage._objects
+    monkeypatch.setattr(questions, "_PATIENCE_S", 0.5)
+    answered, asked = threading.Event(), []
+
+    def held_back(ask):
+        return lambda *given: (asked.append(given), answered.wait(), ask(*given))[2]
+
+    for name in ("get_changed", "get", "get_large", "create", "below"):
+        setattr(objects, name, held_back(getattr(objects, name)))
     time.sleep(2 * POLL_S)
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: left.infer(STRAY), range(40)))
-    assert {answer.version for answer in answers} == {1}
-    assert len(asked) < 10
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: left.infer(STRAY), range(40)))
+        assert {answer.version for answer in answers} == {1}
+        assert left.infer(STRAY).degraded
+        assert left.store.rois() == [KEY]
+        assert "does not answer" in (write_problem(left.store) or "")
+        assert len(asked) <= 3  # the pointer, the list, a write: each once
+    finally:
+        answered.set()
+    wait_until(lambda: not left.infer(STRAY).degraded)
+    wait_until(lambda: write_problem(left.store) is None)
+
+
+def test_readers_that_know_nothing_are_refused_at_once_while_the_bucket_is_silent(bench, proxy):
+    """Otherwise they would take the threads of the others, each for the whole timeout."""
+    left = bench("left")
+    left.fit(EVEN)
+    new = bench("new")
+    proxy.refuse()
+    asked = []
+    objects = new.store.storage._objects
+    ask = objects.get
+    objects.get = lambda *given: (asked.append(given), ask(*given))[1]
+    for _ in range(20):
+        with pytest.raises(StorageUnavailableError):
+            new.infer(STRAY)
+    assert len(asked) < 20
+    proxy.heal()
+    wait_until(lambda: answers(new))
 
 
 def test_a_slow_bucket_changes_no_answer(bench, proxy):
@@ -171,6 +214,39 @@ def test_a_change_that_nobody_can_know_of_is_said_to_be_unknown(bench, proxy):
     # Sent again, it counts once.
     left.fit([STRAY])
     assert len(left.manifest.images) == 13
+
+
+@pytest.mark.parametrize("status", [b"507 Insufficient Storage", b"403 QuotaExceeded"])
+def test_a_full_bucket_is_told_as_a_full_disk_is_and_all_answers_stay(bench, proxy, status):
+    left = bench("left")
+    left.fit(EVEN)
+    left.calibrate()
+    expected = left.infer(STRAY)
+    proxy.be_full(status)
+    for change in (lambda: left.fit([STRAY]), left.calibrate, lambda: left.keep("ng", [STRAY])):
+        with pytest.raises(StorageFullError, match=r"s3://plant/test-\d+ accepts no writes"):
+            change()
+    assert "accepts no writes" in (write_problem(bench("new").store) or "")
+    for reader in (left, bench("another")):
+        answer = reader.infer(STRAY)
+        assert (answer.score, answer.threshold, answer.degraded) == (expected.score, expected.threshold, False)
+    proxy.heal()
+    assert left.fit([STRAY]).manifest.version == 2
+    assert write_problem(left.store) is None
+
+
+def test_without_any_credentials_the_store_says_so(bench, server, monkeypatch, caplog):
+    """obstore then asks the machine for those of its role."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    left = bench("left")
+    for ask in (lambda: left.infer(STRAY), lambda: left.fit(EVEN), left.store.rois):
+        with pytest.raises(StorageUnavailableError, match="there are no credentials") as refused:
+            ask()
+        assert "credentials in the gateway's environment" in refused.value.hint
+    assert "there are no credentials" in (write_problem(left.store) or "")
+    assert "there are no credentials" in caplog.text
 
 
 def test_a_bucket_that_may_only_be_read_refuses_changes_as_a_full_disk_does(bench, weed, monkeypatch, caplog):

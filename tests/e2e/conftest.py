@@ -26,7 +26,7 @@ def pytest_runtest_makereport(item, call):
 def launch(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., AbstractContextManager[Gateway]]:
-    """Start a gateway with other settings: launch("name", models_dir=…, command=…, cwd=…, tls=…, **settings).
+    """Start a gateway with other settings: launch("name", models_dir=…, **settings), or other arguments of `running`.
 
     It serves the small model by default. It writes to its own folders; only compiled networks are shared. Its
     deadlines are `PATIENT`.
@@ -35,7 +35,7 @@ def launch(
     compiled = PROJECT / ".cache" / "openvino"
     compiled.mkdir(parents=True, exist_ok=True)
 
-    def start(name, *, command=None, cwd=PROJECT, tls=None, **settings):
+    def start(name, *, command=None, cwd=PROJECT, tls=None, on_host=(), **settings):
         log = logs / f"{name}.log"
         if log not in _LOGS:
             _LOGS.append(log)
@@ -45,7 +45,7 @@ def launch(
         own = {"models_dir": folder / "site" / "models", "state_dir": folder / "state", "cache_dir": folder / "cache"}
         if "model_repository" not in settings:
             settings["model_repository"] = request.getfixturevalue("small_model_repository")
-        return running(log, {**PATIENT, **own, **settings}, command, cwd, tls)
+        return running(log, {**PATIENT, **own, **settings}, command, cwd, tls, on_host)
 
     return start
 

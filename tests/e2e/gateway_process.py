@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.fork_server import ForkedProcess, fork
+
 PROJECT = Path(__file__).resolve().parents[2]
 _START_S = 300
 _STOP_S = 60
@@ -33,7 +35,7 @@ PATIENT = {
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     port: int
     client: httpx.Client
     models_dir: Path
@@ -78,11 +80,12 @@ def free_port() -> int:
 def environment(settings: dict[str, Any]) -> dict[str, str]:
     """Return the environment of this process with these gateway settings in place of its own: models_dir=…
 
-    Bytecode is kept under .cache, for a faster start and a clean checkout.
+    Bytecode is kept, for a faster start. By default, images are not cut into tiles: the small model would cut those of
+    most tests.
     """
     left_out = ("GATEWAY_", "PYTHONDONTWRITEBYTECODE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    clean["PYTHONPYCACHEPREFIX"] = str(PROJECT / ".cache" / "pycache")
+    settings = {"max_tiles": 1, **settings}
     return {**clean, **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}}
 
 
@@ -93,28 +96,24 @@ def running(
     command: Sequence[str] | None = None,
     cwd: Path = PROJECT,
     tls: ssl.SSLContext | None = None,
+    on_host: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Start a gateway, wait until it listens, and stop it like a service manager.
 
     Args:
         log: file that its output is appended to.
         settings: `models_dir` at least.
-        command: arguments of the interpreter; `{port}` stands for the port.
+        command: arguments of the interpreter; `{port}` stands for the port. `-m MODULE` is forked from a process that
+            has the imports.
         cwd: its working directory.
         tls: certificates for HTTPS.
+        on_host: what the command begins with, to run on another host, whose address is the setting `host`.
     """
     port = free_port()
     arguments = [part.format(port=port) for part in command or ("-m", "gateway")]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env=environment({"port": port, **settings}),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    process = _start(arguments, environment({"port": port, **settings}), log, cwd, on_host)
     try:
-        url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        url = f"{'http' if tls is None else 'https'}://{settings.get('host', '127.0.0.1')}:{port}"
         with httpx.Client(base_url=url, timeout=_ANSWER_S, trust_env=False, verify=tls or True) as client:
             _wait_for(client, process, log)
             yield Gateway(process, port, client, Path(settings["models_dir"]), log)
@@ -127,7 +126,18 @@ def running(
             process.wait()
 
 
-def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+def _start(
+    arguments: Sequence[str], given: dict[str, str], log: Path, cwd: Path, on_host: Sequence[str]
+) -> "subprocess.Popen[bytes] | ForkedProcess":
+    if arguments[0] == "-m" and not on_host:
+        return fork(arguments[1:], given, log, cwd)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*on_host, sys.executable, *arguments], cwd=cwd, env=given, stdout=output, stderr=subprocess.STDOUT
+        )
+
+
+def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes] | ForkedProcess, log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

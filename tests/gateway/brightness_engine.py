@@ -61,13 +61,15 @@ def distance(a: float, b: float) -> float:
     return 2 * float(np.sin(abs(a - b) / 200))
 
 
-def image(grey: int, spots: dict[tuple[int, int], int] | None = None) -> bytes:
+def image(grey: int, spots: dict[tuple[int, int], int] | None = None, grid: tuple[int, int] = (GRID, GRID)) -> bytes:
     """Return a PNG of one grey, with patches (row, column) of another grey; different pictures have different bytes.
+
+    The image has `grid` rows and columns of patches.
 
     Two pixels of each patch are brighter and darker than its grey by 17, or less near black and white, so that the mean
     stays: no picture is constant, and most use more than 1/8 of the range.
     """
-    pixels = np.full((SIDE, SIDE), grey, np.uint8)
+    pixels = np.full((grid[0] * PATCH, grid[1] * PATCH), grey, np.uint8)
     for (row, column), other in (spots or {}).items():
         pixels[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = other
     greys = pixels[::PATCH, ::PATCH].copy()

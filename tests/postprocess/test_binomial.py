@@ -1,4 +1,5 @@
 import pytest
+import scipy
 
 from postprocess.binomial import all_limits, limits, lower_limit, upper_limit
 
@@ -18,7 +19,12 @@ def test_one_sided_limits_solve_the_power_equation() -> None:
     assert lower_limit(10, 10, 0.95) == pytest.approx(0.05**0.1)  # p^10 = 0.05
 
 
-@pytest.mark.parametrize("n", [1, 7, 40])
-def test_the_limits_of_all_counts_are_those_of_each(n: int) -> None:
+@pytest.mark.parametrize("n", [1, 7, 40, 500])
+def test_the_limits_are_those_of_scipys_exact_test(n: int) -> None:
     low, high = all_limits(n, 0.95)
-    assert list(zip(low, high, strict=True)) == [pytest.approx(limits(k, n, 0.95), abs=1e-9) for k in range(n + 1)]
+    for k in {0, 1, n // 3, n - 1, n}:
+        exact = scipy.stats.binomtest(k, n).proportion_ci(0.95, "exact")
+        assert limits(k, n, 0.95) == pytest.approx((exact.low, exact.high), abs=1e-9) == (low[k], high[k])
+        for alternative, limit in (("greater", lower_limit), ("less", upper_limit)):
+            exact = scipy.stats.binomtest(k, n, alternative=alternative).proportion_ci(0.9, "exact")
+            assert limit(k, n, 0.9) == pytest.approx(exact.low if alternative == "greater" else exact.high, abs=1e-9)

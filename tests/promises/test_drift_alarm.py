@@ -38,17 +38,16 @@ CHANGES = {"unchanged": lambda image: image, "bright": bright, "blurred": blurre
 
 
 @pytest.fixture(scope="module")
-def streams(tiles, launch, real_model_repository, tmp_path_factory, full) -> dict[str, Any]:
+def streams(request, tiles, launch, tmp_path_factory, full) -> dict[str, Any]:
     """Recent inspections of unseen tiles, unchanged and changed, by a gateway that learned the good tiles."""
+    network = request.getfixturevalue("real_model_repository" if full else "small_real_model_repository")
     state, models = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("models")
     key = RoiKey("steel", "tile")
-    with launch(
-        "drift", model_repository=real_model_repository, models_dir=models, state_dir=state, drift_window=1000
-    ) as gateway:
-        learned = sorted((tiles / "train" / "good").iterdir())[:: 1 if full else 2]
+    with launch("drift", model_repository=network, models_dir=models, state_dir=state, drift_window=1000) as gateway:
+        learned = sorted((tiles / "train" / "good").iterdir())
         gateway.fit("tile", [(path.name, path.read_bytes()) for path in learned])
         gateway.calibrate("tile")
-        paths = sorted((tiles / "test" / "good").iterdir())[:: 1 if full else 3]
+        paths = sorted((tiles / "test" / "good").iterdir())
         unseen = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
         for change in CHANGES.values():
             for image in unseen:

@@ -77,15 +77,18 @@ def fuzzed(launch, small_model_repository, tmp_path_factory) -> Iterator[Target]
     site = plant(root)
     folders = {f"{name.removesuffix('s') if name == 'heatmaps' else name}_dir": site / name for name in OURS}
     with launch("fuzzed", model_repository=small_model_repository, fit_lock_timeout_s=5, **folders) as gateway:
-        yield Target(gateway, root)
+        target = Target(gateway, root)
+        target.fit()
+        for _ in range(WARM_UP):
+            target.inspected()
+        yield target
 
 
 @pytest.fixture
 def target(fuzzed, record_property) -> Iterator[Target]:
     """The gateway with an undamaged ROI. After the test, check the ROI, the memory and the files around it."""
     fuzzed.fit()
-    for _ in range(WARM_UP):
-        before = fuzzed.inspected()
+    before = fuzzed.inspected()
     around, memory = listing(fuzzed.root), rss_mib(fuzzed.gateway.process.pid)
     fuzzed.statuses.clear()
     yield fuzzed
@@ -147,7 +150,7 @@ def test_requests_made_from_the_openapi_document_are_answered_as_it_says(target,
         for operation in operations:
             has_parameters = bool(operation.body) or "{" in operation.path
             for mode in list(schemathesis.GenerationMode) if has_parameters else [schemathesis.GenerationMode.POSITIVE]:
-                n = (350 if full else 12) if has_parameters else (50 if full else 3)
+                n = (350 if full else 8) if has_parameters else (50 if full else 3)
                 examples(operation.as_strategy(generation_mode=mode), n, check)
 
 
@@ -156,7 +159,7 @@ def test_any_bytes_of_a_form_are_answered(target, full):
         path, content_type, body = drawn
         target.send("POST", path, content=body, headers=[(b"Content-Type", content_type)])
 
-    examples(hostile.forms(), 4000 if full else 100, check)
+    examples(hostile.forms(), 4000 if full else 60, check)
 
 
 def test_any_image_is_answered(target, full):
@@ -168,7 +171,7 @@ def test_any_image_is_answered(target, full):
         assert reply.status_code in (200, 413, 415), reply.text
 
     paths = st.sampled_from(["/infer"] * 19 + ["/fit_ok"])
-    examples(st.tuples(paths, hostile.IMAGES), 6000 if full else 150, check)
+    examples(st.tuples(paths, hostile.IMAGES), 6000 if full else 100, check)
 
 
 def test_any_shape_and_any_json_is_answered(target, full):
@@ -188,7 +191,7 @@ def test_any_shape_and_any_json_is_answered(target, full):
     any_of_them = st.one_of(
         [st.tuples(st.just(kind), hostile.json_text(st.one_of(s, s, s, hostile.ANY_JSON))) for kind, s in kinds.items()]
     )
-    examples(any_of_them, 4000 if full else 120, check)
+    examples(any_of_them, 4000 if full else 80, check)
 
 
 def test_no_id_leads_out_of_the_models_folder(target, full):
@@ -221,6 +224,6 @@ def test_no_id_leads_out_of_the_models_folder(target, full):
     roles, rois, recipes = mostly(ROLE), mostly(ROI), mostly(None)
     examples(
         st.tuples(roles, rois, recipes, hostile.IDS, bare, st.sampled_from(ways)),
-        4000 if full else 150,
+        4000 if full else 100,
         check,
     )

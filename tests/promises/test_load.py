@@ -134,15 +134,15 @@ def test_at_five_times_its_capacity_admitted_work_is_answered_in_time_and_health
     loaded, tmp_path, full, record_property
 ):
     request = infer_request(loaded, tmp_path)
+    alone_s, seconds = (2, 120) if full else (1, 4)
 
     def alone() -> Answers:
-        return answers(clients(loaded, request, 2, "--clients", 1), 2)
+        return answers(clients(loaded, request, alone_s, "--clients", 1), alone_s)
 
     alone()  # warm
     before = alone()
-    capacity = answers(clients(loaded, request, 3, "--clients", 4), 3).per_s
+    capacity = answers(clients(loaded, request, alone_s + 1, "--clients", 4), alone_s + 1).per_s
     memory = rss_mb(loaded)
-    seconds = 120 if full else 5
     with Probe(loaded.port) as probe:
         time.sleep(0.5)
         over = answers(clients(loaded, request, seconds, "--rate", TIMES_OVER * capacity), seconds)

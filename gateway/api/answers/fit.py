@@ -25,6 +25,7 @@ def fit_body(result: FitResult) -> dict[str, Any]:
         "checksum": manifest.checksum,
         "version": manifest.version,
         "token_shape": manifest.token_hw,
+        "tiles": manifest.tiles,
         "ok_scores": None if summary is None else summary.model_dump(),
         "n_ok_excluded": len(manifest.excluded),
         "suspect_images": [

@@ -129,6 +129,7 @@ def _summary(
         n_ok_total=len(manifest.images),
         n_embeddings=manifest.n_embeddings,
         coreset_rate_applied=manifest.coreset_rate_applied,
+        tiles=manifest.tiles,
         mm_per_px=manifest.mm_per_px,
         checksum=manifest.checksum,
         model_fingerprint=manifest.model_fingerprint,

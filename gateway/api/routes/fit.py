@@ -19,6 +19,7 @@ from gateway.api.fields import (
     FormRoi,
     FormRole,
     FormShape,
+    FormTiles,
     OptionalImages,
     RoiId,
     RoleId,
@@ -95,6 +96,7 @@ async def fit_ok(
         Form(description="for an ROI without a manual box: variance weights by the spread of the OK maps"),
     ] = None,
     bit_depth: FormBitDepth = None,
+    tiles: FormTiles = None,
     exclude_suspects: Annotated[
         bool | None,
         OR_NULL,
@@ -108,8 +110,8 @@ async def fit_ok(
 
     An image is identified by its decoded pixels: sent again, in the same file or in another, it is counted once.
     `shape` says where the part is: the leave-one-out scores of these images count the pixels inside, and tokens outside
-    do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights` and `bit_depth` are kept with the ROI: a
-    later fit without them uses the same. A calibration that rests only on the fit's own leave-one-out scores is
+    do not enter the memory bank. `coreset_rate`, `seed`, `spatial_weights`, `bit_depth` and `tiles` are kept with the
+    ROI: a later fit without them uses the same. A calibration that rests only on the fit's own leave-one-out scores is
     computed again; any other becomes stale.
     """
     parsed, shape_json = parsed_shape(shape)
@@ -119,9 +121,9 @@ async def fit_ok(
         raise InvalidRequestError("images: no file was sent", "Send one or more image files in parts named 'images'.")
     if len(images) > services.settings.max_fit_images:
         raise TooLargeError(f"images: {len(images)} in one request; the limit is {services.settings.max_fit_images}")
-    memory = await services.fitting.memory_needed(key, None if stored else len(images), coreset_rate)
+    files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
+    memory = await services.fitting.memory_needed(key, None if stored else files, coreset_rate, tiles)
     with place.work(memory=memory + place.n_bytes):
-        files = [image_file(upload, f"image {i}", services.settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(
             key=key,
             images=files,
@@ -132,6 +134,7 @@ async def fit_ok(
             seed=seed,
             spatial_weights=spatial_weights,
             bit_depth=bit_depth,
+            tiles=tiles,
             exclude_suspects=bool(exclude_suspects),
             stored=stored,
         )

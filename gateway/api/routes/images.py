@@ -57,7 +57,7 @@ async def delete_ok_image(
     The last image cannot be removed. Delete the ROI instead.
     """
     key = caller.roi(role_id, roi_id)
-    memory = await services.fitting.memory_needed(key, 0, None)
+    memory = await services.fitting.memory_needed(key, [], None)
     with place.work(memory=memory):
         result = await services.fitting.remove(key, sha256.lower())
     return JsonResponse(

@@ -22,6 +22,7 @@ _EXAMPLE: dict[str, JsonValue] = {
     "checksum": "5d41…",
     "version": 1,
     "token_shape": [27, 27],
+    "tiles": [1, 1],
     "ok_scores": {"n": 30, "mean": 0.52, "p50": 0.51, "p95": 0.6, "p99": 0.63, "max": 0.64},
     "n_ok_excluded": 0,
     "suspect_images": [
@@ -77,6 +78,7 @@ class FitAnswer(BaseModel):
     checksum: str = Field(description="SHA-256 of the bank; the same images, order and seed give the same checksum")
     version: int
     token_shape: tuple[int, int]
+    tiles: tuple[int, int] = Field(description="rows and columns of tiles that an image is cut into; 1, 1: the whole")
     ok_scores: ScoreSummary | None = Field(
         description="scores of the OK images, each against the bank without it; null with one image only"
     )

@@ -53,6 +53,7 @@ class RoiSummary(BaseModel):
     n_ok_total: int = Field(description="learned OK images; for a student-teacher model, its validation images")
     n_embeddings: int = Field(description="0 without a memory bank")
     coreset_rate_applied: float
+    tiles: tuple[int, int] = Field(description="rows and columns of tiles that an image is cut into; 1, 1: the whole")
     mm_per_px: float
     checksum: str
     model_fingerprint: str

@@ -22,7 +22,7 @@ from gateway.gui.data_set import records
 from gateway.gui.errors import NotFittedError, TooFewImagesError
 from gateway.gui.routes.state import calibration_body
 from gateway.gui.schemas import CalibrateDataset, CalibrateNg
-from gateway.learning.request import FitRequest
+from gateway.learning.request import FitRequest, ImageFile
 from gateway.process.services import Services
 from gateway.store.manifest import Calibration
 from gateway.store.roi_key import RoiKey
@@ -61,10 +61,10 @@ async def fit_ok(
     if use_dataset:
         await in_thread(_require_enough, services, key, limiter=services.image_readers)
     rate = await in_thread(_rate, services, key, bool(memory_fit), limiter=services.image_readers)
-    memory = await _memory(services, key, None if use_dataset else len(images), rate)
+    files = [image_file(upload, f"image {i}", settings) for i, upload in enumerate(images, 1)]
+    memory = await _memory(services, key, None if use_dataset else files, rate)
     await in_thread(gui.scales.fix, key.recipe_id, mm_per_px, limiter=services.writers)
     with place.work(memory=memory + place.n_bytes):
-        files = [image_file(upload, f"image {i}", settings) for i, upload in enumerate(images, 1)]
         fit = FitRequest(key, files, mm_per_px, coreset_rate=rate, stored=bool(use_dataset))
         result = await while_connected(request, services.fitting.fit(fit))
     manifest = result.manifest
@@ -95,9 +95,9 @@ def _rate(services: Services, key: RoiKey, memory_fit: bool) -> float | None:
     return services.settings.coreset_rate if was_every else None
 
 
-async def _memory(services: Services, key: RoiKey, n_new: int | None, rate: float | None) -> int:
+async def _memory(services: Services, key: RoiKey, new: Sequence[ImageFile] | None, rate: float | None) -> int:
     try:
-        return await services.fitting.memory_needed(key, n_new, rate)
+        return await services.fitting.memory_needed(key, new, rate)
     except TooLargeError as error:
         if rate != _EVERY_TOKEN:
             raise

@@ -14,7 +14,8 @@ Objects below the prefix of the URL, with ``<roi>`` the path of `RoiKey.path`:
 
 Reading. A gateway keeps the list of each ROI that it has read, and asks for its pointer by ETag at most every
 `GATEWAY_STORE_POLL_S`. Contents go through a cache on its disk, bounded by bytes, and are checked against their name.
-While the bucket does not answer, what is known answers.
+While the bucket does not answer, what is known answers, and readers do not wait: a reader that knows an older answer
+waits a second at most, and one that knows nothing is refused at once after the first timeout.
 
 Writing. There are no locks between gateways. A writer uploads contents, then a new list, then moves the pointer. If
 another writer was faster, it reads the new list. Where the files that it has seen in its part of the ROI are the same,

@@ -2,11 +2,14 @@
 
 import logging
 import re
+import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import (
@@ -21,6 +24,9 @@ from obstore.store import from_url
 
 from gateway.errors import GatewayError, StorageFullError, StorageUnavailableError
 
+if TYPE_CHECKING:  # obstore has these names for type checkers alone
+    from obstore.store import ClientConfig, ObjectStore
+
 log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 5
@@ -28,8 +34,18 @@ _SHORT = timedelta(seconds=4)
 """For pointers and other small objects: an inspection may wait for one."""
 _LONG = timedelta(seconds=120)
 _CONNECT = timedelta(seconds=2)
+_PAUSE_S = 2.0
+"""While the bucket does not answer, one reader at a time asks, this long after the one before."""
+_NO_BUCKET = "there is no such bucket"
 _TEMPORARY = ("408", "409", "429")
-_REFUSED = re.compile(r"status(?: code)?:? (4\d\d)")
+_REFUSED = re.compile(r"status(?: code)?:? (4\d\d|507)")
+_OF_A_ROLE = re.compile(r"/latest/(?:api/token|meta-data)|/computeMetadata/|/metadata/identity")
+"""Where obstore asks for the credentials of the machine, if the environment has none."""
+_SILENT = "does not answer"
+_NO_CREDENTIALS = "is not asked: there are no credentials, neither in the environment nor by a role of this machine"
+
+
+_CHECK_CREDENTIALS = "Check that the bucket exists, and the credentials in the gateway's environment."
 
 
 class LostRaceError(Exception):
@@ -77,22 +93,47 @@ class Objects:
         """
         self.url = url.partition("?")[0]
         try:
-            self._short, self._long = (
-                from_url(
-                    url,
-                    client_options={"timeout": timeout, "connect_timeout": _CONNECT, "allow_http": True},
-                    retry_config={"max_retries": retries, "retry_timeout": timeout},
-                )
-                for timeout, retries in ((_SHORT, 1), (_LONG, 3))
-            )
+            self._short = _store(url, _SHORT, retries=1)
+            self._long = _store(url, _LONG, retries=3)
+            self._reading = _store(url, _LONG, retries=1, read_timeout=_SHORT)  # a stalled download is given up
         except BaseError as error:
             raise ValueError(f"{self.url}: {type(error).__name__}: {_first_line(error)}") from None
         self._is_silent = False
+        self._why = _SILENT
+        self._next_at = 0.0
+        self._lock = threading.Lock()
 
     @property
     def is_silent(self) -> bool:
         """Whether the last request had no answer."""
         return self._is_silent
+
+    def gets_turn(self) -> bool:
+        """Return whether to ask now. While the bucket does not answer, one caller at a time is told so.
+
+        The others must not wait: a network that loses packets costs each request its whole timeout.
+        """
+        with self._lock:
+            if self._is_silent:
+                now = time.monotonic()
+                if now < self._next_at:
+                    return False
+                self._next_at = now + 2 * _SHORT.total_seconds()  # unless its answer comes earlier
+            return True
+
+    def require_answers(self) -> None:
+        """Raise at once while the bucket does not answer, unless it is time to ask again.
+
+        Raises:
+            StorageUnavailableError: the bucket does not answer.
+        """
+        if not self.gets_turn():
+            raise self.unavailable()
+
+    def unavailable(self) -> StorageUnavailableError:
+        """Return the error of a bucket that does not answer."""
+        hint = _CHECK_CREDENTIALS if self._why == _NO_CREDENTIALS else None
+        return StorageUnavailableError(f"{self.url} {self._why}", hint, retry_after_s=_RETRY_AFTER_S)
 
     def get(self, path: str) -> Body:
         """Return a small object.
@@ -127,7 +168,7 @@ class Objects:
             StorageUnavailableError: the bucket does not answer.
         """
         with self._asking("read"):
-            return bytes(obstore.get(self._long, path).bytes())
+            return bytes(obstore.get(self._reading, path).bytes())
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object of any size. Nobody else writes this name.
@@ -179,7 +220,7 @@ class Objects:
             StorageUnavailableError: the bucket does not answer.
         """
         with self._asking("list"):
-            found = [meta for chunk in obstore.list(self._long, prefix) for meta in chunk]
+            found = [meta for chunk in obstore.list(self._short, prefix) for meta in chunk]
         return sorted(
             (Listed(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"]) for meta in found),
             key=lambda each: each.path,
@@ -215,29 +256,41 @@ class Objects:
             StorageFullError: the bucket accepts no writes.
             StorageUnavailableError: the bucket does not answer.
         """
-        if paths:
-            with self._asking("write"):
+        if not paths:
+            return
+        with self._asking("write"):
+            try:
                 obstore.delete(self._long, paths)
+            except FileNotFoundError:  # S3 does not tell; Azure does, and then leaves the others
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._long, path)
 
     @contextmanager
     def _asking(self, how: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, LostRaceError):
+        except LostRaceError:
             self._answered()
             raise
+        except FileNotFoundError:
+            self._answered()
+            if how == "read":
+                raise
+            raise self._refusal(how, _NO_BUCKET) from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
             self._answered()
             raise self._refusal(how, type(error).__name__) from None
         except BaseError as error:
+            if _OF_A_ROLE.search(str(error)):
+                self._missed(_NO_CREDENTIALS, error)
+                raise self.unavailable() from None
             refused = _REFUSED.search(str(error))
             if refused is not None and refused[1] not in _TEMPORARY:
                 self._answered()
-                raise self._refusal(how, f"status {refused[1]}") from None
-            if not self._is_silent:
-                log.warning("%s does not answer (%s)", self.url, type(error).__name__)
-                self._is_silent = True
-            raise StorageUnavailableError(f"{self.url} does not answer", retry_after_s=_RETRY_AFTER_S) from None
+                raise self._refusal(how, _NO_BUCKET if refused[1] == "404" else f"status {refused[1]}") from None
+            self._missed(_SILENT, error)
+            raise self.unavailable() from None
         else:
             self._answered()
 
@@ -249,14 +302,29 @@ class Objects:
             )
         return StorageUnavailableError(
             f"{self.url} refuses to {how} ({why})",
-            "Check that the bucket exists, and the credentials in the gateway's environment.",
+            _CHECK_CREDENTIALS,
             retry_after_s=_RETRY_AFTER_S,
         )
 
+    def _missed(self, why: str, error: BaseError) -> None:
+        with self._lock:
+            was_silent, self._is_silent, self._why = self._is_silent, True, why
+            self._next_at = time.monotonic() + _PAUSE_S
+        if not was_silent:
+            log.warning("%s %s (%s)", self.url, why, type(error).__name__)
+
     def _answered(self) -> None:
-        if self._is_silent:
+        with self._lock:
+            was_silent, self._is_silent = self._is_silent, False
+        if was_silent:
             log.info("%s answers again", self.url)
-            self._is_silent = False
+
+
+def _store(url: str, timeout: timedelta, *, retries: int, read_timeout: timedelta | None = None) -> "ObjectStore":
+    options: ClientConfig = {"timeout": timeout, "connect_timeout": _CONNECT, "allow_http": True}
+    if read_timeout is not None:
+        options["read_timeout"] = read_timeout
+    return from_url(url, client_options=options, retry_config={"max_retries": retries, "retry_timeout": timeout})
 
 
 def _tag(meta: "obstore.PutResult | obstore.ObjectMeta") -> Tag:

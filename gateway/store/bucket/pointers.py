@@ -12,13 +12,12 @@ from pathlib import PurePosixPath
 from gateway.errors import ArtifactCorruptError, GatewayError, StorageUnavailableError
 from gateway.store.bucket.local_cache import LocalCache
 from gateway.store.bucket.objects import LostRaceError, Objects, Tag
+from gateway.store.bucket.questions import Questions
 from gateway.store.bucket.roi_state import RoiFiles, RoiPointer, RoiState, StoredFile, new_object
 from gateway.store.checksummed import DamagedError, sha256_of
 from gateway.store.place import StorageProblem
 from gateway.store.roi_key import RoiKey, key_of
 
-_SILENT_PAUSE_S = 2.0
-"""While the bucket does not answer, one reader at a time waits for it, this long after the one before."""
 _KEPT_S = 3600.0
 """How long a list remembers what it no longer has."""
 _MOVES = 31
@@ -34,8 +33,9 @@ class _Known:
 class Pointers:
     """Every method blocks and is thread-safe."""
 
-    def __init__(self, objects: Objects, cache: LocalCache, poll_s: float) -> None:
+    def __init__(self, objects: Objects, questions: Questions, cache: LocalCache, poll_s: float) -> None:
         self._objects = objects
+        self._questions = questions
         self._cache = cache
         self._poll_s = poll_s
         self._lock = threading.Lock()
@@ -44,13 +44,12 @@ class Pointers:
         self._damaged: dict[RoiKey, str] = {}
         self._keys: list[RoiKey] | None = None
         self._keys_at = -1e9
-        self._tried_at = -1e9
 
     def problem(self, key: RoiKey) -> StorageProblem | None:
         """Return why what is known of an ROI may be old, or None."""
         if key in self._damaged:
             return StorageProblem("pointer", self._damaged[key])
-        return StorageProblem("storage", f"{self._objects.url} does not answer") if self._objects.is_silent else None
+        return StorageProblem("storage", self._objects.unavailable().message) if self._questions.is_late else None
 
     def moved_at(self, key: RoiKey) -> datetime:
         """Return when the pointer of an ROI was moved, by the clock of the bucket.
@@ -59,7 +58,7 @@ class Pointers:
             FileNotFoundError: there is none.
             StorageUnavailableError: the bucket does not answer.
         """
-        return self._objects.modified(_pointer_of(key))
+        return self._objects.modified(pointer_of(key))
 
     def keys(self) -> list[RoiKey]:
         """Return all ROIs that have a pointer, as known lately. While the bucket does not answer, those known before.
@@ -67,16 +66,12 @@ class Pointers:
         Raises:
             StorageUnavailableError: the bucket has not answered yet.
         """
-        known = self._keys
-        if known is not None and (time.monotonic() - self._keys_at < self._poll_s or self._is_pausing()):
-            return known
-        try:
+        if self._keys is None:
+            self._objects.require_answers()
             return self.ask_for_all()
-        except StorageUnavailableError:
-            self._tried_at = time.monotonic()
-            if known is None:
-                raise
-            return known
+        if time.monotonic() - self._keys_at >= self._poll_s:
+            self._questions.ask("all", self.ask_for_all)
+        return self._keys
 
     def ask_for_all(self) -> list[RoiKey]:
         """Ask for the list of all pointers now. A pointer with a known ETag is not asked for again.
@@ -94,7 +89,7 @@ class Pointers:
             with self._lock:
                 known = self._known.get(key)
                 if known is not None and known.state.tag is not None and known.state.tag.e_tag == listed.e_tag:
-                    self._known[key] = _Known(known.state, now)
+                    self._known[key] = _Known(known.state, max(now, known.asked_at))
         self._keys, self._keys_at = found, now
         return found
 
@@ -111,22 +106,21 @@ class Pointers:
             StorageUnavailableError: the bucket does not answer, and nothing is known from before.
         """
         known = self._known.get(key)
-        if known is not None and (time.monotonic() - known.asked_at < self._poll_s or self._is_pausing()):
-            return known.state
+        if known is None:
+            return self._first(key)
+        if time.monotonic() - known.asked_at >= self._poll_s:
+            self._questions.ask(key, lambda: self.ask(key))
+        return self._known[key].state
+
+    def _first(self, key: RoiKey) -> RoiState:
         with self._lock:
             asking = self._asking.setdefault(key, threading.Lock())
-        if not asking.acquire(blocking=known is None):
-            assert known is not None
-            return known.state  # another thread asks just now
-        try:
+        with asking:  # another thread may ask just now
+            known = self._known.get(key)
+            if known is not None:
+                return known.state
+            self._objects.require_answers()
             return self.ask(key)
-        except (StorageUnavailableError, ArtifactCorruptError):
-            self._tried_at = time.monotonic()
-            if known is None:
-                raise
-            return known.state
-        finally:
-            asking.release()
 
     def ask(self, key: RoiKey) -> RoiState:
         """Ask for the pointer of an ROI now.
@@ -143,8 +137,7 @@ class Pointers:
             self._damaged[key] = f"its pointer in {self._objects.url} is damaged: {error}"
             raise ArtifactCorruptError(
                 f"{key}: {self._damaged[key]}",
-                f"Restore the object {_pointer_of(key)} from an older version in the bucket, or delete it and import "
-                "the ROI.",
+                f"scripts/artifacts repair {key} writes it anew, from the lists that are in the bucket.",
             ) from error
         self._damaged.pop(key, None)
         return self._learned(key, state, now)
@@ -164,7 +157,8 @@ class Pointers:
             if sha256_of(data) == sha256:
                 return data
             self._cache.drop(sha256)
-        data = self._objects.get_large(_object_of(key, name))
+        self._objects.require_answers()
+        data = self._objects.get_large(object_of(key, name))
         if sha256_of(data) == sha256:
             self._cache.put(sha256, data)
         return data
@@ -192,7 +186,7 @@ class Pointers:
             if move in found.moves:
                 return found
             with suppress(GatewayError):
-                self._objects.delete([_object_of(key, name) for name in (state.list_object,) if name is not None])
+                self._objects.delete([object_of(key, name) for name in (state.list_object,) if name is not None])
             return None
         except StorageUnavailableError as error:
             return self._settled(key, before, move, error)
@@ -209,7 +203,7 @@ class Pointers:
         moves = (*before.moves[-_MOVES:], move)
         data = RoiFiles(files=dict(files), dropped=dropped, moves=moves).to_bytes()
         name = new_object(data)
-        self._objects.put(_object_of(key, name), data)
+        self._objects.put(object_of(key, name), data)
         self._cache.put(name[:64], data)
         return RoiState(None, dict(files), dropped, moves, name)
 
@@ -238,17 +232,17 @@ class Pointers:
 
     def _put(self, key: RoiKey, before: RoiState, body: bytes) -> Tag:
         if before.tag is None:
-            return self._objects.create(_pointer_of(key), body)
-        return self._objects.exchange(_pointer_of(key), body, before.tag)
+            return self._objects.create(pointer_of(key), body)
+        return self._objects.exchange(pointer_of(key), body, before.tag)
 
     def _asked(self, key: RoiKey, known: RoiState | None) -> RoiState:
         try:
             if known is not None and known.tag is not None:
-                body = self._objects.get_changed(_pointer_of(key), known.tag)
+                body = self._objects.get_changed(pointer_of(key), known.tag)
                 if body is None:
                     return known
             else:
-                body = self._objects.get(_pointer_of(key))
+                body = self._objects.get(pointer_of(key))
         except FileNotFoundError:
             return RoiState()
         pointer = RoiPointer.from_bytes(body.data, "the pointer")
@@ -271,13 +265,12 @@ class Pointers:
                 self._known[key] = _Known(state, at)
         return state
 
-    def _is_pausing(self) -> bool:
-        return self._objects.is_silent and time.monotonic() - self._tried_at < _SILENT_PAUSE_S
 
-
-def _pointer_of(key: RoiKey) -> str:
+def pointer_of(key: RoiKey) -> str:
+    """Return the path of the pointer of an ROI."""
     return f"pointers/{key.path.as_posix()}"
 
 
-def _object_of(key: RoiKey, name: str) -> str:
+def object_of(key: RoiKey, name: str) -> str:
+    """Return the path of an object of an ROI."""
     return f"objects/{key.path.as_posix()}/{name}"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Barrier
 
-from gateway.errors import StorageUnavailableError
+from gateway.errors import GatewayError
 from gateway.store.bucket.objects import LostRaceError, Objects, Tag
 from gateway.store.place import UnsuitableStorageError
 
@@ -34,7 +34,7 @@ def require_conditional_writes(objects: Objects) -> None:
             if objects.get(path).tag.e_tag != tag.e_tag:
                 raise UnsuitableStorageError(_cannot_be_used(objects, "the winner of a race was overwritten"))
         finally:
-            with suppress(StorageUnavailableError):
+            with suppress(GatewayError):  # of the first one, which is raised
                 objects.delete([path])
 
 

@@ -15,14 +15,16 @@ from gateway.errors import (
     GatewayError,
     InvalidRequestError,
     OverloadedError,
-    StorageUnavailableError,
 )
 from gateway.store.bucket.local_cache import LocalCache
+from gateway.store.bucket.notes import Notes
 from gateway.store.bucket.objects import LostRaceError, Objects
 from gateway.store.bucket.place import BucketPlace
 from gateway.store.bucket.pointers import Pointers
+from gateway.store.bucket.questions import Questions
 from gateway.store.bucket.roi_state import RoiState, StoredFile, new_object
 from gateway.store.bucket.self_test import require_conditional_writes
+from gateway.store.bucket.write_check import WriteCheck
 from gateway.store.checksummed import sha256_of
 from gateway.store.place import DiskSpace, Part, Place, StorageProblem
 from gateway.store.roi_key import RoiKey
@@ -31,7 +33,6 @@ _TRIES = 20
 """Moves of a pointer that lose against changes of the other part of the ROI."""
 _GRACE = timedelta(hours=1)
 """How long contents that nothing names are kept: longer than an upload, or than somebody reads what he has found."""
-_WRITABLE_S = 5.0
 _READERS = 16
 _TOKENS = re.compile(r"(ok|images)/[0-9a-f]{64}\.npz")
 
@@ -51,6 +52,8 @@ class _Writer(threading.local):
 
     def __init__(self) -> None:
         self.seen: dict[RoiKey, dict[Part, dict[str, StoredFile]]] = {}
+        self.states: dict[RoiKey, RoiState] = {}
+        """What the writer reads. What this gateway knows may change meanwhile, by a late answer even to what was."""
         self.batches: dict[RoiKey, _Batch] = {}
 
 
@@ -71,15 +74,15 @@ class BucketStorage:
         """
         self._objects = Objects(url)
         self._cache = LocalCache(cache, cache_bytes)
-        self._pointers = Pointers(self._objects, self._cache, poll_s)
+        self._questions = Questions(self._objects)
+        self._pointers = Pointers(self._objects, self._questions, self._cache, poll_s)
         self._writer = _Writer()
         self._locks: dict[tuple[RoiKey, Part], threading.Lock] = {}
         self._guard = threading.Lock()
         self._is_tested = False
-        self._written_at = -_WRITABLE_S
         self._cleaned_at: dict[RoiKey, float] = {}
-        self._poll_s = poll_s
-        self._notes: dict[str, tuple[float, bytes | None]] = {}
+        self._notes = Notes(self._objects, self._questions, poll_s)
+        self._writes = WriteCheck(self._objects, self._questions)
 
     @property
     def what(self) -> str:
@@ -108,7 +111,7 @@ class BucketStorage:
     def files(self, key: RoiKey) -> Mapping[str, StoredFile]:
         """See `Files.files`."""
         batch = self._writer.batches.get(key)
-        return self._pointers.state(key).files if batch is None else batch.files
+        return self._state(key).files if batch is None else batch.files
 
     def read(self, key: RoiKey, name: str) -> bytes:
         """See `Files.read`. What differs from its checksum in the bucket too is returned as it is.
@@ -143,13 +146,14 @@ class BucketStorage:
         try:
             self.prepare()
             seen = self._writer.seen.setdefault(key, {})
-            seen[part] = self._pointers.ask(key).part(part)
+            state = self._pointers.ask(key)
+            self._writer.states[key], seen[part] = state, state.part(part)
             try:
                 yield
             finally:
                 del seen[part]
                 if not seen:
-                    del self._writer.seen[key]
+                    del self._writer.seen[key], self._writer.states[key]
         finally:
             lock.release()
 
@@ -182,7 +186,7 @@ class BucketStorage:
         if key in batches:
             yield
             return
-        batch = batches[key] = _Batch(dict(self._pointers.state(key).files))
+        batch = batches[key] = _Batch(dict(self._state(key).files))
         try:
             yield
         finally:
@@ -225,6 +229,8 @@ class BucketStorage:
             if self._pointers.move(key, state, None) is not None:
                 seen = self._writer.seen.get(key, {})
                 seen.update({part: {} for part in seen})
+                if seen:
+                    self._writer.states[key] = RoiState()
                 return
         raise _lost(key)
 
@@ -268,43 +274,13 @@ class BucketStorage:
             return list(pool.map(lambda path: self._objects.get(path).data, paths))
 
     def note(self, name: str) -> bytes | None:
-        """See `Storage.note`. It is asked for as seldom as a pointer."""
-        known = self._notes.get(name)
-        if known is not None and time.monotonic() - known[0] < self._poll_s:
-            return known[1]
-        try:
-            data = self._objects.get(f"notes/{name}").data
-        except FileNotFoundError:
-            data = None
-        except StorageUnavailableError:
-            if known is None:
-                raise
-            data = known[1]
-        self._notes[name] = time.monotonic(), data
-        return data
+        """See `Storage.note`."""
+        return self._notes.read(name)
 
     def change_note(self, name: str, timeout_s: float, change: Callable[[bytes | None], bytes | None]) -> None:
-        """See `Storage.change_note`. Nobody waits: the loser of a race makes the change of the new content."""
+        """See `Storage.change_note`."""
         self.prepare()
-        path = f"notes/{name}"
-        for _ in range(_TRIES):
-            try:
-                before = self._objects.get(path)
-            except FileNotFoundError:
-                before = None
-            data = change(None if before is None else before.data)
-            if data is None or (before is not None and data == before.data):
-                return
-            try:
-                if before is None:
-                    self._objects.create(path, data)
-                else:
-                    self._objects.exchange(path, data, before.tag)
-            except LostRaceError:
-                continue
-            self._notes[name] = time.monotonic(), data
-            return
-        raise OverloadedError(f"{name}: others change it all the time", retry_after_s=1)
+        self._notes.change(name, change)
 
     def size(self, place: Place) -> int:
         """See `Storage.size`."""
@@ -319,13 +295,8 @@ class BucketStorage:
         return sum(file.size for file in self.files(key).values())
 
     def check_writable(self) -> None:
-        """See `Storage.check_writable`. Writes and removes a small object, at most every few seconds."""
-        if time.monotonic() - self._written_at < _WRITABLE_S and not self._objects.is_silent:
-            return
-        path = f"probe/{uuid.uuid4().hex}"
-        self._objects.create(path, b"ok")
-        self._objects.delete([path])
-        self._written_at = time.monotonic()
+        """See `Storage.check_writable`."""
+        self._writes.require()
 
     def disk_space(self) -> DiskSpace | None:
         """Return None: a bucket does not say."""
@@ -380,11 +351,18 @@ class BucketStorage:
                 seen = self._writer.seen.get(key, {})
                 for part in seen:
                     seen[part] = moved.part(part)
+                if seen:
+                    self._writer.states[key] = moved
                 if moved.dropped:
                     self._clean_soon(key)
                 return
             state = self._pointers.ask(key)
         raise _lost(key)
+
+    def _state(self, key: RoiKey) -> RoiState:
+        """Return what the writer of this thread has seen, or what is known."""
+        state = self._writer.states.get(key)
+        return self._pointers.state(key) if state is None else state
 
     def _require_seen(self, key: RoiKey, state: RoiState) -> None:
         for part, seen in self._writer.seen.get(key, {}).items():

@@ -32,8 +32,8 @@ def test_excess_is_named(data, says):
 
 
 def test_data_that_goes_on_after_the_last_row_is_noticed():
-    assert inflates_beyond_its_pixels(bombs.png(pixels=bytes(800_000_000)), 100, 100)
-    assert not inflates_beyond_its_pixels(bombs.png(pixels=bytes(1_000_000)), 100, 100)  # a moment's work
+    assert inflates_beyond_its_pixels(bombs.png(n_zeros=800_000_000), 100, 100)
+    assert not inflates_beyond_its_pixels(bombs.png(n_zeros=1_000_000), 100, 100)  # a moment's work
 
 
 @pytest.mark.parametrize("kind", ["L", "RGB", "RGBA", "P", "1", "I;16"])

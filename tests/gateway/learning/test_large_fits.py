@@ -22,7 +22,7 @@ from gateway.networks.model_description import ModelDescription
 from gateway.store.roi_key import RoiKey
 from gateway.worker_threads import in_thread
 from tests.gateway.brightness_engine import image
-from tests.gateway.fit_bench import EVEN, KEY, Bench
+from tests.gateway.fit_bench import EVEN, KEY, STRAY, Bench
 
 
 @pytest.fixture
@@ -72,30 +72,29 @@ def test_a_cache_folder_that_is_full_is_named_and_nothing_is_learned(
     assert not bench.store.is_fitted(KEY)
 
 
-def test_the_memory_of_a_fit_grows_with_its_images_and_centres(bench: Bench) -> None:
-    model = bench.engine.model  # 16 tokens of 8 dimensions
-    few, many = memory_of_fit(1000, 0.02, model), memory_of_fit(3000, 0.02, model)
-    assert many - few == 2 * (memory_of_fit(2000, 0.02, model) - few)
-    assert memory_of_fit(1000, 0.5, model) - few == 16 * 8 * (8000 - 320)
+def test_the_memory_of_a_fit_grows_with_its_images_and_centres() -> None:
+    few, many = memory_of_fit(1000, 0.02, 16, 8), memory_of_fit(3000, 0.02, 16, 8)
+    assert many - few == 2 * (memory_of_fit(2000, 0.02, 16, 8) - few)
+    assert memory_of_fit(1000, 0.5, 16, 8) - few == 16 * 8 * (8000 - 320)
 
 
 def test_a_fit_that_takes_too_much_memory_is_refused_with_a_remedy(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "models", max_fit_memory_bytes=250 * 2**20)
-    needed = asyncio.run(bench.fitting.memory_needed(KEY, 1000, 0.1))
+    file = ImageFile("x.png", lambda: STRAY)
+    needed = asyncio.run(bench.fitting.memory_needed(KEY, [file] * 1000, 0.1))
     assert 200 * 2**20 < needed < 250 * 2**20
     with pytest.raises(TooLargeError, match="a fit of 1000000 images") as caught:
-        asyncio.run(bench.fitting.memory_needed(KEY, 1_000_000, 0.1))
+        asyncio.run(bench.fitting.memory_needed(KEY, [file] * 1_000_000, 0.1))
     assert "lower coreset_rate" in caught.value.hint
     # The images that the ROI has count, at its own rate.
     bench.fit(EVEN, coreset_rate=0.5)
-    model = bench.engine.model
-    assert asyncio.run(bench.fitting.memory_needed(KEY, 8, None)) == memory_of_fit(20, 0.5, model)
+    assert asyncio.run(bench.fitting.memory_needed(KEY, [file] * 8, None)) == memory_of_fit(20, 0.5, 16, 8)
 
 
 def test_a_stored_image_that_is_learned_counts_once_for_the_memory_of_a_fit(bench: Bench) -> None:
     bench.fit(EVEN[:3])
     bench.keep("ok", EVEN[1:6])
-    expected = memory_of_fit(6, 0.5, bench.engine.model)
+    expected = memory_of_fit(6, 0.5, 16, 8)
     assert asyncio.run(bench.fitting.memory_needed(KEY, None, 0.5)) == expected
     bench.fit_stored()
     assert asyncio.run(bench.fitting.memory_needed(KEY, None, 0.5)) == expected

@@ -137,6 +137,7 @@ class AsyncPatchcoreClient(AsyncImages):
         seed: int | None = None,
         spatial_weights: SpatialWeightsMode | None = None,
         bit_depth: int | None = None,
+        tiles: Literal["auto"] | int | None = None,
         exclude_suspects: bool | None = None,
     ) -> FitAnswer:
         """Add OK images to an ROI, and rebuild its memory bank from the whole set.
@@ -152,6 +153,8 @@ class AsyncPatchcoreClient(AsyncImages):
             seed: seed of the coreset's first centre.
             spatial_weights: for an ROI without a manual box.
             bit_depth: bits per sample of the camera, for files with more than 8 bits.
+            tiles: how many tiles an image is cut into, so that small defects of a large image are not lost: `auto`, or
+                at most a number; 1 is the whole image. An inspection takes as many times as long.
             exclude_suspects: exclude images that look unlike the others.
         """
         files = await in_thread(load_all, list(images))
@@ -164,6 +167,7 @@ class AsyncPatchcoreClient(AsyncImages):
             "seed": seed,
             "spatial_weights": spatial_weights,
             "bit_depth": bit_depth,
+            "tiles": tiles,
             "exclude_suspects": exclude_suspects,
         }
         parts = form(fields, [("images", file) for file in files])

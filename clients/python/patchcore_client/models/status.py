@@ -296,6 +296,8 @@ class RoiDetail(Answer):
     n_embeddings: int
     """0 without a memory bank."""
     coreset_rate_applied: float
+    tiles: tuple[int, int]
+    """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     mm_per_px: float
     checksum: str
     model_fingerprint: str
@@ -359,6 +361,8 @@ class RoiSummary(Answer):
     n_embeddings: int
     """0 without a memory bank."""
     coreset_rate_applied: float
+    tiles: tuple[int, int]
+    """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     mm_per_px: float
     checksum: str
     model_fingerprint: str

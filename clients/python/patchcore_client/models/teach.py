@@ -181,6 +181,8 @@ class FitAnswer(Answer):
     """SHA-256 of the bank; the same images, order and seed give the same checksum."""
     version: int
     token_shape: tuple[int, int]
+    tiles: tuple[int, int]
+    """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     ok_scores: ScoreSummary | None = None
     """Scores of the OK images, each against the bank without it; null with one image only."""
     n_ok_excluded: int
@@ -280,6 +282,8 @@ class RemovedAnswer(Answer):
     """SHA-256 of the bank; the same images, order and seed give the same checksum."""
     version: int
     token_shape: tuple[int, int]
+    tiles: tuple[int, int]
+    """Rows and columns of tiles that an image is cut into; 1, 1: the whole."""
     ok_scores: ScoreSummary | None = None
     """Scores of the OK images, each against the bank without it; null with one image only."""
     n_ok_excluded: int
