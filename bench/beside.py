@@ -1,9 +1,13 @@
 """What `/infer` costs beside the network, stage by stage: the whole over a socket, and each function by itself."""
 
 import argparse
+import socket
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.infer import publish_bank
 from bench.report import Row
-from bench.service import Client, body_of, gateway, multipart, roi_png
+from bench.service import Answer, Client, body_of, gateway, multipart, roi_png
 from bench.tokens import Tokens
 from gateway.api.answers.inspection import inspection_body
 from gateway.api.responses import JsonResponse
@@ -24,11 +28,13 @@ from gateway.images.identity import pixel_digest
 from gateway.inspection.answer import Inspection
 from gateway.inspection.params import InferParams
 from gateway.monitoring.timing import StageTimes
+from gateway.settings import HOME
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from postprocess.anomaly_map import blur, scored_map
 from postprocess.heatmap import encode_heatmap
 from postprocess.peak import peak
+from postprocess.regions import find_regions
 
 HELP = "what /infer costs beside the network, stage by stage, at a 384 x 384 PNG; the network answers at once"
 _BANK = 700
@@ -45,25 +51,29 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     tokens = Tokens()
     png = roi_png(tokens, -1)
     key = RoiKey("bench", str(_BANK))
-    with tempfile.TemporaryDirectory() as folder:
-        models, state = Path(folder) / "models", Path(folder) / "state"
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        models, state = folder / "models", folder / "state"
         publish_bank(models, tokens, _BANK)
         store = ArtifactStore(models, keep_versions=1)
         given = CalibrationRequest(mm_per_px=0.2, ok_scores=[0.3] * 60)
         calibrate(store, tokens.settings, key, given)
         form = multipart({"role_id": key.role_id, "roi_id": key.roi_id, "mm_per_px": "0.2"}, [("image", png)])
-        ms: dict[str, list[float]] = {name: [] for name in ("whole", "beside", *_STAGES)}
-        with gateway(tokens.repository, models, module="bench.instant", device="cpu", state_dir=state) as (port, _):
-            client = Client(port)
-            body_of(client.post("/infer", *form))
-            for _ in range(args.requests):
-                answer = client.post("/infer", *form)
-                body_of(answer)
-                stages = answer.stages
-                ms["whole"].append(answer.seconds * 1e3)
-                ms["beside"].append(ms["whole"][-1] - stages["engine"] - stages["knn"])
-                for name in _STAGES:
-                    ms[name].append(stages[name])
+        ms: dict[str, list[float]] = {name: [] for name in ("beside", "client", *_STAGES)}
+        served = gateway(tokens.repository, models, module="bench.instant", device="cpu", state_dir=state)
+        port, _ = stack.enter_context(served)
+        client = Client(port)
+        first = client.post("/infer", *form)
+        body_of(first)
+        alone = Client(stack.enter_context(_only_answers(first, folder)))
+        for _ in range(args.requests):
+            answer = client.post("/infer", *form)
+            body_of(answer)
+            stages = answer.stages
+            ms["beside"].append(answer.seconds * 1e3 - stages["engine"] - stages["knn"])
+            for name in _STAGES:
+                ms[name].append(stages[name])
+            ms["client"].append(alone.post("/infer", *form).seconds * 1e3)
         parts = {name: _timed(call) for name, call in _parts(png, tokens, store, key).items()}
     of = {name: np.array(each) for name, each in ms.items()}
     around = of["beside"] - of["decode"] - of["postprocess"]
@@ -73,10 +83,25 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
         *(_row(f"  {name}", value) for (stage, name), value in parts.items() if stage == "decode"),
         _row("postprocess", of["postprocess"]),
         *(_row(f"  {name}", value) for (stage, name), value in parts.items() if stage == "postprocess"),
-        _row("HTTP, form, threads, files, records", around),
+        _row("client and socket alone", of["client"]),
+        _row("HTTP, form, threads, files, client", around),
         *(_row(f"  {name}", value) for (stage, name), value in parts.items() if stage == "around"),
     ]
     return tokens.source, rows
+
+
+@contextmanager
+def _only_answers(answer: Answer, folder: Path) -> Iterator[int]:
+    """Start a server that answers at once with an answer of this length; yield its port."""
+    file = folder / "answer"
+    file.write_bytes(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer.body), answer.body))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", "bench.only_answers", str(listener.fileno()), str(file)]
+        with subprocess.Popen(command, cwd=HOME, pass_fds=(listener.fileno(),)) as process:
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                process.terminate()
 
 
 def _parts(
@@ -104,6 +129,7 @@ def _parts(
         ("postprocess", "map and score"): lambda: scored_map(distances, hw, wh, percentile=99),
         ("postprocess", "blur"): lambda: blur(full, 1.0),
         ("postprocess", "peak"): lambda: peak(blurred, None, 25),
+        ("postprocess", "one region, the whole image"): lambda: find_regions(blurred, 0.0, 0.2, 1.0),
         ("postprocess", "heatmap"): lambda: encode_heatmap(blurred, 1.4142),
         ("around", "version in use, twice"): lambda: (store.current(key), store.current(key)),
         ("around", "calibration"): lambda: store.calibration(key, manifest),

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,14 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """Return equal tokens [B, N, D] of L2 norm 1 for images uint8 [B, S, S, 3]."""
+    """Return the tokens of a file beside this one, [B, N, D], for images uint8 [B, S, S, 3]."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the shapes from the configuration, and the time from its parameter ``ms_an_image``."""
         config = json.loads(args["model_config"])
         self._output = config["output"][0]["name"]
-        n_tokens, dim = (int(each) for each in config["output"][0]["dims"])
         dtype = pb_utils.triton_string_to_numpy(config["output"][0]["data_type"])
-        self._tokens = np.full((n_tokens, dim), dim**-0.5, dtype)
+        self._tokens = np.load(Path(__file__).with_name("tokens.npy")).astype(dtype)
         self._seconds = float(config["parameters"]["ms_an_image"]["string_value"]) / 1e3
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from bench.infer import publish_rows
 from bench.report import Row
 from bench.servers import MODEL, stand_in_repository
-from bench.service import Client, gateway, multipart, triton
-from bench.tokens import Tokens, drawn_surface
+from bench.service import Client, gateway, multipart, roi_png, triton
+from bench.tokens import Tokens
 from gateway.networks.model_description import ModelDescription
 from gateway.store.roi_key import RoiKey
 
@@ -58,8 +57,12 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     rows = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        model, repository = _network(args, folder)
-        part = _part(folder / "models", model, args.rois)
+        tokens = Tokens()
+        model, repository = tokens.exported, tokens.repository
+        if not args.real:
+            # Tokens as those of the bank: a search among made up ones takes several times as long.
+            model, repository = MODEL, stand_in_repository(folder, args.ms, tokens.of_last(1)[0])
+        part = _part(folder / "models", tokens, model, args.rois)
         url = stack.enter_context(triton(repository))
         for memory in args.memory:
             for n_gateways in args.gateways:
@@ -85,23 +88,13 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     return f"{what}; {args.rois} ROIs a part, {args.rate:g} parts a second of each line, banks of {_BANK}", rows
 
 
-def _network(args: argparse.Namespace, folder: Path) -> tuple[ModelDescription, Path]:
-    if args.real:
-        tokens = Tokens()
-        return tokens.exported, tokens.repository
-    return MODEL, stand_in_repository(folder, args.ms)
-
-
-def _part(models_dir: Path, model: ModelDescription, n_rois: int) -> tuple[bytes, str]:
+def _part(models_dir: Path, tokens: Tokens, model: ModelDescription, n_rois: int) -> tuple[bytes, str]:
     """Publish the ROIs of a part, and return the request that inspects it."""
-    rows = np.random.default_rng(0).normal(size=(_BANK, model.dim))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     items, images = [], []
     for number in range(n_rois):
-        publish_rows(models_dir, RoiKey("bench", f"roi-{number}"), rows.astype(np.float16), model)
+        publish_rows(models_dir, RoiKey("bench", f"roi-{number}"), tokens.bank(_BANK), model)
         items.append({"role_id": "bench", "roi_id": f"roi-{number}", "mm_per_px": 0.2})
-        grey = cv2.cvtColor(drawn_surface(number), cv2.COLOR_RGB2GRAY)
-        images.append(("images", bytes(cv2.imencode(".png", grey)[1])))
+        images.append(("images", roi_png(tokens, -1 - number)))
     return multipart({"items": json.dumps(items)}, images)
 
 
@@ -121,11 +114,12 @@ def _measured(
     threads = []
     for number, line in enumerate(lines):
         first = starts + number / n_lines / args.rate  # lines do not start together
-        given = (line, served[number % len(served)][0], part, first, 1 / args.rate, ends)
+        client = Client(served[number % len(served)][0], _source(number))
+        given = (line, client, part, first, 1 / args.rate, ends)
         threads.append(threading.Thread(target=_send, args=given))
     if floods:
-        given = (flood, served[0][0], part, starts, 0.0, ends)
-        threads += [threading.Thread(target=_send, args=given) for _ in range(_FLOOD)]
+        clients = [Client(served[0][0], _source(n_lines)) for _ in range(_FLOOD)]
+        threads += [threading.Thread(target=_send, args=(flood, each, part, starts, 0.0, ends)) for each in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -146,9 +140,16 @@ def _measured(
     }
 
 
-def _send(line: Line, port: int, part: tuple[bytes, str], first: float, every_s: float, ends: float) -> None:
-    """Send a part at its due times until the end; without a period, send the next at the answer."""
-    client = Client(port)
+def _source(number: int) -> str:
+    """Return the address of a line: a gateway without keys tells lines apart by their addresses."""
+    return f"127.0.{1 + number // 250}.{1 + number % 250}"
+
+
+def _send(line: Line, client: Client, part: tuple[bytes, str], first: float, every_s: float, ends: float) -> None:
+    """Send a part at its due times until the end; without a period, send the next at the answer.
+
+    After a refusal, a line without a period waits for as long as it is told to, as the clients of this project do.
+    """
     due = first
     while due < ends:
         time.sleep(max(0.0, due - time.monotonic()))
@@ -160,7 +161,7 @@ def _send(line: Line, port: int, part: tuple[bytes, str], first: float, every_s:
             line.ms.append((now - due) * 1e3)
             line.n_images += len(results) - n_errors
             line.n_refused += n_errors if answer.status == 200 else 1
-        due = due + every_s if every_s else now
+        due = due + every_s if every_s else now + answer.retry_after_s
 
 
 def _cpu_s(pid: int) -> float:

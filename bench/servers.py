@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.report import Row, interleave, spread
 from bench.service import triton
@@ -87,14 +88,19 @@ def run(args: argparse.Namespace) -> tuple[str, list[Row]]:
     return f"stand-in network of {args.ms:g} ms an image; {args.in_flight} requests at once, images by gRPC", rows
 
 
-def stand_in_repository(folder: Path, ms: float) -> Path:
-    """Write a model repository into `folder`, whose network sleeps `ms` milliseconds for each image."""
+def stand_in_repository(folder: Path, ms: float, tokens: NDArray[np.float32] | None = None) -> Path:
+    """Write a model repository into `folder`, whose network sleeps `ms` milliseconds for each image.
+
+    It answers with the same tokens for every image: those given, float32 [N, D], or equal ones.
+    """
     version = folder / "repository" / MODEL.name / "1"
     version.mkdir(parents=True)
     (version / DESCRIPTION_FILE).write_text(MODEL.model_dump_json())
     (version / GRAPH_FILE).touch()
     write_serving_files(version.parent, ServingOptions("python", inspect_timeout_ms=600_000))
     shutil.copy(Path(__file__).with_name("fixed_time_model.py"), version / "model.py")
+    equal = np.full((MODEL.n_tokens, MODEL.dim), MODEL.dim**-0.5)
+    np.save(version / "tokens.npy", equal if tokens is None else tokens)
     with (version.parent / CONFIG_FILE).open("a") as file:
         file.write(f'parameters {{ key: "ms_an_image" value {{ string_value: "{ms:g}" }} }}\n')
     return folder / "repository"

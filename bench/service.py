@@ -32,13 +32,15 @@ class Answer:
     body: bytes
     stages: dict[str, float]
     """Milliseconds by stage, as the gateway's Server-Timing says."""
+    retry_after_s: float = 0.0
 
 
 class Client:
     """One connection to the gateway, kept open, with little cost of its own."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        """Connect to the port with the first request, from an address of this host, such as 127.0.0.2."""
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600, source_address=(source, 0))
 
     def post(self, path: str, body: bytes, content_type: str) -> Answer:
         """Send a prepared request, and time it until the last byte of the answer."""
@@ -50,7 +52,8 @@ class Client:
         stages = dict(
             part.strip().split(";dur=") for part in response.getheader("Server-Timing", "").split(",") if part
         )
-        return Answer(seconds, response.status, answer, {name: float(ms) for name, ms in stages.items()})
+        retry_after_s = float(response.getheader("Retry-After", "0"))
+        return Answer(seconds, response.status, answer, {name: float(ms) for name, ms in stages.items()}, retry_after_s)
 
 
 def multipart(fields: dict[str, str], files: Sequence[tuple[str, bytes]]) -> tuple[bytes, str]:

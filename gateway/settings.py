@@ -196,7 +196,9 @@ class Settings(BaseSettings):
         description="limit of contour points in one answer; above it the longest are simplified, with a warning",
     )
     max_queued_inspections: int = Field(
-        64, gt=0, description="limit of inspections that run or wait; more are refused with 429"
+        64,
+        gt=0,
+        description="limit of inspections that run or wait; more are refused with 429, first of the line that floods",
     )
     max_queued_fits: int = Field(4, gt=0, description="limit of fits that run or wait; more are refused with 429")
     max_queue_s: float = Field(

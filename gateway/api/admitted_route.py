@@ -9,6 +9,7 @@ from gateway.api.strict_route import StrictRoute
 from gateway.api.upload_pace import paced
 from gateway.process.admission import Admission, Place
 from gateway.process.services import Services
+from gateway.turns import current_line
 
 
 def admitted_by(admission: Callable[[Services], Admission], *, ignores_unknown: bool = False) -> type[StrictRoute]:
@@ -34,6 +35,7 @@ def admitted_by(admission: Callable[[Services], Admission], *, ignores_unknown: 
                     # The connection will be closed. Closing it with unread bytes resets it, and the answer is lost.
                     async for _ in Request(request.scope, paced(request.receive, bytes_s)).stream():
                         pass
+                current_line.set(_line(request))
                 with work.reserve(_declared_bytes(request)) as place:
                     request.state.place = place
                     counted = Request(request.scope, paced(request.receive, bytes_s, place))
@@ -51,6 +53,15 @@ async def _place(request: Request) -> Place:  # a coroutine, so that FastAPI nee
 
 PlaceDep = Annotated[Place, Depends(_place)]
 """The place that the request holds."""
+
+
+def _line(request: Request) -> str:
+    """Return the line that a request is of: its API key, or none, at its address.
+
+    The address keeps lines apart that share a key, and the key those behind one proxy.
+    """
+    address = "" if request.client is None else request.client.host
+    return f"{request.state.caller.name}@{address}"
 
 
 def _declared_bytes(request: Request) -> int:

@@ -16,6 +16,7 @@ from gateway.images import bmp, tiff
 from gateway.images.bmp import BmpLayout, decode_bmp
 from gateway.images.jpeg import decode_jpeg, require_8_bits
 from gateway.images.picture import Picture, Samples, Stored, StoredSamples
+from gateway.images.png import with_stored_pixels
 from gateway.images.structure import excess_of, has_whole_chunks, inflates_beyond_its_pixels
 from gateway.images.tiff import TiffLayout, decode_tiff, require_affordable
 
@@ -170,7 +171,7 @@ def _stored(data: bytes, name: str, header: ImageHeader) -> Stored:
         return decode_bmp(data, name, header.layout)
     if header.extension == "jpg":
         return decode_jpeg(data, name, (header.width, header.height))
-    return _decode_by_opencv(data, name)
+    return _decode_by_opencv(with_stored_pixels(data) if header.extension == "png" else data, name)
 
 
 def _decode_by_opencv(data: bytes, name: str) -> Stored:

@@ -2,12 +2,12 @@
 
 import asyncio
 import itertools
+import os
 import time
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
 from gateway.detectors.spatial_weighting import SpatialWeighting
@@ -34,9 +34,14 @@ from gateway.networks.model_tiling import tiling_of
 from gateway.networks.registry import EngineRegistry
 from gateway.settings import Settings
 from gateway.store.reader import ArtifactReader
+from gateway.turns import Turns
 from gateway.worker_threads import in_thread
 
 _T = TypeVar("_T")
+
+_MOST_THREADS = 8
+_SPARE_THREADS = 2
+"""Threads beyond the number of cores, for those that wait for a disk."""
 
 
 class InspectionPipeline:
@@ -72,7 +77,7 @@ class InspectionPipeline:
         self._heatmaps = HeatmapFiles(settings.heatmap_dir)
         self._limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._explainer = Explainer(store, self._limits)
-        self._threads = CapacityLimiter(8)
+        self._threads = Turns(min(_MOST_THREADS, _SPARE_THREADS + (os.cpu_count() or 1)))
 
     async def infer(self, request: InferRequest) -> Inspection:
         """Inspect one image.
@@ -93,13 +98,13 @@ class InspectionPipeline:
         Returns:
             For each request, in order, its answer or its error. The error of one image does not fail the others.
         """
-        prepared = await asyncio.gather(*(_settled(self._prepare(request)) for request in requests))
+        prepared = await _together([_settled(self._prepare(request)) for request in requests])
         # All images of one engine have one model: `_prepare` refuses a version that was made with another one.
         together: dict[tuple[TokenEngine, str], list[PreparedRequest]] = {}
         for p in prepared:
             if isinstance(p, PreparedRequest):
                 together.setdefault((p.engine, p.model.fingerprint), []).append(p)
-        answered = await asyncio.gather(*map(self._answer_all, together.values()))
+        answered = await _together([self._answer_all(group) for group in together.values()])
         results = {
             id(p): result
             for group, answers in zip(together.values(), answered, strict=True)
@@ -208,6 +213,11 @@ def kept_of(prepared: PreparedRequest, result: Inspection) -> KeptInspection:
         review_threshold=result.review_threshold,
         version=result.version,
     )
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Return the results of coroutines that run at once. One alone, the usual case, needs no task of its own."""
+    return [await works[0]] if len(works) == 1 else await asyncio.gather(*works)
 
 
 def _one_call(prepared: Sequence[PreparedRequest], most: int) -> Sequence[PreparedRequest]:

@@ -1,4 +1,7 @@
-"""Admission by queued work: a request that cannot be served in time is refused before its body is read."""
+"""Admission by queued work: a request that cannot be served in time is refused before its body is read.
+
+An admission that lines share refuses the line that floods, not the others.
+"""
 
 import math
 import time
@@ -9,11 +12,16 @@ from contextlib import contextmanager
 from gateway.errors import OverloadedError, ShuttingDownError
 from gateway.monitoring import metrics
 from gateway.store.roi_key import RoiKey
+from gateway.turns import current_line
 
 _WINDOW = 32
 """Images over which the service time is measured: a plain mean at first, then an exponential one. The window is long
 enough that one stall of the machine does not cause refusals."""
 _LONGEST_RETRY_S = 120
+_SHARE_OF_FREE = 2
+"""A line may hold twice what is free: one that floods two thirds of a limit, two that flood two fifths each."""
+_PRESENT_S = 600.0
+"""A line that has asked within this time may ask again: the others leave places for it."""
 
 
 class Admission:
@@ -32,6 +40,7 @@ class Admission:
         max_bytes: float = math.inf,
         max_memory: float = math.inf,
         max_per_roi: float = math.inf,
+        shared_by_lines: bool = False,
     ) -> None:
         """Start without work.
 
@@ -44,6 +53,8 @@ class Admission:
             max_bytes: limit of the bodies of all admitted requests together, as declared or as received.
             max_memory: limit of the memory that the running work takes together, in bytes.
             max_per_roi: limit of the running work of one ROI, so that the ROI does not take all places.
+            shared_by_lines: while several lines ask, none holds more places or bytes than its equal share, or than
+                twice what is free, and none is refused for what another has waiting.
         """
         self.kind = kind
         self._limit = limit
@@ -54,6 +65,11 @@ class Admission:
         self._bytes = 0
         self._memory = 0
         self._of_roi: Counter[RoiKey] = Counter()
+        self._shared_by_lines = shared_by_lines
+        self._of_line: Counter[str] = Counter()
+        self._bytes_of_line: Counter[str] = Counter()
+        self._asked_at: dict[str, float] = {}
+        """The lines that have asked within `_PRESENT_S`, the latest last."""
         self._working = 0
         self._last_end = 0.0
         self._closed_for_s: int | None = None
@@ -79,6 +95,8 @@ class Admission:
     def reserve(self, n_bytes: int = 0) -> Iterator["Place"]:
         """Hold one place for a request whose body has not arrived yet. A request without others is never refused.
 
+        It is a place of `current_line`.
+
         Args:
             n_bytes: declared length of the body.
 
@@ -88,7 +106,8 @@ class Admission:
         """
         if self._closed_for_s is not None:
             raise ShuttingDownError("this gateway is shutting down", retry_after_s=self._closed_for_s)
-        with self._counted(), self._held(n_bytes) as place:
+        line = current_line.get() if self._shared_by_lines else ""
+        with self._counted(), self._held(n_bytes, line) as place:
             yield place
 
     @contextmanager
@@ -104,31 +123,77 @@ class Admission:
         metrics.ADMITTED.labels(self.kind).inc()
 
     @contextmanager
-    def _held(self, n_bytes: int) -> Iterator["Place"]:
+    def _held(self, n_bytes: int, line: str) -> Iterator["Place"]:
+        self._note(line)
         if self.in_flight:
             self._require(self.in_flight < self._limit, f"the limit is {self._limit}")
+            self._require_share(line, 1)
+            wait_s = self._ahead_of(line) * self.service_s
             self._require(
-                self._measured < _WINDOW or self.wait_s <= self._max_wait_s,
-                f"they will take {self.wait_s:.1f} s; the limit is {self._max_wait_s:g} s",
+                self._measured < _WINDOW or wait_s <= self._max_wait_s,
+                f"they will take {wait_s:.1f} s; the limit is {self._max_wait_s:g} s",
             )
-            self._require_bytes(n_bytes)
-        place = Place(self, n_bytes)
-        self._hold(1)
-        self._bytes += n_bytes
+            self._require_bytes(line, n_bytes)
+        place = Place(self, n_bytes, line)
+        self._hold(line, 1)
+        self._hold_bytes(line, n_bytes)
         try:
             yield place
         finally:
-            self._hold(-place.n)
-            self._bytes -= place.n_bytes
+            self._hold(line, -place.n)
+            self._hold_bytes(line, -place.n_bytes)
 
-    def _hold(self, n: int) -> None:
+    def _hold(self, line: str, n: int) -> None:
         self.in_flight += n
+        self._of_line[line] += n
+        if not self._of_line[line]:
+            del self._of_line[line]
         metrics.IN_FLIGHT.labels(self.kind).inc(n)
+
+    def _hold_bytes(self, line: str, n: int) -> None:
+        self._bytes += n
+        self._bytes_of_line[line] += n
+        if not self._bytes_of_line[line]:
+            del self._bytes_of_line[line]
+
+    def _ahead_of(self, line: str) -> int:
+        """Return the admitted images that are served before one more of a line: its own, and as many of each other."""
+        own = self._of_line[line]
+        return own + sum(min(n, own + 1) for other, n in self._of_line.items() if other != line)
+
+    def _note(self, line: str) -> None:
+        """Note that a line asks, and forget those that have not asked for long."""
+        now = time.monotonic()
+        self._asked_at.pop(line, None)
+        self._asked_at[line] = now
+        while now - self._asked_at[longest_ago := next(iter(self._asked_at))] > _PRESENT_S:
+            del self._asked_at[longest_ago]
+
+    def _require_share(self, line: str, more: int, given_back: int = 0) -> None:
+        """Refuse a line that would hold more than its equal share of the places, and more than twice what is free.
+
+        This is a dynamic threshold (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+        switches", 1998), with the equal share as its least: a line within its share is refused only where no place is
+        free.
+        """
+        own, free = self._of_line[line] - given_back, self._limit - self.in_flight + given_back
+        self._require(
+            own + more <= self._share(free, self._limit),
+            f"{own} of them are of this line, and with {more} more it would hold more of the {self._limit} places than "
+            "it leaves to other lines",
+        )
+
+    def _share(self, free: float, limit: float) -> float:
+        """Return how much of a limit a line may hold."""
+        n_lines = len(self._asked_at)
+        return limit if n_lines == 1 else max(_SHARE_OF_FREE * free, limit / n_lines)
 
     @contextmanager
     def _work(self, place: "Place", n: int, memory: int, key: RoiKey | None) -> Iterator[None]:
         others = self.in_flight - place.n
         self._require(not others or others + n <= self._limit, f"{n} more exceed the limit of {self._limit}")
+        if others:
+            self._require_share(place.line, n, place.n)
         self._require(
             not self._memory or self._memory + memory <= self._max_memory,
             f"they take {self._memory / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB more exceed the limit of "
@@ -149,7 +214,7 @@ class Admission:
 
     @contextmanager
     def _timed(self, place: "Place", n: int) -> Iterator[None]:
-        self._hold(n - place.n)
+        self._hold(place.line, n - place.n)
         place.n = n
         if not self._working:
             self._last_end = time.monotonic()
@@ -172,14 +237,20 @@ class Admission:
 
     def _receive(self, place: "Place", more: int) -> None:
         if self._bytes > place.n_bytes:
-            self._require_bytes(more)
+            self._require_bytes(place.line, more)
         place.n_bytes += more
-        self._bytes += more
+        self._hold_bytes(place.line, more)
 
-    def _require_bytes(self, more: int) -> None:
+    def _require_bytes(self, line: str, more: int) -> None:
         self._require(
             self._bytes + more <= self._max_bytes,
             f"their bodies have {self._bytes} bytes, and {more} more exceed the limit of {self._max_bytes:g}",
+        )
+        own = self._bytes_of_line[line]
+        self._require(
+            own + more <= self._share(self._max_bytes - self._bytes, self._max_bytes),
+            f"the bodies of this line have {own} bytes, and with {more} more they would take more of the limit of "
+            f"{self._max_bytes:g} than they leave to other lines",
         )
 
     def _require(self, fits: bool, why: str) -> None:
@@ -193,8 +264,9 @@ class Admission:
 class Place:
     """The share of an admission that one request holds."""
 
-    def __init__(self, admission: Admission, n_bytes: int) -> None:
+    def __init__(self, admission: Admission, n_bytes: int, line: str) -> None:
         self._admission = admission
+        self.line = line
         self.n = 1
         self.n_bytes = n_bytes
 

@@ -21,7 +21,9 @@ class Lifecycle:
 
     def __init__(self, admissions: Sequence[Admission]) -> None:
         self._admissions = admissions
-        self._cut: asyncio.Event = asyncio.Event()
+        self._is_cut = False
+        self._waiting: set[asyncio.Future[None]] = set()
+        """What `until_cut` waits for: each is set when its work has ended, and all by `cut`."""
         self.is_draining = False
         """Whether `/ready` is 503. Work is admitted until `close`."""
 
@@ -33,7 +35,7 @@ class Lifecycle:
     @property
     def is_cut(self) -> bool:
         """Whether the remaining work was cancelled."""
-        return self._cut.is_set()
+        return self._is_cut
 
     @property
     def has_work(self) -> bool:
@@ -55,7 +57,9 @@ class Lifecycle:
         self.close()
         left = [f"{a.in_flight} to {a.kind}" for a in self._admissions if a.in_flight]
         log.error("cancelled at the deadline of the shutdown: %s", ", ".join(left) or "nothing")
-        self._cut.set()
+        self._is_cut = True
+        for ended in self._waiting:
+            _set(ended)
 
     async def until_cut(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Await `work` until it ends or `cut` is called. A thread that it waits for keeps running.
@@ -64,16 +68,25 @@ class Lifecycle:
             ShuttingDownError: `cut` was called.
         """
         task = asyncio.ensure_future(work)
-        cut = asyncio.ensure_future(self._cut.wait())
+        ended = asyncio.get_running_loop().create_future()
+        task.add_done_callback(lambda _: _set(ended))
+        self._waiting.add(ended)
+        if self._is_cut:
+            _set(ended)
         try:
-            await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
+            await ended
             if task.done():
                 return task.result()
             raise ShuttingDownError("this gateway ended before the request was done", retry_after_s=_RETRY_AFTER_S)
         finally:
-            cut.cancel()
+            self._waiting.discard(ended)
             if not task.done():
                 task.cancel()
                 if not self.is_cut:
                     with suppress(asyncio.CancelledError, Exception):
                         await task
+
+
+def _set(ended: "asyncio.Future[None]") -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -37,6 +38,9 @@ from gateway.store.opening import open_storage
 
 log = logging.getLogger(__name__)
 
+_SWITCH_S = 0.0005
+"""How long a thread keeps Python's lock while another wants it. The event loop wants it for each step of each request,
+and by Python's default waits up to 5 ms each time that worker threads compute."""
 _MAX_CHANGES = 16
 _MAX_CHANGES_OF_ROI = 3
 _MAX_UPLOADS = 16
@@ -115,6 +119,7 @@ def create_services(settings: Settings) -> Services:
         settings.max_queued_inspections,
         max_wait_s=settings.max_queue_s,
         max_bytes=settings.max_queued_bytes,
+        shared_by_lines=True,
     )
     fits = Admission(
         "fit",
@@ -154,11 +159,12 @@ def create_services(settings: Settings) -> Services:
 
 
 def set_threads(threads: int) -> None:
-    """Set the number of threads of the computing libraries. 0 is one per core.
+    """Set the number of threads of the computing libraries, 0 being one per core, and how Python shares its lock.
 
     OpenCV gets one thread: it works on small images in several request threads at once. Searches and coresets use all
     threads. OpenVINO gets the number when it compiles a network.
     """
+    sys.setswitchinterval(_SWITCH_S)
     cv2.setNumThreads(1)
     patchcore_threads.set_threads(threads)
     if faiss_available():

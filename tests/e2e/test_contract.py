@@ -96,7 +96,15 @@ def test_fit_answers_with_these_keys_and_types(gateway):
     answer = gateway.fit("keys", [png(steel(0)), png(steel(1))], role="contract")
     counts = dict.fromkeys(("n_ok_total", "n_ok_added", "duplicates", "n_embeddings", "n_tokens_total"), int)
     rates = dict.fromkeys(("coreset_rate", "coreset_rate_applied", "covering_radius"), float)
-    others = {"seed": int, "checksum": str, "version": int, "token_shape": list, "ok_scores": dict, "warnings": list}
+    others = {
+        "seed": int,
+        "checksum": str,
+        "version": int,
+        "token_shape": list,
+        "tiles": list,
+        "ok_scores": dict,
+        "warnings": list,
+    }
     teaching = {"n_ok_excluded": int, "suspect_images": list, "spatial_weights": dict, "calibration": str}
     has(answer, {"role_id": str, "roi_id": str, "recipe_id": str, **counts, **rates, **others, **teaching})
     has(answer["ok_scores"], SCORES)

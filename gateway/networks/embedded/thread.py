@@ -1,13 +1,10 @@
 """The one thread that runs the networks of this process, so that they do not compete for the cores."""
 
 import asyncio
-import heapq
-import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from gateway.monitoring import metrics
 from gateway.networks.embedded.runtimes import Network
 from gateway.networks.protocol import Priority
 from gateway.settings import Settings
+from gateway.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -25,49 +23,12 @@ RETRY_AFTER_S = 5
 _CLOSE_S = 1.0
 
 
-class PriorityLock:
-    """An asyncio lock that goes to the waiter with the best priority, and among equals to the first."""
-
-    def __init__(self) -> None:
-        self._held = False
-        self._order = itertools.count()
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-
-    @asynccontextmanager
-    async def __call__(self, priority: int) -> AsyncIterator[None]:
-        """Hold the lock. A smaller number is a better priority."""
-        if self._held:
-            turn = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiters, (priority, next(self._order), turn))
-            try:
-                with metrics.QUEUED.track_inprogress():
-                    await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._pass_on()
-                raise
-        self._held = True
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        # The lock stays held during the handover, so that no other task takes it in between.
-        while self._waiters:
-            _, _, turn = heapq.heappop(self._waiters)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._held = False
-
-
 class NetworkThread:
-    """Runs one batch of one network at a time, on all cores. Inspections go before fits."""
+    """Runs one batch of one network at a time, on all cores. Inspections go before fits, and lines take turns."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._turn = PriorityLock()
+        self._turns = Turns(1)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.calls: set[asyncio.Task[NDArray[np.float32]]] = set()
         """Calls that wait or run, also those whose callers were cancelled."""
@@ -132,7 +93,9 @@ class NetworkThread:
 
     async def _in_turn(self, network: Network, images: NDArray[np.uint8], priority: Priority) -> NDArray[np.float32]:
         called = time.monotonic()
-        async with self._turn(priority):
+        with metrics.QUEUED.track_inprogress():
+            await self._turns.take(priority=priority)
+        try:
             self._running_since = time.monotonic()
             if priority is Priority.INSPECT:
                 metrics.STAGE_SECONDS.labels("queue").observe(self._running_since - called)
@@ -149,6 +112,8 @@ class NetworkThread:
             finally:
                 if run.done():
                     self._run = None
+        finally:
+            self._turns.give()
 
     def stuck(self) -> str | None:
         """Return a message when a run takes longer than the deadline, else None. A run cannot be stopped."""

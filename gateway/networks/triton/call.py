@@ -18,8 +18,14 @@ from gateway.networks.triton.channel import authorization, is_unreachable
 from gateway.networks.triton.server_model import RETRY_AFTER_S, ServedModel, ServerModel, changed
 from gateway.networks.triton.tensor_memory import TensorMemory
 from gateway.settings import Settings
+from gateway.store.arrays import as_float32
+from gateway.turns import Turns
+from gateway.worker_threads import in_thread
 
 log = logging.getLogger(__name__)
+
+_THREADS = 4
+"""Worker threads that convert the tokens of one server, at most."""
 
 
 def timeout_s(settings: Settings, priority: Priority) -> float:
@@ -66,6 +72,7 @@ class TritonCall:
         self._name = name
         self._server = server
         self._memory = memory
+        self._threads = Turns(_THREADS)
 
     async def tokens(
         self, images: NDArray[np.uint8], served: ServedModel, priority: Priority, ends: float
@@ -134,11 +141,8 @@ class TritonCall:
                 headers={**tracing.headers(), **(authorization(self._settings) or {})},
             )
             answered = True
-            if slot is None:
-                tokens = np.asarray(result.as_numpy(model.output_name)).astype(np.float32)
-            else:
-                tokens = slot.read(shape, served.dtype)
-            _require_finite(tokens)
+            found = result.as_numpy(model.output_name) if slot is None else slot.view(shape, served.dtype)
+            tokens = await in_thread(_single_precision, found, limiter=self._threads)
         finally:
             # To the pool it came from: the engine may use another by now.
             if slot is not None and answered:
@@ -171,8 +175,18 @@ def _timed_out(settings: Settings, priority: Priority) -> EngineTimeoutError:
     )
 
 
-def _require_finite(tokens: NDArray[np.float32]) -> None:
-    if not np.isfinite(tokens.sum(dtype=np.float64)):
+def _single_precision(found: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return a copy of the tokens of a server, float16 or float32 [B, N, D], in float32. Takes a millisecond or more.
+
+    Raises:
+        EngineUnavailableError: a value is not finite.
+    """
+    if found.dtype == np.float16:
+        tokens = as_float32(found.reshape(-1, found.shape[-1])).reshape(found.shape)
+    else:
+        tokens = found.astype(np.float32)
+    if not np.isfinite(tokens).all():
         raise EngineUnavailableError(
             "Triton returned values that are not finite: check the model on the server", retry_after_s=RETRY_AFTER_S
         )
+    return tokens

@@ -14,10 +14,15 @@ from gateway.networks.protocol import EngineStatus, Priority
 from gateway.networks.triton.call import CallFailedError, deadline, timeout_s
 from gateway.networks.triton.servers import Servers
 from gateway.settings import Settings
+from gateway.turns import Turns
 
 log = logging.getLogger(__name__)
 
 _RETRY_BACKOFF_S = 0.1
+_BATCHES_IN_FLIGHT = 2
+"""Batches of inspections that each server has at once: one that it computes, and one that waits."""
+_LEAST_IN_FLIGHT = 4
+"""Images that each server has at once at least, where its batches are small."""
 
 ENGINE_BYTES = 16 * 2**20
 """Estimated memory of one engine: mostly the shared memory of the batches in flight. 256 engines fit into 4 GiB, and
@@ -39,6 +44,8 @@ class TritonEngine:
         self._servers = Servers(settings, settings.model_name if name is None else name, must_be_own=name is None)
         self._not_started: str | None = None
         self._fits_in_flight = asyncio.Semaphore(settings.triton_fit_in_flight)
+        # Triton serves what it has in the order of arrival. What waits here goes to each line in turn.
+        self._inspections = Turns(_LEAST_IN_FLIGHT)
 
     @property
     def model(self) -> ModelDescription:
@@ -91,6 +98,8 @@ class TritonEngine:
     ) -> NDArray[np.float32]:
         async with deadline(self._settings, priority):
             size = await self._servers.find(model)
+        in_flight = max(_LEAST_IN_FLIGHT, _BATCHES_IN_FLIGHT * size)
+        self._inspections.places = in_flight * self._servers.number_of(model)
         parts = [images[start : start + size] for start in range(0, len(images), size)]
         if len(parts) == 1:
             return await self._one_batch(parts[0], model, priority, ends)
@@ -100,7 +109,8 @@ class TritonEngine:
         self, images: NDArray[np.uint8], model: ModelDescription, priority: Priority, ends: float
     ) -> NDArray[np.float32]:
         if priority is Priority.INSPECT:
-            return await self._call(images, model, priority, ends)
+            async with self._inspections.turn(len(images)):
+                return await self._call(images, model, priority, ends)
         async with self._fits_in_flight, deadline(self._settings, priority):
             ends = time.monotonic() + timeout_s(self._settings, priority)
             return await self._call(images, model, priority, ends)

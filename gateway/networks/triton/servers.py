@@ -171,6 +171,10 @@ class Servers:
                 raise changed(model, other.model)
         raise self._mismatch or self.unavailable()
 
+    def number_of(self, model: ModelDescription) -> int:
+        """Return how many servers are known to serve `model`."""
+        return len(self._batches(model))
+
     async def ask(self) -> None:
         """Ask all servers, until one has answered that it serves the model."""
         answered: list[ServedModel] = []

@@ -67,10 +67,10 @@ class Slot:
         """Write a batch, uint8 [B, S, S, 3], where Triton reads it."""
         np.frombuffer(self._memory, np.uint8, images.size)[:] = images.reshape(-1)
 
-    def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.float32]:
-        """Return a copy of the tokens that Triton wrote, float32 of `shape`."""
+    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the tokens that Triton wrote, of `shape`, where they are: the next request overwrites them."""
         count = int(np.prod(shape))
-        return np.frombuffer(self._memory, dtype, count, self.offset).reshape(shape).astype(np.float32)
+        return np.frombuffer(self._memory, dtype, count, self.offset).reshape(shape)
 
     def unlink(self) -> None:
         """Delete the file. Processes that have mapped it keep their mapping."""

@@ -17,7 +17,6 @@ from gateway.networks.embedded import engine as embedded
 from gateway.networks.embedded import runtimes
 from gateway.networks.embedded.engine import EmbeddedEngine
 from gateway.networks.embedded.runtimes import OnnxRuntimeNetwork, supports_bf16
-from gateway.networks.embedded.thread import PriorityLock
 from gateway.networks.model_description import ModelDescription, WeightsSource, newest_version, read_description
 from gateway.networks.protocol import Priority
 from gateway.settings import Settings
@@ -235,48 +234,6 @@ def test_the_graph_that_checks_cuda_computes_what_it_is_given() -> None:
 def test_values_that_are_not_finite_are_never_tokens(tmp_path: Path) -> None:
     write_version(tmp_path / "dinov2_vits14" / "1", factor=float("nan"))
     assert "not finite" in started(tmp_path, tmp_path, precision="f32")
-
-
-def test_inspections_go_before_fits_and_equals_in_order() -> None:
-    async def run() -> list[str]:
-        turn = PriorityLock()
-        order: list[str] = []
-
-        async def work(name: str, priority: Priority) -> None:
-            async with turn(priority):
-                order.append(name)
-                await asyncio.sleep(0)
-
-        async with turn(Priority.FIT):
-            names = [("fit 1", 2), ("fit 2", 2), ("inspect 1", 1), ("fit 3", 2), ("inspect 2", 1)]
-            tasks = [asyncio.create_task(work(name, Priority(p))) for name, p in names]
-            await asyncio.sleep(0)
-        await asyncio.gather(*tasks)
-        return order
-
-    assert asyncio.run(run()) == ["inspect 1", "inspect 2", "fit 1", "fit 2", "fit 3"]
-
-
-def test_a_cancelled_waiter_does_not_block_the_others() -> None:
-    async def run() -> list[str]:
-        turn = PriorityLock()
-        order: list[str] = []
-
-        async def work(name: str) -> None:
-            async with turn(1):
-                order.append(name)
-
-        async with turn(1):
-            tasks = [asyncio.create_task(work(name)) for name in "abc"]
-            await asyncio.sleep(0)
-            tasks[0].cancel()
-        tasks[1].cancel()  # the lock was handed to it, or to a, just before
-        await asyncio.wait(tasks)
-        async with turn(1):
-            order.append("after")
-        return order
-
-    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["c", "after"]
 
 
 class Blocking:

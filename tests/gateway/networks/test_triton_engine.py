@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
@@ -13,6 +14,7 @@ from gateway.networks.protocol import Priority
 from gateway.networks.triton import server_model
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
+from gateway.turns import current_line
 from tests.gateway.networks.stand_in_triton import IMAGES, MODEL, Server
 
 
@@ -127,6 +129,33 @@ def test_the_question_is_repeated_when_the_connection_changed_meanwhile(tmp_path
         await engine.close()
 
     asyncio.run(run())
+
+
+def test_what_waits_for_a_server_goes_to_each_line_in_turn(tmp_path: Path) -> None:
+    """Two batches of four are in flight at a time; the quiet line, which sends one image, comes last and is next."""
+
+    async def run() -> list[int]:
+        server, may_end = Server(), asyncio.Event()
+
+        async def hold() -> None:
+            await may_end.wait()
+
+        server.inferring = hold
+        engine = engine_of(server, tmp_path)
+        await engine.ready()
+        calls = []
+        for line, n in (*[("flood", 2)] * 6, ("quiet", 1)):
+            current_line.set(line)
+            calls.append(asyncio.create_task(engine.tokens(np.repeat(IMAGES, n, axis=0), model=MODEL)))
+        for _ in range(100):  # until all that can be sent is sent, and the rest waits
+            await asyncio.sleep(0)
+        assert server.batches == [2] * 4
+        may_end.set()
+        await asyncio.gather(*calls)
+        await engine.close()
+        return server.batches[4:]
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == [1, 2, 2]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -6,6 +6,7 @@ from gateway.errors import InvalidRequestError, OverloadedError, ShuttingDownErr
 from gateway.monitoring import metrics
 from gateway.process.admission import Admission
 from gateway.store.roi_key import RoiKey
+from gateway.turns import current_line
 
 
 class Clock:
@@ -208,3 +209,120 @@ def test_the_changes_of_one_roi_leave_places_for_the_others() -> None:
                 pass
     with admission.reserve() as again, again.work(key=busy):
         pass
+
+
+class Lines:
+    """Requests of several lines that are in flight together."""
+
+    def __init__(self, limit: int, **limits: float) -> None:
+        self.admission = Admission("inspect", limit, shared_by_lines=True, **limits)
+        self._in_flight: list[tuple[str, ExitStack]] = []
+
+    def admits(self, line: str, n: int = 1, n_bytes: int = 0) -> bool:
+        """Ask for a place, then for those of n images; return whether the line got them. It keeps what it got."""
+        with ExitStack() as asked:
+            before = current_line.set(line)
+            try:
+                place = asked.enter_context(self.admission.reserve(n_bytes))
+                asked.enter_context(place.work(n))
+            except OverloadedError:
+                return False
+            finally:
+                current_line.reset(before)
+            self._in_flight.append((line, asked.pop_all()))
+        return True
+
+    def flood(self, line: str) -> int:
+        """Ask until refused; return how many places the line got."""
+        return next(n for n in range(1000) if not self.admits(line))
+
+    def end(self, line: str, n: int = 1) -> None:
+        """End the first n requests of a line."""
+        for each in [each for each in self._in_flight if each[0] == line][:n]:
+            self._in_flight.remove(each)
+            each[1].close()
+
+
+def test_one_line_alone_may_take_all_places() -> None:
+    assert Lines(8).flood("only") == 8
+
+
+def test_a_line_that_floods_leaves_places_to_the_others() -> None:
+    lines = Lines(12)
+    assert lines.admits("quiet")
+    assert lines.flood("flood") == 8, "two thirds"
+    assert lines.admits("quiet", 3)
+
+
+def test_two_lines_that_flood_leave_places_too() -> None:
+    lines = Lines(15)
+    assert lines.admits("quiet")
+    assert lines.flood("a") == 10
+    lines.end("a", 4)
+    assert lines.flood("b") == 6, "two fifths"
+    assert lines.admits("quiet", 2)
+
+
+def test_a_line_within_its_equal_share_is_refused_only_where_nothing_is_free() -> None:
+    lines = Lines(8)
+    assert lines.admits("quiet")
+    assert lines.flood("flood") == 5
+    assert lines.admits("quiet", 2)
+    assert not lines.admits("quiet")
+
+
+def test_a_line_that_was_refused_finds_a_place_as_soon_as_one_is_free() -> None:
+    """The flood was alone and took everything. Now it gets nothing back before it holds less."""
+    lines = Lines(6)
+    assert lines.flood("flood") == 6
+    assert not lines.admits("quiet")
+    lines.end("flood")
+    assert not lines.admits("flood")
+    assert lines.admits("quiet")
+
+
+def test_a_batch_is_held_to_the_share_of_its_line_by_its_images() -> None:
+    lines = Lines(12)
+    assert lines.admits("quiet")
+    assert lines.admits("flood", 6)
+    assert not lines.admits("flood", 5), "5 are free, and it would hold 11"
+    assert lines.admits("flood", 4)
+
+
+def test_a_batch_without_others_is_never_refused_for_its_line() -> None:
+    lines = Lines(4)
+    assert lines.admits("quiet")
+    lines.end("quiet")
+    assert lines.admits("other", 9)
+
+
+def test_a_line_that_was_last_seen_long_ago_keeps_no_places_free(clock: Clock) -> None:
+    lines = Lines(6)
+    assert lines.admits("night shift")
+    lines.end("night shift")
+    clock.now += 601
+    assert lines.flood("only") == 6
+
+
+def test_a_quiet_line_waits_for_its_share_of_a_flood_only(clock: Clock) -> None:
+    lines = Lines(64, max_wait_s=5)
+    clock.work(lines.admission, 32.0, n=32)  # a second each
+    assert lines.flood("flood") == 6, "six seconds of its own work"
+    assert lines.admits("quiet"), "behind one image of the flood"
+    assert lines.admits("quiet", 2), "behind its own image, and two of the flood"
+    assert not lines.admits("flood")
+
+
+def test_the_bodies_of_a_line_that_floods_leave_bytes_to_the_others() -> None:
+    lines = Lines(64, max_bytes=100)
+    assert lines.admits("quiet", n_bytes=10)
+    assert lines.admits("flood", n_bytes=60)
+    assert not lines.admits("flood", n_bytes=20)
+    assert lines.admits("quiet", n_bytes=30)
+
+
+def test_an_admission_that_lines_do_not_share_refuses_nobody_for_its_line() -> None:
+    lines = Lines(4)
+    lines.admission = Admission("fit", 4)
+    assert lines.admits("a")
+    assert lines.flood("b") == 3

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.search.measured import nearest_of
-from gateway.detectors.memory_bank.search.projection import GROUP, PADDING, Projection, as_float32
+from gateway.detectors.memory_bank.search.projection import GROUP, PADDING, Projection
 from gateway.detectors.memory_bank.threads import split_rows
+from gateway.store.arrays import as_float32
 
 _ROUNDING = 2.0**-24
 _TOO_MANY = 16

@@ -1,21 +1,18 @@
 """A memory bank in its principal directions: what `ProjectedSearch` filters by. A version stores it."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.threads import split_rows
-from gateway.store.arrays import npz_bytes, view_npz
+from gateway.store.arrays import as_float32, npz_bytes, view_npz
 
 GROUP = 16
 """The columns are padded to a multiple of this number."""
 PADDING = np.float32(1e38)
 """Half the squared norm of a column that stands for no row."""
-_ZERO: Any = 0.0
-"""OpenCV takes a number in place of an image, which its types do not say."""
 _ROWS_A_DIRECTION = 8
 """Rows of the bank that principal directions are computed from, for each direction; fewer would fit the rows alone."""
 _SPARE = 8
@@ -95,14 +92,6 @@ class Projection:
     def n_bytes(self) -> int:
         """Memory that it holds, in bytes."""
         return self.directions.nbytes + self.shift.nbytes + self.columns.nbytes
-
-
-def as_float32(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return rows [R, D], R ≥ 1, in float32: float32 rows as they are, float16 rows as a copy."""
-    if rows.dtype == np.float16:
-        # OpenCV converts half precision five times faster than NumPy.
-        return np.asarray(cv2.add(rows, _ZERO, dtype=cv2.CV_32F), np.float32)
-    return np.asarray(rows, np.float32)
 
 
 def _principal_directions(bank: NDArray[np.floating]) -> NDArray[np.float32]:

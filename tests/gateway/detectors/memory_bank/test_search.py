@@ -12,7 +12,8 @@ from gateway.detectors.memory_bank import threads
 from gateway.detectors.memory_bank.search.backend import build_search, choose_backend, search_name
 from gateway.detectors.memory_bank.search.faiss_search import FaissSearch, gpu_available
 from gateway.detectors.memory_bank.search.projected import ProjectedSearch
-from gateway.detectors.memory_bank.search.projection import Projection, as_float32
+from gateway.detectors.memory_bank.search.projection import Projection
+from gateway.store.arrays import as_float32
 
 BACKENDS = [
     "numpy",
