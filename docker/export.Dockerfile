@@ -8,6 +8,8 @@ FROM python:3.11.11-slim-bookworm AS export
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
+COPY clients/python/patchcore_client clients/python/patchcore_client
+COPY command_line command_line
 COPY evaluation evaluation
 COPY export export
 COPY gateway gateway
@@ -27,6 +29,8 @@ FROM ${TENSORRT_IMAGE} AS tensorrt
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONUNBUFFERED=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
+COPY clients/python/patchcore_client clients/python/patchcore_client
+COPY command_line command_line
 COPY export export
 COPY gateway gateway
 COPY postprocess postprocess

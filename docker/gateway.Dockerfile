@@ -25,7 +25,8 @@ ENV PATH=/opt/gateway/bin:$PATH \
   GATEWAY_MODELS_DIR=/data/models \
   GATEWAY_CACHE_DIR=/data/cache \
   GATEWAY_STATE_DIR=/data/state
-VOLUME /data/models
+# Whatever a gateway writes, so that the rest can be read-only.
+VOLUME ["/data/models", "/data/cache", "/data/state"]
 EXPOSE 8080
 # Checks that the gateway lives, not that it is ready: a restart of the gateway does not help when Triton is away.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \

@@ -24,12 +24,12 @@ def tool(name: str) -> str:
     return found
 
 
-def compose(*arguments: str, key: str = "secret") -> "subprocess.CompletedProcess[str]":
+def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "GATEWAY_"))}
     return subprocess.run(
         [tool("docker-compose"), "--file", DOCKER / "compose.yaml", "--env-file", DOCKER / ".env.example", *arguments],
         cwd=DOCKER,
-        env={**environment, **({"TRITON_ADMIN_KEY": key} if key else {})},
+        env=environment,
         capture_output=True,
         text=True,
     )
@@ -83,10 +83,22 @@ def test_compose_accepts_the_file(profile):
     assert done.returncode == 0, done.stderr
 
 
-def test_compose_refuses_to_start_triton_without_an_administrators_key():
-    done = compose("--profile", "gpu", "config", "--quiet", key="")
-    assert done.returncode != 0
-    assert "set it in docker/.env" in done.stderr
+@pytest.mark.parametrize("key", ["", "secret"])
+def test_triton_starts_with_an_administrators_key_alone(key, tmp_path):
+    command = yaml.safe_load((DOCKER / "compose.yaml").read_text())["x-triton"]["command"]
+    (tmp_path / "key").write_text(key)
+    shell, option, script, _, *arguments = [
+        part.replace("$$", "$").replace("/run/secrets/triton_admin_key", str(tmp_path / "key")) for part in command
+    ]
+    done = subprocess.run([shell, option, script, "echo", *arguments], capture_output=True, text=True)
+    if key:
+        *given, grpc, http = done.stdout.split()
+        assert given == arguments
+        assert grpc.startswith("--grpc-restricted-protocol=model-repository,")
+        assert grpc.endswith(":admin-key=secret")
+        assert http == grpc.replace("--grpc-restricted-protocol", "--http-restricted-api")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "the secret triton_admin_key is empty\n")
 
 
 def test_the_gateways_read_their_keys_from_a_secret_and_refuse_other_clients():

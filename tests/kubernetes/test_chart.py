@@ -5,6 +5,7 @@ No cluster runs here. docs/kubernetes.md says what that leaves untested.
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -311,11 +312,13 @@ def test_triton_ends_by_itself_before_it_is_killed(release):
 
 def test_the_access_restrictions_of_triton_are_those_of_compose(release):
     (triton,) = pods(release)["triton"]["spec"]["containers"]
-    compose = yaml.safe_load((PROJECT / "docker" / "compose.yaml").read_text())["x-triton"]["command"]
-    restricted = [each.partition(":admin-key=")[0] for each in compose if "restricted" in each]
-    assert len(restricted) == 2
-    assert [a.partition(":admin-key=")[0] for a in triton["args"] if "restricted" in a] == restricted
-    assert all(a.endswith("admin-key=$(TRITON_ADMIN_KEY)") for a in triton["args"] if "restricted" in a)
+    compose = (PROJECT / "docker" / "compose.yaml").read_text()
+    (restricted,) = re.findall(r"restricted=(\S+):admin-key=", compose)
+    options = re.findall(r"(--\S+)=\"\$\$restricted\"", compose)
+    assert len(options) == 2
+    assert [arg for arg in triton["args"] if "restricted" in arg] == [
+        f"{option}={restricted}:admin-key=$(TRITON_ADMIN_KEY)" for option in options
+    ]
 
 
 def test_triton_gets_gpus_and_other_pods_none(release):

@@ -303,8 +303,9 @@ def test_a_version_that_differs_from_the_configuration_is_not_loaded(launch_trit
 
 def test_with_the_restrictions_of_compose_a_gateway_may_infer_and_not_administer(launch_triton, model, images):
     compose = (SCRIPT.parent.parent / "docker" / "compose.yaml").read_text()
-    restricted = re.findall(r"- (--(?:grpc|http)-restricted-\S+?:admin-key=)", compose)
-    assert len(restricted) == 2
+    (restricted,) = re.findall(r"restricted=(\S+:admin-key=)", compose)
+    restrictions = re.findall(r"(--(?:grpc|http)-restricted-\S+)=", compose)
+    assert len(restrictions) == 2
 
     async def work(client):
         described = (await client.get_model_config(MODEL)).config.name
@@ -317,7 +318,8 @@ def test_with_the_restrictions_of_compose_a_gateway_may_infer_and_not_administer
         return described, tokens.shape, await client.is_server_ready()
 
     options = ServingOptions("python", max_batch_size=1)
-    with launch_triton("restricted", "--", *[f"{each}secret" for each in restricted], options=options) as server:
+    given = [f"{each}={restricted}secret" for each in restrictions]
+    with launch_triton("restricted", "--", *given, options=options) as server:
         assert connected(server, work) == (MODEL, (1, model.n_tokens, model.dim), True)
         load = urllib.request.Request(
             f"http://127.0.0.1:{server.http}/v2/repository/models/{MODEL}/load", method="POST"
