@@ -102,6 +102,7 @@ def test_fit_answers_with_these_keys_and_types(gateway):
         "version": int,
         "token_shape": list,
         "tiles": list,
+        "input_size": type(None),
         "ok_scores": dict,
         "warnings": list,
     }
