@@ -444,3 +444,12 @@ def test_a_note_of_no_roi_is_changed_by_one_writer_after_the_other(bench):
     polled()
     assert [store.note(".gui/a.json") for store in stores] == [b"x" * 6] * 2
     assert stores[0].note(".gui/b.json") is None
+
+
+def test_a_writer_that_leaves_a_note_as_it_found_it_knows_it_from_then_on(bench):
+    """Otherwise a scale that another gateway has just fixed would not be seen by the check after the change."""
+    left, right = bench("left", poll_s=60).store.storage, bench("right").store.storage
+    assert left.note(".gui/a.json") is None
+    right.change_note(".gui/a.json", 5, lambda _: b"right")
+    left.change_note(".gui/a.json", 5, lambda found: b"left" if found is None else None)
+    assert left.note(".gui/a.json") == b"right"

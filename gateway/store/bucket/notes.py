@@ -1,5 +1,6 @@
 """Small files of a bucket that belong to no ROI."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ class Notes:
         self._objects = objects
         self._questions = questions
         self._poll_s = poll_s
+        self._lock = threading.Lock()
         self._known: dict[str, tuple[float, bytes | None]] = {}
 
     def read(self, name: str) -> bytes | None:
@@ -33,12 +35,15 @@ class Notes:
         """See `Storage.change_note`. Nobody waits: the loser of a race makes the change of the new content."""
         path = _path_of(name)
         for _ in range(_TRIES):
+            asked_at = time.monotonic()
             try:
                 before = self._objects.get(path)
             except FileNotFoundError:
                 before = None
-            data = change(None if before is None else before.data)
-            if data is None or (before is not None and data == before.data):
+            found = None if before is None else before.data
+            data = change(found)
+            if data is None or data == found:
+                self._learned(name, found, asked_at)
                 return
             try:
                 if before is None:
@@ -47,7 +52,7 @@ class Notes:
                     self._objects.exchange(path, data, before.tag)
             except LostRaceError:
                 continue
-            self._known[name] = time.monotonic(), data
+            self._learned(name, data, time.monotonic())
             return
         raise OverloadedError(f"{name}: others change it all the time", retry_after_s=1)
 
@@ -57,9 +62,14 @@ class Notes:
             data = self._objects.get(_path_of(name)).data
         except FileNotFoundError:
             data = None
-        known = self._known.get(name)
-        if known is None or known[0] <= asked_at:  # else it was changed here meanwhile
-            self._known[name] = asked_at, data
+        self._learned(name, data, asked_at)
+
+    def _learned(self, name: str, data: bytes | None, at: float) -> None:
+        """Keep a content, unless one that was asked for later is known already."""
+        with self._lock:
+            known = self._known.get(name)
+            if known is None or known[0] <= at:
+                self._known[name] = at, data
 
 
 def _path_of(name: str) -> str:
