@@ -28,10 +28,14 @@ def moves(weed, url: str) -> int:
 
 def first_put_of_a_pointer():
     """Name the first PUT of a pointer, once."""
+    return first_put_of(b"pointers")
+
+
+def first_put_of(kind: bytes):
     done = threading.Event()
 
     def breaks(data: bytes) -> bool:
-        if re.match(rb"PUT /\S*/pointers/", data) and not done.is_set():
+        if re.match(rb"PUT /\S*/%b/" % kind, data) and not done.is_set():
             done.set()
             return True
         return False
@@ -143,6 +147,13 @@ def test_a_move_whose_answer_is_lost_counts_once(bench, proxy):
     assert (result.manifest.version, result.n_added, len(left.manifest.images)) == (2, 1, 13)
     assert left.store.audit.read(KEY, 1)[0]["outcome"] == "done"
     assert bench("right").infer(STRAY).version == 2
+
+
+def test_a_probe_whose_answer_is_lost_was_written(bench, proxy):
+    """`/ready` and `/metrics` ask for it. The second try finds what the first one wrote."""
+    left = bench("left")
+    proxy.lose_answer_of(first_put_of(b"probe"))
+    assert write_problem(left.store) is None
 
 
 def test_a_move_whose_answer_is_lost_counts_although_others_moved_on(bench, proxy, weed, monkeypatch):

@@ -2,9 +2,10 @@
 
 import time
 import uuid
+from contextlib import suppress
 
 from gateway.errors import StorageFullError
-from gateway.store.bucket.objects import Objects
+from gateway.store.bucket.objects import LostRaceError, Objects
 from gateway.store.bucket.questions import Questions
 
 _VALID_S = 5.0
@@ -37,7 +38,8 @@ class WriteCheck:
     def _write(self) -> None:
         path = f"probe/{uuid.uuid4().hex}"
         try:
-            self._objects.create(path, b"ok")
+            with suppress(LostRaceError):  # obstore repeats a PUT whose answer was lost, and finds what it wrote
+                self._objects.create(path, b"ok")
             self._objects.delete([path])
         except StorageFullError as error:
             self._refusal, self._written_at = error, None
