@@ -337,6 +337,30 @@ def test_a_gateway_with_a_small_cache_answers_the_same(bench):
     assert left.fit([STRAY]).manifest.version == 2
 
 
+def test_a_late_list_does_not_hide_an_roi_that_was_made_meanwhile(bench):
+    left = bench("left", poll_s=60)
+    left.fit(EVEN)
+    storage, other = left.store.storage, RoiKey("part", "other")
+    below, listed, made = storage._objects.below, threading.Event(), threading.Event()
+
+    def late(prefix: str):
+        found = below(prefix)
+        listed.set()
+        made.wait()
+        return found
+
+    storage._objects.below = late
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(storage._pointers.ask_for_all)
+        listed.wait()
+        storage._objects.below = below
+        with left.store.lock(other, 5, creates=True):
+            storage.replace(other, left.store.folder(other) / "current", b"x")
+        made.set()
+        asking.result()
+    assert storage.keys() == [KEY, other]
+
+
 def test_names_that_differ_only_in_case_are_refused_also_at_the_same_moment(bench):
     left, right = bench("left"), bench("right")
     barrier = threading.Barrier(2)

@@ -90,7 +90,9 @@ class Pointers:
                 known = self._known.get(key)
                 if known is not None and known.state.tag is not None and known.state.tag.e_tag == listed.e_tag:
                     self._known[key] = _Known(known.state, max(now, known.asked_at))
-        self._keys, self._keys_at = found, now
+        with self._lock:
+            if now >= self._keys_at:  # else a list that was asked for later has come before
+                self._keys, self._keys_at = found, now
         return found
 
     def known(self, key: RoiKey) -> RoiState:
