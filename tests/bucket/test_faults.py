@@ -112,6 +112,24 @@ def test_nobody_waits_for_answers_of_the_bucket_that_do_not_come(bench, server, 
     wait_until(lambda: write_problem(left.store) is None)
 
 
+def test_a_list_that_takes_long_is_no_bucket_that_does_not_answer(bench, server, monkeypatch):
+    """The list of thousands of ROIs takes several answers."""
+    left = bench("left")
+    left.fit(EVEN)
+    left.infer(STRAY)
+    left.store.rois()
+    monkeypatch.setattr(questions, "_PATIENCE_S", 0.5)
+    objects, listed = left.store.storage._objects, threading.Event()
+    below = objects.below
+    objects.below = lambda prefix: (listed.wait(), below(prefix))[1]
+    time.sleep(2 * POLL_S)
+    try:
+        assert left.store.rois() == [KEY]
+        wait_until(lambda: not left.infer(STRAY).degraded, seconds=60)
+    finally:
+        listed.set()
+
+
 def test_readers_that_know_nothing_are_refused_at_once_while_the_bucket_is_silent(bench, proxy):
     """Otherwise they would take the threads of the others, each for the whole timeout."""
     left = bench("left")

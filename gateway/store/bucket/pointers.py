@@ -70,7 +70,7 @@ class Pointers:
             self._objects.require_answers()
             return self.ask_for_all()
         if time.monotonic() - self._keys_at >= self._poll_s:
-            self._questions.ask("all", self.ask_for_all)
+            self._questions.ask("all", self.ask_for_all, is_long=True)
         return self._keys
 
     def ask_for_all(self) -> list[RoiKey]:

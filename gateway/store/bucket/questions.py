@@ -1,5 +1,6 @@
 """Questions to the bucket by readers that know an older answer, and so need not wait for a new one."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -21,6 +22,7 @@ class Questions:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
         self._lock = threading.Lock()
         self._asked_at: dict[Hashable, float] = {}
+        """Of what is being asked; infinite for a long question."""
 
     @property
     def is_late(self) -> bool:
@@ -28,18 +30,19 @@ class Questions:
         with self._lock:
             return self._objects.is_silent or self._is_slow()
 
-    def ask(self, about: Hashable, question: Callable[[], object]) -> None:
+    def ask(self, about: Hashable, question: Callable[[], object], *, is_long: bool = False) -> None:
         """Ask, unless the same is being asked. Wait for a moment, or not at all while answers are late.
 
         Args:
             about: what is asked for.
             question: asks, and keeps the answer. A `GatewayError` of it is dropped: `is_late` tells what matters.
+            is_long: it takes several answers of the bucket, so its time does not tell that they are late.
         """
         with self._lock:
             if about in self._asked_at or not self._objects.gets_turn():
                 return
             waits = not (self._objects.is_silent or self._is_slow())
-            self._asked_at[about] = time.monotonic()
+            self._asked_at[about] = math.inf if is_long else time.monotonic()
         asking = self._threads.submit(self._answered, about, question)
         if waits and wait((asking,), _PATIENCE_S).done:
             asking.result()
