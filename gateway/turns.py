@@ -60,8 +60,8 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give(n)
+            was_served = turn.done() and not turn.cancelled()
+            self.give(n if was_served else 0)  # what waits behind it may fit where it did not
             raise
 
     def give(self, n: int = 1) -> None:

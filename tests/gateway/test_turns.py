@@ -104,6 +104,19 @@ def test_a_cancelled_waiter_does_not_block_the_others() -> None:
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["c", "after"]
 
 
+def test_what_waits_behind_a_waiter_that_leaves_is_served_where_it_fits() -> None:
+    async def run() -> None:
+        turns = Turns(2)
+        async with turns.turn():
+            large = asyncio.create_task(turns.take(2))
+            small = asyncio.create_task(turns.take(1))
+            await asyncio.sleep(0)
+            large.cancel()
+            await small
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
 def test_places_that_are_added_are_used() -> None:
     async def run() -> int:
         turns = Turns(1)
