@@ -162,11 +162,17 @@ class Admission:
         return own + sum(min(n, own + 1) for other, n in self._of_line.items() if other != line)
 
     def _note(self, line: str) -> None:
-        """Note that a line asks, and forget those that have not asked for long."""
+        """Note that a line asks, and forget those that have not asked for long.
+
+        More lines than places are not counted: an equal share is then less than a place, and twice what is free holds.
+        """
         now = time.monotonic()
         self._asked_at.pop(line, None)
         self._asked_at[line] = now
-        while now - self._asked_at[longest_ago := next(iter(self._asked_at))] > _PRESENT_S:
+        while (
+            now - self._asked_at[longest_ago := next(iter(self._asked_at))] > _PRESENT_S
+            or len(self._asked_at) > self._limit + 1
+        ):
             del self._asked_at[longest_ago]
 
     def _require_share(self, line: str, more: int, given_back: int = 0) -> None:

@@ -304,6 +304,16 @@ def test_a_line_that_was_last_seen_long_ago_keeps_no_places_free(clock: Clock) -
     assert lines.flood("only") == 6
 
 
+def test_a_client_that_changes_its_address_all_the_time_takes_no_memory_and_leaves_places() -> None:
+    lines = Lines(4)
+    assert lines.admits("flood")
+    for n in range(1000):
+        lines.admits(f"address {n}")
+    assert len(lines.admission._asked_at) == 5
+    lines.end("address 0")
+    assert lines.admits("quiet")
+
+
 def test_a_quiet_line_waits_for_its_share_of_a_flood_only(clock: Clock) -> None:
     lines = Lines(64, max_wait_s=5)
     clock.work(lines.admission, 32.0, n=32)  # a second each
