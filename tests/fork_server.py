@@ -16,12 +16,15 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 _MORE = ("gateway.__main__", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.h11_impl", "openvino")
+_asking = threading.Lock()
+"""Tests start and kill processes in several threads: the next request is written when the answer has been read."""
 
 
 class ForkedProcess:
@@ -65,12 +68,13 @@ def fork(arguments: Sequence[str], environment: dict[str, str], log: Path, cwd: 
 
 
 def _ask(**request: Any) -> int:
-    server = _server()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    server.stdin.write(json.dumps(request) + "\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
+    with _asking:
+        server = _server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        return int(server.stdout.readline())
 
 
 @functools.cache
