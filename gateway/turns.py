@@ -61,6 +61,8 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             was_served = turn.done() and not turn.cancelled()
+            if not was_served and self._ends.get(line) == tag + n:
+                self._ends[line] = tag  # it may ask again, and is not behind for what it did not get
             self.give(n if was_served else 0)  # what waits behind it may fit where it did not
             raise
 

@@ -117,6 +117,32 @@ def test_what_waits_behind_a_waiter_that_leaves_is_served_where_it_fits() -> Non
     asyncio.run(asyncio.wait_for(run(), 10))
 
 
+def test_a_line_that_gives_up_and_asks_again_is_not_behind_for_what_it_did_not_get() -> None:
+    """Otherwise a client that waits for less than a round of all lines would never be served."""
+
+    async def run() -> list[str]:
+        turns, order = Turns(1), []
+
+        async def work(line: str) -> None:
+            current_line.set(line)
+            async with turns.turn():
+                order.append(line)
+
+        async with turns.turn():
+            floods = [asyncio.create_task(work("flood")) for _ in range(3)]
+            for _ in range(3):
+                quiet = asyncio.create_task(work("quiet"))
+                await asyncio.sleep(0)
+                quiet.cancel()
+                await asyncio.wait({quiet})
+            quiet = asyncio.create_task(work("quiet"))
+            await asyncio.sleep(0)
+        await asyncio.wait({*floods, quiet})
+        return order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["flood", "quiet", "flood", "flood"]
+
+
 def test_places_that_are_added_are_used() -> None:
     async def run() -> int:
         turns = Turns(1)
