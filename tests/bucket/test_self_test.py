@@ -1,5 +1,6 @@
 """A store whose conditional writes do not hold is refused by name, at the start."""
 
+import re
 import subprocess
 import sys
 
@@ -63,3 +64,18 @@ def test_a_store_whose_conditions_hold_passes_and_nothing_is_left(url, server, t
     objects = Objects(url)
     require_conditional_writes(objects)
     assert objects.below("probe/") == []
+
+
+def test_a_store_whose_answers_are_lost_once_is_not_refused(url, proxy, monkeypatch):
+    """obstore repeats each PUT. The winner of a race then loses against itself."""
+    monkeypatch.delenv("AWS_SKIP_SIGNATURE")
+    seen: set[bytes] = set()
+
+    def breaks(data: bytes) -> bool:
+        bodies = set(re.findall(rb"^PUT .*x-amz-content-sha256: (\w+)", data, re.DOTALL)) - seen
+        seen.update(bodies)
+        return bool(bodies)
+
+    proxy.lose_answer_of(breaks)
+    require_conditional_writes(Objects(url))
+    assert len(seen) == 8
