@@ -39,9 +39,9 @@ def with_stored_pixels(data: bytes) -> bytes:
         return data
     if len(pixels) != size:
         return data
-    chunk = [b"IDAT\x78\x01"]
+    chunk: list[bytes | memoryview] = [b"IDAT\x78\x01"]
     for at in range(0, size, _BLOCK):
-        block = pixels[at : at + _BLOCK]
+        block = memoryview(pixels)[at : at + _BLOCK]
         chunk += [struct.pack("<BHH", at + _BLOCK >= size, len(block), len(block) ^ 0xFFFF), block]
     chunk.append(struct.pack(">I", imagecodecs.deflate_adler32(pixels)))
     stored = b"".join(chunk)
