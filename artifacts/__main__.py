@@ -21,7 +21,7 @@ from gateway.cut_off_output import quiet_if_cut_off
 from gateway.detectors.spatial_weighting import RoiConfigError
 from gateway.errors import GatewayError, InvalidRequestError
 from gateway.networks.embedded.engine import served_model
-from gateway.networks.input_sizes import exported_sizes, name_of_size
+from gateway.networks.input_sizes import exported_sizes, name_of_size, sizes_of
 from gateway.networks.model_description import DescriptionError, newest_version
 from gateway.setting_names import SettingsError
 from gateway.settings import Settings
@@ -245,7 +245,7 @@ def _export(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
 
 
 def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) -> int:
-    serves = _fingerprints_served(settings) if settings.engine == "embedded" else []
+    serves = _served(settings) if settings.engine == "embedded" else None
     imported = import_roi(store, settings, args.source, args.as_key, serves)
     for warning in imported.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -253,15 +253,18 @@ def _import(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
     return 0
 
 
-def _fingerprints_served(settings: Settings) -> list[str]:
-    sizes = (name_of_size(settings, size) for size in exported_sizes(settings))
-    found = []
-    for name in (settings.model_name, *sizes):
+def _served(settings: Settings) -> dict[int | None, str]:
+    """Return the fingerprints of the token models here by the input size that names each; None: the configured one."""
+    found: dict[int | None, str] = {}
+    for size in (*exported_sizes(settings), None):
+        name = settings.model_name if size is None else name_of_size(settings, size)
         try:
-            folder = newest_version(settings.model_repository / name)
-            found.append(served_model(folder, settings)[0].fingerprint)
+            model, _ = served_model(newest_version(settings.model_repository / name), settings)
         except (DescriptionError, RuntimeError) as error:
             print(f"warning: the model that is served here is unknown: {error}", file=sys.stderr)
+        else:
+            named = (size,) if size is not None else (None, *sizes_of(model))
+            found |= dict.fromkeys(named, model.fingerprint)
     return found
 
 

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -98,7 +98,11 @@ def _files(store: ArtifactStore, key: RoiKey, manifest: Manifest) -> Iterator[tu
 
 
 def import_roi(
-    store: ArtifactStore, settings: Settings, source: Path, as_key: RoiKey | None = None, serves: Sequence[str] = ()
+    store: ArtifactStore,
+    settings: Settings,
+    source: Path,
+    as_key: RoiKey | None = None,
+    serves: Mapping[int | None, str] | None = None,
 ) -> Imported:
     """Import an exported version as a new version of its ROI, and put it in use in one step.
 
@@ -110,7 +114,8 @@ def import_roi(
         settings: limits.
         source: tar or folder.
         as_key: name of the ROI here; None for the name in the archive.
-        serves: fingerprints of the token models that are served here, as far as they are known.
+        serves: fingerprints of the token models that are served here, by the input size that names each; None names
+            the configured one. None if they are not known.
 
     Raises:
         ArchiveError: an export did not write the archive, or it exceeds a limit.
@@ -126,17 +131,26 @@ def import_roi(
         key = as_key or checked.manifest.key
         with acting(), store.lock(key, settings.fit_lock_timeout_s, creates=True):
             version, warnings = _put(store, key, archive, checked, settings)
-    fitted_with = checked.manifest.model_fingerprint
-    if serves and fitted_with not in serves and checked.manifest.is_taught:
-        warnings.append(
-            f"{key} was fitted with model {fitted_with[:16]}, but this site serves {_short(serves)}: it answers 409 "
-            "until the next fit; one OK image is enough"
-        )
+    warnings += _mismatch(key, checked.manifest, serves or {})
     return Imported(key, version, len(checked.manifest.images), warnings)
 
 
-def _short(fingerprints: Sequence[str]) -> str:
-    return " and ".join(each[:16] for each in fingerprints)
+def _mismatch(key: RoiKey, manifest: Manifest, serves: Mapping[int | None, str]) -> list[str]:
+    """Warn of a version whose model is not the one that answers for its input size here."""
+    fitted_with, size = manifest.model_fingerprint, manifest.input_size
+    served = serves.get(size)
+    is_unknown = served is None and None not in serves
+    if not manifest.is_taught or served == fitted_with or is_unknown:
+        return []
+    sizes = sorted(each for each in serves if each is not None)
+    here = f"no token model of input size {size}" if served is None else f"model {served[:16]}"
+    until = "the next fit" if served is not None else f"a fit with another input_size ({', '.join(map(str, sizes))})"
+    if same := [each for each in sizes if serves[each] == fitted_with]:
+        until = f"a fit with input_size={same[0]}"
+    return [
+        f"{key} was fitted with model {fitted_with[:16]}, but this site serves {here}: it answers 409 until {until}; "
+        "one OK image is enough"
+    ]
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from patchcore_client import PatchcoreClient, PatchcoreError, Retries
+
+from command_line.exits import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,23 @@ class InspectOptions:
     area_mm2_thr: Annotated[
         float | None, typer.Option("--area-mm2-thr", help="Smallest area of a region, in mm².", metavar="MM2")
     ] = None
+
+
+def tiles_asked(text: str | None) -> Literal["auto"] | int | None:
+    """Return what `--tiles` asks for.
+
+    Raises:
+        UsageError: neither ``auto`` nor a number.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"--tiles {text}: expected auto or a whole number of at least 1")
+    return int(text)
+
+
+def tiles_in_words(tiles: tuple[int, int]) -> str | None:
+    """Return the rows and columns of tiles; None for the whole image."""
+    return None if tiles == (1, 1) else f"{tiles[0]} × {tiles[1]}"

@@ -17,6 +17,8 @@ from command_line.arguments import (
     RoiName,
     Shape,
     Yes,
+    tiles_asked,
+    tiles_in_words,
 )
 from command_line.commands import command, confirmed
 from command_line.connection import Session
@@ -75,7 +77,8 @@ async def show(found: Session, roi: RoiArgument) -> None:
         ("version", f"{answer.version}, {answer.detector}, made {answer.created_at}"),
         ("OK images", f"{answer.n_ok_total} learned, {answer.n_ok_excluded} excluded, {answer.n_suspects} suspects"),
         ("memory bank", f"{answer.n_embeddings} tokens, coreset rate {answer.coreset_rate_applied:.3g}"),
-        ("tiles", _tiles_in_words(answer.tiles)),
+        ("input size", answer.input_size),
+        ("tiles", tiles_in_words(answer.tiles)),
         ("mm per pixel", answer.mm_per_px),
         (
             "OK scores",
@@ -154,7 +157,7 @@ async def fit(
                 spatial_weights=spatial_weights,
                 bit_depth=bit_depth,
                 input_size=input_size,
-                tiles=_tiles(tiles),
+                tiles=tiles_asked(tiles),
                 exclude_suspects=exclude_suspects or None,
             )
         except TooLargeError as error:
@@ -169,7 +172,8 @@ async def fit(
         ("version", f"{answer.version} of {roi}"),
         ("OK images", f"{answer.n_ok_total}, {answer.n_ok_added} of them new; {answer.duplicates} were known"),
         ("memory bank", f"{answer.n_embeddings} of {answer.n_tokens_total} tokens"),
-        ("tiles", _tiles_in_words(answer.tiles)),
+        ("input size", answer.input_size),
+        ("tiles", tiles_in_words(answer.tiles)),
         ("suspects", ", ".join(suspects) or None),
         ("calibration", answer.calibration),
     )
@@ -382,21 +386,6 @@ def _calibrated(calibration: Any) -> str:
         if calibration.stale
         else f"yes, {calibration.n_ok} OK and {calibration.n_ng} NG scores"
     )
-
-
-def _tiles(text: str | None) -> Literal["auto"] | int | None:
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    if not (text.isascii() and text.isdecimal()):
-        raise UsageError(f"--tiles {text}: expected auto or a whole number of at least 1")
-    return int(text)
-
-
-def _tiles_in_words(tiles: tuple[int, int]) -> str | None:
-    """Return the rows and columns of tiles; None for the whole image."""
-    return None if tiles == (1, 1) else f"{tiles[0]} × {tiles[1]}"
 
 
 def _facts(*facts: tuple[str, Any]) -> None:

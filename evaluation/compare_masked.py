@@ -90,9 +90,9 @@ async def compare(
     engines = services.engines if engine is None else EngineRegistry(engine, settings)
     try:
         roi = await services.banks.get(key)
+        if roi.loaded.manifest.is_taught:  # a student has a network of its own
+            await engines.token_engine.start()
         used = await roi.loaded.detector.engine(engines)
-        if used is engines.token_engine:
-            await used.start()
         if not used.status.ready:
             raise EngineUnavailableError(f"no tokens: {used.status.reason}", retry_after_s=0)
         model = used.model

@@ -18,7 +18,7 @@ from gateway.images.decoding import resized
 AUTO_FROM = 1.5
 """Longer side of an image over the network's input from which an image is cut into tiles without being asked for."""
 _OVERLAP = 8
-"""Neighbouring tiles share at least 1/8 of their tokens."""
+"""Neighbouring tiles share at least 1/8 of their tokens, rounded down: 3 of 27."""
 _NEARLY = 0.9
 """A tenth of the resolution is given up where that saves tiles."""
 

@@ -210,7 +210,7 @@ def tiles_warnings(request: FitRequest, recipe: Recipe, first: OkImage) -> list[
     if request.tiles is not None or tiling.n_tiles == 1:
         return []
     rows, columns = tiling.tiles
-    share = min(1.0, max(to / size for to, size in zip(tiling.size_wh, (first.width, first.height), strict=True)))
+    share = min(1.0, *(to / size for to, size in zip(tiling.size_wh, (first.width, first.height), strict=True)))
     return [
         f"tiles: images of {first.width} × {first.height} pixels are cut into {rows} × {columns} tiles, which keep "
         f"{share:.0%} of their resolution; an inspection takes at least {tiling.n_tiles} times as long as without. To "

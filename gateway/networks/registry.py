@@ -13,7 +13,7 @@ from gateway.errors import EngineUnavailableError, GatewayError, ModelMismatchEr
 from gateway.networks.embedded.engine import EmbeddedEngine
 from gateway.networks.embedded.runtimes import network_bytes
 from gateway.networks.embedded.thread import NetworkThread
-from gateway.networks.input_sizes import exported_sizes, name_of_size, network_bytes_of_size
+from gateway.networks.input_sizes import exported_sizes, name_of_size, network_bytes_of_size, sizes_of
 from gateway.networks.model_description import DescriptionError, ModelDescription
 from gateway.networks.observed import ObservedEngine
 from gateway.networks.protocol import Priority, TokenEngine
@@ -110,13 +110,13 @@ class EngineRegistry:
             ModelMismatchError: no model of this size is served. The message lists those that are.
             EngineUnavailableError: the model cannot be used now, or it is not known which models are served.
         """
-        if input_size is None or input_size in _sizes_of(self.token_engine.model):
+        if input_size is None or input_size in sizes_of(self.token_engine.model):
             return self.token_engine
         name = name_of_size(self._settings, input_size)
         network = self._usable(name) or await self._add_size(name, input_size)
         engine = await asyncio.shield(network.starting)
         try:
-            self._sizes[engine.model.fingerprint] = input_size
+            model = engine.model
         except EngineUnavailableError as error:
             if self._settings.engine == "embedded":
                 raise
@@ -127,6 +127,9 @@ class EngineRegistry:
             if self.token_engine.status.ready:
                 raise await self._unserved(input_size, error.message) from error
             raise
+        if input_size not in sizes_of(model):
+            raise await self._unserved(input_size, f"{name} has {model.input_size}")
+        self._sizes[model.fingerprint] = input_size
         return engine
 
     async def _add_size(self, name: str, input_size: int) -> _Network:
@@ -233,11 +236,6 @@ class EngineRegistry:
         await self.token_engine.close()
         if self._thread is not None:
             await self._thread.close()
-
-
-def _sizes_of(model: ModelDescription) -> set[int]:
-    """Return the numbers that name the input size of a model: as it is, and as it was asked for at the export."""
-    return {model.input_size, *model.scales[-1:]}
 
 
 async def _start(engine: TokenEngine) -> TokenEngine:

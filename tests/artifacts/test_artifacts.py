@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 
 from artifacts.__main__ import main
+from artifacts.moving import export_roi, import_roi
 from gateway.inspection.version_cache import load_version
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.roi_key import RoiKey
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.e2e.gateway_process import PROJECT, answered, environment
 from tests.e2e.synthetic_images import png, steel, with_blob
+from tests.export.tiny_model import write_version
 from tests.fork_server import fork
+from tests.gateway import fit_bench
 
 __all__ = ["launch", "pytest_runtest_makereport"]
 
@@ -436,3 +439,38 @@ def test_what_is_not_there_is_an_error_and_no_traceback(site, tmp_path):
     refused(artifacts(tmp_path / "models", "import", tmp_path / "none.tar"), "none.tar")
     assert artifacts(site.models_dir, "export", "../x/y", tmp_path / "x.tar").returncode == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_warns_where_another_model_answers_for_the_input_size_of_the_roi(tmp_path):
+    grids = {
+        "both": {"dinov2_vits14": 2, "dinov2_vits14_56": 4},
+        "large": {"dinov2_vits14": 4},
+        "small": {"dinov2_vits14": 2},
+    }
+    for site, models in grids.items():
+        for name, grid in models.items():
+            write_version(tmp_path / site / name / "1", factor=1 / 256, grid=grid)
+    bench = fit_bench.Bench(tmp_path / "models", model_repository=tmp_path / "both", precision="f32")
+    bench.fit(fit_bench.EVEN[:2], input_size=56)
+    export_roi(bench.store, fit_bench.KEY, tmp_path / "56.tar")
+
+    def said(site):
+        run = artifacts(tmp_path / f"{site} models", "import", tmp_path / "56.tar", model_repository=tmp_path / site)
+        done(run)
+        return run.stderr
+
+    assert said("both") == said("large") == ""
+    assert (
+        "this site serves no token model of input size 56: it answers 409 until a fit with another input_size (28);"
+        in said("small")
+    )
+    # The configured model of the site that exported it stands beside another one here.
+    bench.fit(fit_bench.EVEN[:2], input_size=16)
+    bench.store.delete(fit_bench.KEY)
+    fingerprint = bench.fit(fit_bench.EVEN[:2]).manifest.model_fingerprint
+    export_roi(bench.store, fit_bench.KEY, tmp_path / "plain.tar")
+    other = ArtifactStore(tmp_path / "other", keep_versions=2)
+    (warning,) = import_roi(
+        other, bench.settings, tmp_path / "plain.tar", serves={None: "small", 28: "small", 56: fingerprint}
+    ).warnings
+    assert "this site serves model small: it answers 409 until a fit with input_size=56;" in warning

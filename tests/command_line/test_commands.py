@@ -80,7 +80,13 @@ def test_json_has_one_line_for_each_image_and_a_part_that_is_ng_is_status_1_wher
 
 
 def test_an_roi_without_thresholds_does_not_pass_for_good(run, parts):
-    run("roi", "fit", "cli/raw", parts / "good/0.png", "--mm-per-px", 0.2)
+    asked = ("--mm-per-px", 0.2, "--input-size", 112, "--tiles")
+    assert (
+        "--tiles nine: expected auto"
+        in run("roi", "fit", "cli/raw", parts / "good/0.png", *asked, "nine", status=2).stderr
+    )
+    for said in (run("roi", "fit", "cli/raw", parts / "good/0.png", *asked, 1), run("roi", "show", "cli/raw")):
+        assert "input size       112" in said.stdout
     done = run("roi", "infer", "cli/raw", parts / "test/ok.png", "--fail-on-ng", status=3)
     assert "uncalibrated is no verdict" in done.stderr
 

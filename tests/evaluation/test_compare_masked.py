@@ -19,6 +19,7 @@ from gateway.process.services import create_services
 from gateway.settings import Settings
 from gateway.store.roi_key import RoiKey
 from tests.evaluation.tiny import tile, write
+from tests.export.tiny_model import write_version
 from tests.gateway.brightness_engine import BrightnessEngine, image
 
 BOXED, PLAIN = RoiKey("part", "boxed"), RoiKey("part", "plain")
@@ -69,6 +70,24 @@ def test_a_defect_outside_the_box_weighs_a_tenth(settings, pictures):
     said = in_words(found)
     assert "min 0.1, max 2 (manual)" in said
     assert f"{found.ko.masked_score:.4f}" in said
+
+
+def test_a_version_of_another_input_size_is_compared_by_its_own_model(settings, pictures, tmp_path):
+    for name, grid in (("dinov2_vits14", 2), ("dinov2_vits14_56", 4)):
+        write_version(tmp_path / "repository" / name / "1", factor=1 / 256, grid=grid)
+    sized = settings.model_copy(update={"model_repository": tmp_path / "repository", "precision": "f32"})
+    key = RoiKey("part", "sized")
+
+    async def fit():
+        services = create_services(sized)
+        await services.engine.start()
+        files = [ImageFile(f"{g}.png", partial(image, g)) for g in (100, 101, 102)]
+        await services.fitting.fit(FitRequest(key, files, 1.0, input_size=56))
+        await services.engines.close()
+
+    asyncio.run(fit())
+    found = asyncio.run(compare(sized, key, *pictures))
+    assert found.ko.raw_score > 10 * found.ok.raw_score
 
 
 def test_without_weights_both_are_the_same(settings, pictures):

@@ -89,6 +89,6 @@ def launch_triton(
 def triton_server(launch_triton: Launch) -> Iterator[TritonServer]:
     """The server that most tests share, with a tiny model of 28 pixels beside the first. A test must not change it."""
     with launch_triton("triton", start=False) as server:
-        write_version(server.repository / f"{MODEL}_28" / "1")
+        write_version(server.repository / f"{MODEL}_28" / "1", factor=1 / 256)
         server.start()
         yield server

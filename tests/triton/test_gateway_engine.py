@@ -1,6 +1,7 @@
 """The gateway with a real Triton: the same answers, batches, and every failure of a server."""
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -22,7 +23,7 @@ from gateway.networks.model_description import newest_version, read_description
 from gateway.networks.registry import create_engine_registry
 from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
-from tests.e2e.gateway_process import Gateway
+from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png, steel, with_blob
 from tests.triton.conftest import SERVING
 from tests.triton.server import MODEL, TritonServer, add_version
@@ -131,6 +132,28 @@ def test_a_model_of_another_size_is_served_beside_the_first(triton_server, tmp_p
             await engines.close()
 
     asyncio.run(asyncio.wait_for(compute(), 60))
+
+
+def test_tiles_of_both_input_sizes_score_as_with_the_embedded_engine(start, launch, triton_server, tmp_path):
+    """Nine tiles are more than a batch of Triton has."""
+    own = {"models_dir": tmp_path / "models", "model_repository": triton_server.repository, "max_tiles": 9}
+    parts = [png(steel(seed, (384, 300))) for seed in range(3)]
+    unseen = png(with_blob(steel(71, (384, 300)), (300, 60), 22)[0])
+    tiled = {"first": ("9", None, [3, 3]), "other": ("4", 28, [2, 2])}
+    with start("tiles", triton_server, **own) as gateway, launch("embedded tiles", **own) as embedded:
+        for roi, (tiles, input_size, expected) in tiled.items():
+            size = {} if input_size is None else {"input_size": input_size}
+            assert gateway.fit(roi, parts, tiles=tiles, **size)["tiles"] == expected
+        items = [{"role_id": "steel", "roi_id": roi, "mm_per_px": 0.2} for roi in tiled]
+        files = [("images", (f"{roi}.png", unseen)) for roi in tiled]
+        answers = [
+            each.client.post("/infer_batch", data={"items": json.dumps(items)}, files=files)
+            for each in (gateway, embedded)
+        ]
+        ours, theirs = (answered(answer)["results"] for answer in answers)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["token_shape"] == other["token_shape"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-3)
 
 
 def test_the_same_score_as_the_embedded_engine(behind, launch, served_repository, models_dir):

@@ -12,6 +12,9 @@ from gateway.detectors.memory_bank.search.protocol import NeighbourSearch
 from gateway.detectors.memory_bank.threads import split_rows
 from gateway.detectors.memory_bank.token_file import ArrayTokens, ImageTokens
 
+_MANY_TOKENS = 2048
+"""Tokens of an image from which on images are measured one after another, so that threads do not hold one each."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryBank:
@@ -122,7 +125,8 @@ def leave_one_out_distances(
             if on_progress is not None:
                 on_progress(len(measured), n_images)
 
-    split_rows(measure, n_images, at_most=4, at_least=1)
+    # The search of many tokens shares them among the threads itself.
+    split_rows(measure, n_images, at_most=4, at_least=1 if n_tokens < _MANY_TOKENS else n_images)
     return distances
 
 

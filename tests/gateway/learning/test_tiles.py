@@ -116,6 +116,13 @@ def test_tiles_that_nobody_asked_for_are_told_with_their_cost(bench: Bench) -> N
     assert "send tiles=1" in said
 
 
+def test_the_share_that_is_told_is_that_of_the_side_that_is_shrunk(bench: Bench) -> None:
+    """The strip of 2 × 60 patches is enlarged to the 4 of a tile; nine tiles have 36 of its 60 patches."""
+    found = bench.fit([image(grey, grid=(2, 60)) for grey in (50, 60, 70)])
+    assert (found.manifest.tiles, found.manifest.token_hw) == ((1, 9), (4, 36))
+    assert any("which keep 60% of their resolution" in warning for warning in found.warnings)
+
+
 def test_a_small_image_is_not_cut_unless_asked(tmp_path: Path) -> None:
     small = [image(grey, grid=(5, 5)) for grey in (50, 60, 70)]
     unasked = Bench(tmp_path / "a").fit(small)

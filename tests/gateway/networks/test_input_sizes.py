@@ -142,3 +142,14 @@ def test_a_folder_with_another_name_is_no_model_of_a_size(repository: Path) -> N
         assert engines.input_sizes() == [28, 56]
 
     run(repository, work)
+
+
+def test_a_model_whose_name_has_the_number_of_another_size_is_not_taken_for_it(repository: Path) -> None:
+    write_version(repository / "dinov2_vits14_112" / "1", grid=4)
+
+    async def work(engines: EngineRegistry) -> None:
+        assert engines.input_sizes() == [28, 56]
+        with pytest.raises(ModelMismatchError, match=r"112 is served; there are 28, 56 \(dinov2_vits14_112 has 56\)"):
+            await engines.token_engine_of(112)
+
+    run(repository, work)

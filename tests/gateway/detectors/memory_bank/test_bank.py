@@ -1,10 +1,14 @@
 """A bank keeps where its tokens came from, and an OK image is measured against what the others gave."""
 
+import threading
+
 import numpy as np
 import pytest
 
+from gateway.detectors.memory_bank import threads
 from gateway.detectors.memory_bank.bank import build_memory_bank, leave_one_out_distances, patch_distances
 from gateway.detectors.memory_bank.search.backend import build_search
+from gateway.detectors.memory_bank.token_file import ArrayTokens
 
 
 def tokens_of(n_images, n_tokens, dim, seed=0):
@@ -56,3 +60,24 @@ def test_as_many_neighbours_as_the_others_have_are_measured():
 def test_nothing_is_left_out_of_a_bank_of_one_image():
     tokens = tokens_of(1, 40, 24)
     assert leave_one_out_distances(build_memory_bank(tokens, 0.5, 0), tokens, 1) is None
+
+
+def test_images_of_many_tokens_are_measured_one_after_another():
+    """The threads share the tokens of one image, so that they do not hold an image each."""
+
+    class Watched(ArrayTokens):
+        def image(self, index):
+            by.add(threading.current_thread())
+            return super().image(index)
+
+    by = set()
+    tokens = tokens_of(4, 2048, 8)
+    bank = build_memory_bank(tokens, 0.02, 0)
+    expected = leave_one_out_distances(bank, tokens, 1)
+    threads.set_threads(3)
+    try:
+        found = leave_one_out_distances(bank, Watched(tokens), 1)
+    finally:
+        threads.set_threads(1)
+    assert by == {threading.current_thread()}
+    np.testing.assert_array_equal(found, expected)
