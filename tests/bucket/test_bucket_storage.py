@@ -17,6 +17,7 @@ from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
 from gateway.store.bucket import storage as bucket_storage
 from gateway.store.bucket.local_cache import LocalCache
+from gateway.store.bucket.objects import LostRaceError
 from gateway.store.bucket.roi_state import RoiPointer
 from gateway.store.cleanup import sweep
 from gateway.store.roi_key import RoiKey
@@ -140,6 +141,27 @@ def test_a_late_answer_changes_nothing_of_what_a_writer_reads(bench):
         pointers._learned(KEY, before, time.monotonic())  # of a question that was asked before the other's fit
         assert left.manifest.version == 2
         assert len(left.manifest.images) == 13
+
+
+def test_a_writer_whose_answer_was_lost_has_not_seen_what_another_did_meanwhile(bench, monkeypatch):
+    """Its own move stands in the history. To take what came after for its own lost the images of the other fit."""
+    left, right = bench("left"), bench("right")
+    left.fit(EVEN[:-1])
+    pointers = left.store.storage._pointers
+    put = pointers._put
+
+    def lose_the_answer(*move) -> None:
+        monkeypatch.setattr(pointers, "_put", put)
+        put(*move)
+        right.fit([STRAY])
+        raise LostRaceError
+
+    monkeypatch.setattr(pointers, "_put", lose_the_answer)
+    with pytest.raises(OverloadedError, match="another gateway changed this ROI"):
+        left.fit(EVEN[-1:])
+    assert len(bench("new").manifest.images) == len(EVEN)
+    left.fit(EVEN[-1:])
+    assert len(bench("newer").manifest.images) == len(EVEN) + 1
 
 
 def test_images_can_be_stored_while_a_fit_is_at_work(bench):

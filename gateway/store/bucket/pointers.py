@@ -169,7 +169,7 @@ class Pointers:
         """Move the pointer of an ROI from a state to other files, or to a deleted ROI.
 
         Returns:
-            The new state, or None if the pointer had moved meanwhile.
+            The state that the move made, or None if the pointer had moved meanwhile.
 
         Raises:
             StorageFullError: nothing was changed.
@@ -186,12 +186,12 @@ class Pointers:
             # Perhaps against ourselves: obstore repeats a PUT whose answer was lost.
             found = self.ask(key)
             if move in found.moves:
-                return found
+                return _made_by(move, found, state)
             with suppress(GatewayError):
                 self._objects.delete([object_of(key, name) for name in (state.list_object,) if name is not None])
             return None
         except StorageUnavailableError as error:
-            return self._settled(key, before, move, error)
+            return self._settled(key, before, move, state, error)
         return self._learned(key, replace(state, tag=tag), time.monotonic())
 
     def _with_list(self, key: RoiKey, before: RoiState, files: Mapping[str, StoredFile], move: str) -> RoiState:
@@ -209,7 +209,9 @@ class Pointers:
         self._cache.put(name[:64], data)
         return RoiState(None, dict(files), dropped, moves, name)
 
-    def _settled(self, key: RoiKey, before: RoiState, move: str, error: StorageUnavailableError) -> RoiState:
+    def _settled(
+        self, key: RoiKey, before: RoiState, move: str, state: RoiState, error: StorageUnavailableError
+    ) -> RoiState:
         """Find out whether a PUT without an answer moved the pointer.
 
         It may still arrive. A move to where the pointer was makes its condition false for good.
@@ -229,7 +231,7 @@ class Pointers:
                 retry_after_s=error.retry_after_s,
             ) from None
         if move in found.moves:
-            return found
+            return _made_by(move, found, state)
         raise error
 
     def _put(self, key: RoiKey, before: RoiState, body: bytes) -> Tag:
@@ -266,6 +268,11 @@ class Pointers:
             if known is None or known.asked_at <= at:
                 self._known[key] = _Known(state, at)
         return state
+
+
+def _made_by(move: str, found: RoiState, made: RoiState) -> RoiState:
+    """Return the state that a move made. What others have moved since is not its writer's: it has not read it."""
+    return found if found.moves[-1] == move else made
 
 
 def pointer_of(key: RoiKey) -> str:
