@@ -10,7 +10,7 @@ from fastapi import File, Form, Header, Query, UploadFile
 from pydantic import BeforeValidator, Field, JsonValue
 from starlette.datastructures import UploadFile as Uploaded
 
-from gateway.settings import MOST_TILES
+from gateway.setting_groups.limits import MOST_TILES
 from gateway.store.ids import ID_PATTERN, ID_RULE, LONGEST_ID
 from gateway.store.manifest import LARGEST_MM_PER_PX
 from gateway.store.roi_key import DEFAULT_RECIPE
