@@ -9,12 +9,25 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 current_line: ContextVar[str] = ContextVar("line", default="")
 """The line whose request this is. Tasks that the request starts inherit it."""
 
 _MANY_LINES = 64
 """Lines above which those that have no claim left are looked for and forgotten."""
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    """Compared by its first three fields."""
+
+    priority: int
+    tag: int
+    order: int
+    n: int = field(compare=False)
+    line: str = field(compare=False)
+    turn: asyncio.Future[None] = field(compare=False)
 
 
 class Turns:
@@ -39,8 +52,7 @@ class Turns:
         self._ends: dict[str, int] = {}
         """Where the next work of a line begins."""
         self._order = itertools.count()
-        self._waiters: list[tuple[int, int, int, int, asyncio.Future[None]]] = []
-        """Priority, tag, order, number of places, and what to set."""
+        self._waiters: list[_Waiter] = []
 
     async def take(self, n: int = 1, *, priority: int = 0) -> None:
         """Wait for places, in the name of the current line. `give` returns them.
@@ -55,14 +67,14 @@ class Turns:
         if not self._waiters and self._has(n):
             self._hold(n, tag)
             return
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (priority, tag, next(self._order), n, turn))
+        waiter = _Waiter(priority, tag, next(self._order), n, line, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._waiters, waiter)
         try:
-            await turn
+            await waiter.turn
         except asyncio.CancelledError:
-            was_served = turn.done() and not turn.cancelled()
-            if not was_served and self._ends.get(line) == tag + n:
-                self._ends[line] = tag  # it may ask again, and is not behind for what it did not get
+            was_served = waiter.turn.done() and not waiter.turn.cancelled()
+            if not was_served:
+                self._leave(waiter)
             self.give(n if was_served else 0)  # what waits behind it may fit where it did not
             raise
 
@@ -70,12 +82,12 @@ class Turns:
         """Return places, and hand them to the next waiters."""
         self._held -= n
         while self._waiters:
-            _, tag, _, wanted, turn = self._waiters[0]
-            if not turn.done():
-                if not self._has(wanted):
+            first = self._waiters[0]
+            if not first.turn.done():
+                if not self._has(first.n):
                     return
-                self._hold(wanted, tag)  # now, so that no other task takes them in between
-                turn.set_result(None)
+                self._hold(first.n, first.tag)  # now, so that no other task takes them in between
+                first.turn.set_result(None)
             heapq.heappop(self._waiters)
         if not self._held:
             self._tag = 0
@@ -97,6 +109,16 @@ class Turns:
     async def __aexit__(self, *_: object) -> None:
         """Give it back."""
         self.give()
+
+    def _leave(self, gone: _Waiter) -> None:
+        """Let the line of a waiter be no further behind than without it."""
+        self._waiters.remove(gone)
+        for waiter in self._waiters:
+            if waiter.line == gone.line and waiter.order > gone.order:
+                waiter.tag = max(self._tag, waiter.tag - gone.n)
+        heapq.heapify(self._waiters)
+        if gone.line in self._ends:
+            self._ends[gone.line] = max(self._tag, self._ends[gone.line] - gone.n)
 
     def _has(self, n: int) -> bool:
         return not self._held or self._held + n <= self.places

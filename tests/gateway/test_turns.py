@@ -144,6 +144,33 @@ def test_a_line_that_gives_up_and_asks_again_is_not_behind_for_what_it_did_not_g
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["flood", "quiet", "flood", "flood"]
 
 
+def test_a_line_whose_clients_all_give_up_is_not_behind_for_what_none_of_them_got() -> None:
+    async def run() -> list[str]:
+        turns, order = Turns(1), []
+
+        async def work(line: str, name: str) -> None:
+            current_line.set(line)
+            async with turns.turn():
+                order.append(name)
+
+        async with turns.turn():
+            others = [asyncio.create_task(work("other", f"other {i}")) for i in range(3)]
+            await asyncio.sleep(0)
+            given_up = [asyncio.create_task(work("line", "given up")) for _ in range(9)]
+            kept = asyncio.create_task(work("line", "kept"))
+            await asyncio.sleep(0)
+            for task in given_up:  # in the order of their requests, as when a switch in between is turned off
+                task.cancel()
+            await asyncio.wait(given_up)
+            again = asyncio.create_task(work("line", "again"))
+            await asyncio.sleep(0)
+        await asyncio.wait({*others, kept, again})
+        return order
+
+    expected = ["other 0", "kept", "other 1", "again", "other 2"]
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == expected
+
+
 def test_places_that_are_added_are_used() -> None:
     async def run() -> int:
         turns = Turns(1)
