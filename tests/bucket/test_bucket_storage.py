@@ -15,6 +15,7 @@ from artifacts.checking import damages
 from gateway.errors import ArtifactCorruptError, InvalidRequestError, OverloadedError, UnknownRoiError
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.audit import Change
+from gateway.store.bucket import pointers as bucket_pointers
 from gateway.store.bucket import storage as bucket_storage
 from gateway.store.bucket.local_cache import LocalCache
 from gateway.store.bucket.objects import LostRaceError
@@ -381,6 +382,20 @@ def test_a_late_list_does_not_hide_an_roi_that_was_made_meanwhile(bench):
         made.set()
         asking.result()
     assert storage.keys() == [KEY, other]
+
+
+def test_names_that_nobody_taught_are_remembered_in_a_bounded_number(bench, monkeypatch):
+    monkeypatch.setattr(bucket_pointers, "_ABSENT", 3)
+    left, right = bench("left"), bench("right")
+    left.fit(EVEN)
+    pointers = right.store.storage._pointers
+    for i in range(9):
+        with pytest.raises(UnknownRoiError):
+            right.store.current(RoiKey("nobody", f"taught-{i}"))
+    assert right.infer(STRAY).version == 1
+    assert len(pointers._known) == 4
+    assert not pointers._asking
+    assert not right.store.storage._locks
 
 
 def test_names_that_differ_only_in_case_are_refused_also_at_the_same_moment(bench):

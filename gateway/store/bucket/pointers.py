@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from gateway.store.roi_key import RoiKey, key_of
 
 _KEPT_S = 3600.0
 """How long a list remembers what it no longer has."""
+_ABSENT = 1000
+"""Names without an ROI that are remembered: those that were asked for last."""
 _MOVES = 31
 """Moves of others between a PUT and the moment when its writer looks what became of it."""
 
@@ -40,6 +43,8 @@ class Pointers:
         self._poll_s = poll_s
         self._lock = threading.Lock()
         self._known: dict[RoiKey, _Known] = {}
+        self._absent: OrderedDict[RoiKey, None] = OrderedDict()
+        """What is known to have no pointer, the latest last."""
         self._asking: dict[RoiKey, threading.Lock] = {}
         self._damaged: dict[RoiKey, str] = {}
         self._keys: list[RoiKey] | None = None
@@ -112,17 +117,21 @@ class Pointers:
             return self._first(key)
         if time.monotonic() - known.asked_at >= self._poll_s:
             self._questions.ask(key, lambda: self.ask(key))
-        return self._known[key].state
+        return (self._known.get(key) or known).state
 
     def _first(self, key: RoiKey) -> RoiState:
         with self._lock:
             asking = self._asking.setdefault(key, threading.Lock())
-        with asking:  # another thread may ask just now
-            known = self._known.get(key)
-            if known is not None:
-                return known.state
-            self._objects.require_answers()
-            return self.ask(key)
+        try:
+            with asking:  # another thread may ask just now
+                known = self._known.get(key)
+                if known is not None:
+                    return known.state
+                self._objects.require_answers()
+                return self.ask(key)
+        finally:
+            with self._lock:
+                self._asking.pop(key, None)
 
     def ask(self, key: RoiKey) -> RoiState:
         """Ask for the pointer of an ROI now.
@@ -267,6 +276,11 @@ class Pointers:
             known = self._known.get(key)
             if known is None or known.asked_at <= at:
                 self._known[key] = _Known(state, at)
+                self._absent.pop(key, None)
+                if state.tag is None:
+                    self._absent[key] = None
+                if len(self._absent) > _ABSENT:
+                    self._known.pop(self._absent.popitem(last=False)[0], None)
         return state
 
 

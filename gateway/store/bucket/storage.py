@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
+from weakref import WeakValueDictionary
 
 from gateway.errors import (
     GatewayError,
@@ -77,7 +78,8 @@ class BucketStorage:
         self._questions = Questions(self._objects)
         self._pointers = Pointers(self._objects, self._questions, self._cache, poll_s)
         self._writer = _Writer()
-        self._locks: dict[tuple[RoiKey, Part], threading.Lock] = {}
+        self._locks: WeakValueDictionary[tuple[RoiKey, Part], threading.Lock] = WeakValueDictionary()
+        """Those that a thread holds or waits for."""
         self._guard = threading.Lock()
         self._is_tested = False
         self._cleaned_at: dict[RoiKey, float] = {}
