@@ -148,9 +148,11 @@ class TensorRtRtxNetwork:
 
         size = description.input_size
         self._stream = _value(cuda.cudaStreamCreate())
-        self._images = _value(cuda.cudaMalloc(self.largest_batch * size * size * 3))
-        self._tokens = _value(cuda.cudaMalloc(self.largest_batch * description.n_tokens * description.dim * 4))
-        weakref.finalize(self, _free, cuda, self._stream, self._images, self._tokens)
+        memory: list[Any] = []
+        weakref.finalize(self, _free, cuda, self._stream, memory)  # also where the second one finds no memory
+        for n_bytes in (size * size * 3, description.n_tokens * description.dim * 4):
+            memory.append(_value(cuda.cudaMalloc(self.largest_batch * n_bytes)))
+        self._images, self._tokens = memory
         if not is_known:
             for batch in (1, self.largest_batch):
                 self.run(np.zeros((batch, size, size, 3), np.uint8))
@@ -208,7 +210,7 @@ def _value(answer: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
-def _free(cuda: Any, stream: Any, *memory: Any) -> None:
+def _free(cuda: Any, stream: Any, memory: list[Any]) -> None:
     for each in memory:
         cuda.cudaFree(each)
     cuda.cudaStreamDestroy(stream)
