@@ -26,10 +26,11 @@ def _mountable(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def disk(launch, small_model_repository, tmp_path_factory):
-    """A gateway on its own disk of 8 MiB, with an ROI of two versions, calibrated."""
+def disk(launch, small_model_repository, tmp_path_factory, full):
+    """A gateway on its own disk, with room for all that the tests add, with an ROI of two versions, calibrated."""
     where = tmp_path_factory.mktemp("small") / "disk"
-    with on_small_disk(launch, "small disk", where, model_repository=small_model_repository) as disk:
+    options = "size=128m,nr_inodes=4000" if full else "size=8m,nr_inodes=400"
+    with on_small_disk(launch, "small disk", where, options=options, model_repository=small_model_repository) as disk:
         disk.gateway.fit("kept", [png(steel(seed, SIZE)) for seed in (901, 902)])
         disk.gateway.fit("kept", [png(steel(903, SIZE))])
         disk.gateway.calibrate("kept", ok_scores=[0.2, 0.3])
