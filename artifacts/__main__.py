@@ -211,7 +211,7 @@ def _verify(store: ArtifactStore, settings: Settings, args: argparse.Namespace) 
     n_damaged = 0
     keys = [key for key in store.folders() if store.exists(key)] if args.roi is None else [args.roi]
     for key in keys:
-        for damage in damages(store, key, tokens=isinstance(settings.models_dir, Path)):
+        for damage in damages(store, key):
             print(f"{key}: {damage}")
             n_damaged += 1
     print(f"{len(keys)} ROIs verified, {n_damaged} damages", file=sys.stderr)

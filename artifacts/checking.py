@@ -63,10 +63,12 @@ def listed(store: ArtifactStore, key: RoiKey) -> Listed:
 def damages(store: ArtifactStore, key: RoiKey, *, tokens: bool = True) -> Iterator[str]:
     """Compare all files of all kept versions, and all images, with their checksums. Yield each damage.
 
+    Missing tokens are no damage: a copy, an archive and another gateway have none until the next fit.
+
     Args:
         store: all ROIs.
         key: the ROI.
-        tokens: whether missing or damaged tokens of OK images count.
+        tokens: whether damaged tokens of OK images count.
 
     Raises:
         UnknownRoiError: the ROI was never fitted and has no stored images.
@@ -86,7 +88,7 @@ def damages(store: ArtifactStore, key: RoiKey, *, tokens: bool = True) -> Iterat
         return
     if ref.damaged:
         yield ref.damaged
-    images: dict[str, tuple[OkImage, str | None]] = {}  # with the model whose tokens are stored beside it
+    images: dict[str, OkImage] = {}
     for number, sha256 in sorted(store.kept(key, ref).items()):
         folder = store.version_folder(key, number)
         try:
@@ -94,22 +96,23 @@ def damages(store: ArtifactStore, key: RoiKey, *, tokens: bool = True) -> Iterat
         except DamagedError as error:
             yield f"version {number}: {error}"
             continue
-        for image in (*manifest.images, *manifest.excluded):
-            _, before = images.get(image.sha256, (image, None))
-            images[image.sha256] = image, manifest.model_fingerprint if manifest.is_taught else before
+        images |= {image.sha256: image for image in (*manifest.images, *manifest.excluded)}
         try:
             read_all_verified(folder, manifest)
         except DamagedError as error:
             yield f"version {number}: {error}"
         yield from _calibration_damages(store, key, manifest, in_use=number == ref.number)
     ok = store.ok(key)
-    for image, fingerprint in images.values():
+    for image in images.values():
         try:
             ok.image(image)
         except GatewayError as error:
             yield _short(key, error)
-        if tokens and fingerprint is not None and not ok.has_tokens(image.sha256, fingerprint):
-            yield f"tokens of OK image {image.sha256} are damaged or missing: the next fit computes them again"
+        try:
+            if tokens:
+                ok.require_whole_tokens(image.sha256)
+        except DamagedError as error:
+            yield f"tokens of an OK image are damaged, and the next fit computes them again: {error}"
     yield from _image_damages(store, key)
 
 

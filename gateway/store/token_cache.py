@@ -1,6 +1,7 @@
 """Tokens of images that are stored in a folder of an ROI, so that the next fit does not compute them again."""
 
 import hashlib
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,21 +48,38 @@ class TokenCache:
         tokens, made_by = stored
         return made_by.partition("/")[0] == fingerprint and n_tokens in (None, len(tokens))
 
+    def require_whole_tokens(self, name: str) -> None:
+        """Check the stored tokens of an image. Missing ones are no damage: the next fit computes them.
+
+        Args:
+            name: SHA-256 of the image.
+
+        Raises:
+            DamagedError: they fail their checksum.
+        """
+        with suppress(OSError):
+            self._whole_tokens(name)
+
     def _read_tokens(self, name: str) -> tuple[NDArray[np.float16], str] | None:
-        name = f"{name}.npz"
         try:
-            data = (self.folder / name).read_bytes()
+            return self._whole_tokens(name)
         except OSError:
             return None
+        except DamagedError as error:
+            self._faults.met(self._key, "ok_tokens", f"tokens of an image are damaged and are computed again: {error}")
+            return None
+
+    def _whole_tokens(self, name: str) -> tuple[NDArray[np.float16], str]:
+        name = f"{name}.npz"
+        data = (self.folder / name).read_bytes()
         try:
             arrays = unsealed_npz(data, name)
             tokens = arrays["tokens"]
             if str(arrays["sha256"]) != hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest():
                 raise DamagedError(f"{name}: the tokens fail their checksum")
             made_by = str(arrays["fingerprint"])
-        except (DamagedError, KeyError, ValueError) as error:
-            self._faults.met(self._key, "ok_tokens", f"tokens of an image are damaged and are computed again: {error}")
-            return None
+        except (KeyError, ValueError) as error:
+            raise DamagedError(f"{name}: {error}") from error
         return tokens.astype(np.float16, copy=False), made_by
 
     def add_tokens(self, name: str, made_by: str, tokens: NDArray[np.float16]) -> None:

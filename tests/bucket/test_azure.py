@@ -58,7 +58,7 @@ def test_an_roi_lives_in_a_container_as_in_a_bucket(server, bench):
     polled()
     assert left.infer(STRAY).version == 2
     assert right.keep("ng", [image(200)]).images
-    assert list(damages(left.store, KEY, tokens=False)) == []
+    assert list(damages(left.store, KEY)) == []
     assert sweep(left.store) == 0
     with left.store.lock(KEY, 5), left.store.image_lock(KEY, 5):
         forget(left.store, KEY)

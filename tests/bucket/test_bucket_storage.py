@@ -297,9 +297,9 @@ def test_nothing_is_served_from_a_flipped_byte_in_any_object(bench, weed, url):
             assert (answer.score, answer.threshold) == expected[answer.version]
             assert answer.version == 2 or answer.degraded
         if path in named or "/pointers/" in path:
-            assert list(damages(bench("verifying", cache_bytes=0).store, KEY, tokens=False)), path
+            assert list(damages(bench("verifying", cache_bytes=0).store, KEY)), path
         overwrite(weed, path, whole)
-    assert list(damages(bench("whole", cache_bytes=0).store, KEY, tokens=False)) == []
+    assert list(damages(bench("whole", cache_bytes=0).store, KEY)) == []
 
 
 def test_a_damaged_ok_image_is_restored_when_it_is_sent_again(bench, weed, url):

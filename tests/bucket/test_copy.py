@@ -48,6 +48,31 @@ def test_a_folder_copied_to_a_bucket_and_back_is_the_same(folder, server, url, b
     assert there.fit([image(131)]).manifest.version == returned.fit([image(131)]).manifest.version == 4
 
 
+def test_tiles_are_copied_exported_and_verified_with_their_roi(server, url, bench, tmp_path):
+    """Its first version has no tiles, and the one in use has six. The network's input has 4 × 4 patches."""
+
+    def part(grey: int) -> bytes:
+        return image(grey, grid=(6, 10))
+
+    where, back, cache = tmp_path / "models", tmp_path / "back", tmp_path / "c"
+    here = Bench(where)
+    assert here.fit([part(grey) for grey in range(40, 120, 10)], tiles=1).manifest.tiles == (1, 1)
+    assert here.fit([part(130)], tiles=6).manifest.tiles == (2, 3)
+    expected = here.infer(part(75)).score
+    done(artifacts(where, "copy", url, cache_dir=cache))
+    assert done(artifacts(url, "verify", cache_dir=cache)) == ""
+    there = bench("there")
+    assert (there.infer(part(75)).score, there.manifest.tiles) == (expected, (2, 3))
+
+    tar = tmp_path / "face.tar"
+    done(artifacts(url, "export", "part/face", tar, cache_dir=cache))
+    done(artifacts(back, "import", tar))
+    assert done(artifacts(back, "verify")) == ""
+    imported = Bench(back)
+    assert imported.infer(part(75)).score == expected
+    assert imported.fit([part(140)]).manifest.tiles == there.fit([part(140)]).manifest.tiles == (2, 3)
+
+
 def _is_tokens(name: str) -> bool:
     return name.endswith(".npz") and "/versions/" not in name
 

@@ -169,7 +169,7 @@ def test_changes_from_two_hosts_with_kills_between_count_exactly(start, url, tmp
     store = other_host(url, tmp_path)
     for roi in rois:
         key = RoiKey("steel", roi)
-        assert list(damages(store, key, tokens=False)) == []
+        assert list(damages(store, key)) == []
         done = [(each["action"], each["outcome"]) for each in store.audit.read(key, 100_000)]
         assert of_each <= done.count(("fit", "done")) <= of_each + lost[roi, "fit"]
         assert of_each // 2 <= done.count(("calibrate", "done")) <= of_each // 2 + lost[roi, "calibrate"]
