@@ -1,5 +1,7 @@
 """The memory that a fit takes, estimated before it starts."""
 
+import math
+
 from gateway.detectors.memory_bank.coreset import coreset_size
 from gateway.errors import TooLargeError
 from gateway.images.tiling import Tiling
@@ -55,6 +57,6 @@ def require_affordable(
         fewer = ", with fewer tiles" if tiling.n_tiles > 1 else ""
         raise TooLargeError(
             f"{key}: a fit of {n_images} images{tiles} at coreset_rate {coreset_rate:g} takes about "
-            f"{memory / 1e9:.1f} GB of memory; the limit is {limit / 1e9:.1f} GB",
+            f"{math.ceil(memory / 1e6)} MB of memory; the limit is {math.floor(limit / 1e6)} MB",
             f"Fit with a lower coreset_rate{fewer}, or raise GATEWAY_MAX_FIT_MEMORY_BYTES.",
         )

@@ -202,8 +202,8 @@ class Admission:
             self._require_share(place.line, n, place.n)
         self._require(
             not self._memory or self._memory + memory <= self._max_memory,
-            f"they take {self._memory / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB more exceed the limit of "
-            f"{self._max_memory / 1e9:.1f} GB",
+            f"they take {self._memory / 1e6:.0f} MB of memory, and {memory / 1e6:.0f} MB more exceed the limit of "
+            f"{self._max_memory / 1e6:.0f} MB",
         )
         self._require(
             key is None or self._of_roi[key] < self._max_per_roi,

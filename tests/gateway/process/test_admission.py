@@ -182,7 +182,7 @@ def test_work_is_refused_while_the_memory_that_it_takes_is_taken() -> None:
     admission = Admission("fit", 4, max_memory=10e9)
     with admission.reserve() as first, first.work(memory=int(7e9)):
         with admission.reserve() as second:
-            with pytest.raises(OverloadedError, match=r"they take 7\.0 GB of memory, and 4\.0 GB more exceed"):
+            with pytest.raises(OverloadedError, match=r"they take 7000 MB of memory, and 4000 MB more exceed"):
                 second.work(memory=int(4e9)).__enter__()
             with second.work(memory=int(3e9)):
                 pass
