@@ -51,7 +51,7 @@ def show(page: Page, gateway: Gateway) -> None:
     page.wait_for_selector("text=40 of 40")
     learn(page)
     page.get_by_role("button", name="All").click()
-    page.select_option("select >> nth=1", "score")
+    page.select_option(".tools select", "score")
     page.locator(".item").nth(1).click()
     take(page, "teach")
     page.get_by_role("button", name="Draw").click()

@@ -10,6 +10,7 @@ from tests.chromium import browser
 from tests.e2e.gateway_process import wait_until
 from tests.e2e.page_driver import PATIENT_MS, files, go, opened
 from tests.e2e.synthetic_images import png, steel, with_blob
+from tests.export.tiny_model import write_version
 from tests.npm import AXE, npm_package
 from tests.promises.keys import bearer, make_key
 
@@ -40,6 +41,30 @@ def taught(gateway):
     gateway.infer("page", ("fine.png", png(steel(40))))
     wait_until(lambda: gateway.client.get(f"{roi}/inspections").json()["total"] == 2)
     return roi
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """Finds the serious faults of accessibility of a page."""
+    source = (npm_package(AXE) / "axe.min.js").read_text()
+
+    def faults(page):
+        page.evaluate(source)  # by the protocol of the browser, which the policy of the page does not bind
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")
+        return [(each["id"], each["nodes"][0]["html"]) for each in found["violations"] if each["impact"] in SERIOUS]
+
+    return faults
+
+
+@pytest.fixture(scope="module")
+def two_sizes(launch, tmp_path_factory):
+    """A gateway with tiles, a model of 112 pixels, and one of 224 beside it."""
+    repository = tmp_path_factory.mktemp("two-sizes")
+    write_version(repository / "dinov2_vits14" / "1", factor=1 / 256, grid=8)
+    write_version(repository / "dinov2_vits14_224" / "1", factor=1 / 256, grid=16)
+    with launch("page-detail", model_repository=repository, max_tiles=9) as started:
+        wait_until(lambda: started.client.get("/ready").status_code == 200)
+        yield started
 
 
 def test_the_whole_life_from_an_empty_gateway_to_a_verdict(launch, chromium):
@@ -168,8 +193,77 @@ def test_two_versions_are_compared_and_an_earlier_one_is_used_again(gateway, chr
         expect(page.locator(".notice").last).to_contain_text("Version 2 is in use.")
 
 
-def test_no_view_has_a_serious_fault_of_accessibility_and_each_speaks_the_browsers_language(gateway, chromium, taught):
-    axe = (npm_package(AXE) / "axe.min.js").read_text()
+def test_tiles_and_input_size_are_chosen_and_kept_with_the_roi(two_sizes, chromium, axe):
+    roi = "/rois/steel/detail"
+    two_sizes.client.post(f"{roi}/images", data={"label": "ok"}, files=[("images", image) for image in OK[:3]])
+    with opened(chromium, two_sizes.port) as page:
+        go(page, "teach", "detail")
+        summary, learn = page.locator("summary"), page.get_by_role("button", name="Learn 3 OK images")
+        tiles, input_size, result = (page.locator(name) for name in ("[name=tiles]", "[name=input_size]", ".result"))
+
+        def fitted():
+            body = two_sizes.client.get(roi).json()
+            return body["tiles"], body["input_size"]
+
+        page.fill("[name=mm_per_px]", "0.2")
+        summary.click()
+        assert tiles.locator("option").all_inner_texts() == ["Automatic", "Off: whole image", "At most …"]
+        tiles.select_option("Off: whole image")
+        learn.click()
+        expect(result).to_contain_text("Version 1")
+        expect(result).not_to_contain_text("tiles")
+        expect(summary).to_contain_text("whole image")
+        assert fitted() == ([1, 1], None)
+
+        expect(tiles).to_have_value("")  # the choice was for that version
+        tiles.select_option("At most …")
+        for wrong in ("0", "2.5", "65", "x", ""):
+            page.fill("[name=most_tiles]", wrong)
+            expect(learn).to_be_disabled()
+            expect(page.get_by_text("a whole number from 1 to 64")).to_be_visible()
+        page.fill("[name=most_tiles]", "4")
+        page.click("nav >> text=Versions")
+        page.click("nav >> text=Teach")
+        expect(page.locator("[name=most_tiles]")).to_have_value("4")  # not lost, and not hidden
+        expect(input_size.locator("option")).to_have_text(["As learned before: default", "112 pixels", "224 pixels"])
+        assert axe(page) == []
+        learn.click()
+        expect(result).to_contain_text("Each image is cut into 2 × 2 tiles.")
+        expect(summary).to_contain_text("2 × 2 tiles")
+        assert fitted() == ([2, 2], None)
+
+        tiles.select_option("Automatic")
+        learn.click()
+        expect(result).to_contain_text("3 × 3 tiles")
+        assert fitted() == ([3, 3], None)
+
+        input_size.select_option("224 pixels")
+        learn.click()
+        expect(input_size.locator("option").first).to_have_text("As learned before: 224 pixels")
+        assert fitted() == ([2, 2], 224)
+        with page.expect_response("**/fit_ok") as answer:
+            learn.click()
+        again = answer.value.json()
+        assert (again["version"], again["tiles"], again["input_size"]) == (4, [2, 2], 224)
+
+
+def test_one_input_size_is_no_choice_and_too_many_tiles_are_refused(gateway, chromium, taught):
+    before = gateway.client.get(taught).json()
+    with opened(chromium, gateway.port) as page:
+        go(page, "teach", "page")
+        with page.expect_response("**/ready"):
+            page.locator("summary").click()
+        page.select_option("[name=tiles]", "At most …")
+        expect(page.locator("[name=input_size]")).to_have_count(0)
+        page.locator("button.primary", has_text="OK images").click()
+        expect(page.get_by_role("alert")).to_contain_text("tiles: 4; the limit is 1")
+        expect(page.locator("[name=most_tiles]")).to_have_value("4")
+    assert gateway.client.get(taught).json() == before
+
+
+def test_no_view_has_a_serious_fault_of_accessibility_and_each_speaks_the_browsers_language(
+    gateway, chromium, taught, axe
+):
     headings = {
         "teach": "Bilder hinzufügen",
         "calibrate": "Kalibrieren",
@@ -177,13 +271,9 @@ def test_no_view_has_a_serious_fault_of_accessibility_and_each_speaks_the_browse
         "review": "Durchsehen",
         "versions": "Versionen",
     }
-    # By the protocol of the browser, which the policy of the page does not bind.
     with opened(chromium, gateway.port, locale="de-DE") as page:
-        page.evaluate(axe)
         for view, heading in headings.items():
             go(page, view, "page")
             expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
             page.wait_for_load_state("networkidle")  # lists and pictures are there
-            found = page.evaluate("axe.run({resultTypes: ['violations']})")
-            faults = [each for each in found["violations"] if each["impact"] in SERIOUS]
-            assert [(each["id"], each["nodes"][0]["html"]) for each in faults] == [], view
+            assert axe(page) == [], view

@@ -176,13 +176,14 @@ export function infer(roi, file, name, { mm_per_px, shape, explain = true }) {
  * Learn the stored OK images.
  *
  * @param {Roi} roi
- * @param {{mm_per_px: number, shape: any, exclude_suspects: boolean}} fields
+ * @param {{mm_per_px: number, shape: any, exclude_suspects: boolean, tiles: string, input_size: string}} fields
+ *   empty tiles or input size: those of the ROI
  */
-export function fit(roi, { mm_per_px, shape, exclude_suspects }) {
+export function fit(roi, { shape, tiles, input_size, ...others }) {
   const form = new FormData();
-  for (const [field, value] of Object.entries({ ...roi, mm_per_px, exclude_suspects })) {
-    form.append(field, String(value));
-  }
+  for (const [field, value] of Object.entries({ ...roi, ...others })) form.append(field, String(value));
+  if (tiles) form.append("tiles", tiles);
+  if (input_size) form.append("input_size", input_size);
   if (shape) form.append("shape", JSON.stringify(shape));
   return call("/fit_ok", { form });
 }

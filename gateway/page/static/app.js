@@ -4,7 +4,7 @@ import { call, detailOf, forgetKey, hasKey, onKeyNeeded } from "./api.js";
 import { LANGUAGES, language, t, useLanguage, wantedLanguage } from "./i18n.js";
 import { ErrorBox, KeyDialog, Notices } from "./parts/dialogs.js";
 import { address } from "./places.js";
-import { html, render, useCallback, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, render, useCallback, useEffect, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { Calibrate } from "./views/calibrate.js";
 import { Review } from "./views/review.js";
 import { Rois } from "./views/rois.js";
@@ -48,6 +48,9 @@ function App() {
       (wrong) => new Promise((done) => setAsk({ wrong, done: (/** @type {string} */ key) => (setAsk(null), done(key)) })),
     );
     call("/health").then((health) => setRandom(health.model_weights === "seed"), setError);
+  }, []);
+  useLayoutEffect(() => {
+    // At once: an effect runs after the first paint, and would miss an address that changes before it.
     const move = () => setAt(place());
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);

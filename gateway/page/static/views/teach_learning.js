@@ -6,6 +6,7 @@ import { ErrorBox, Warnings, notify } from "../parts/dialogs.js";
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { Measure } from "./measure.js";
 import { ShapeEditor } from "./shape_editor.js";
+import { FineDetail, MOST_TILES, isCut, tilesAsked } from "./teach_fine_detail.js";
 
 /** @typedef {import("../i18n.js").Text} Text */
 
@@ -26,6 +27,7 @@ export function Learning({ roi, detail, images, draft, setDraft, done }) {
   const fresh = ok.filter((image) => !image.learned).length;
   const gone = images.filter((image) => image.label === "ng" && image.learned).length;
   const scale = typedNumber(draft.mm_per_px);
+  const tiles = tilesAsked(draft);
 
   /** Follow a fit, also one that somebody else started, until `isOver`. */
   const follow = async (/** @type {() => boolean} */ isOver) => {
@@ -67,7 +69,13 @@ export function Learning({ roi, detail, images, draft, setDraft, done }) {
     let isOver = false;
     follow(() => isOver);
     try {
-      const answer = await fit(roi, { mm_per_px: /** @type {number} */ (scale), shape: draft.shape, exclude_suspects: exclude });
+      const answer = await fit(roi, {
+        mm_per_px: /** @type {number} */ (scale),
+        shape: draft.shape,
+        exclude_suspects: exclude,
+        tiles: /** @type {string} */ (tiles),
+        input_size: draft.input_size,
+      });
       setResult(answer);
       notify(t("fit_done", { version: answer.version }));
     } catch (failure) {
@@ -95,12 +103,14 @@ export function Learning({ roi, detail, images, draft, setDraft, done }) {
         <input type="checkbox" checked=${exclude} onChange=${(/** @type {any} */ event) => setExclude(event.target.checked)} />
         ${t("exclude_suspects")}
       </label>
+      ${detail?.detector !== "student-teacher" && html`<${FineDetail} detail=${detail} draft=${draft} setDraft=${setDraft} />`}
       <p class="buttons">
-        <button class="primary" disabled=${running || !ok.length || !scale || scale <= 0} onClick=${learn}>
+        <button class="primary" disabled=${running || !ok.length || !scale || scale <= 0 || tiles === null} onClick=${learn}>
           ${t("learn_n", { n: ok.length })}
         </button>
       </p>
       ${!running && ok.length > 0 && !scale && html`<p class="quiet">${t("needs_scale")}</p>`}
+      ${!running && tiles === null && html`<p class="problem">${t("needs_tiles", { most: MOST_TILES })}</p>`}
       ${!running && detail && fresh + gone > 0 && html`<p class="quiet">${t("fit_changes", { fresh, gone })}</p>`}
       ${running && html`<${Running} now=${running} />`}
       ${error && html`<${ErrorBox} error=${error} />`}
@@ -140,6 +150,7 @@ const Result = ({ result }) => html`
     <p>
       ${t("fit_result", { version: result.version, images: result.n_ok_total, embeddings: result.n_embeddings, rate: percent(result.coreset_rate_applied) })}
     </p>
+    ${isCut(result.tiles) && html`<p>${t("fit_tiles", { rows: result.tiles[0], columns: result.tiles[1] })}</p>`}
     ${result.suspect_images.length > 0 && html`<p class="attention">${t("suspects_found", { n: result.suspect_images.length })}</p>`}
     ${result.calibration === "none" && html`<p>${t("calibrate_next")}</p>`}
     ${result.calibration === "stale" && html`<p class="attention">${t("stale_hint")}</p>`}
