@@ -9,10 +9,9 @@ import base64
 import binascii
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from anyio import to_thread
 
 from artifacts.moving import acting
 from gateway.api.inputs import metadata_texts
@@ -36,6 +35,7 @@ from gateway.store.artifact_store import ArtifactStore
 from gateway.store.labelled_images import LABELS, Label
 from gateway.store.opening import open_storage
 from gateway.store.roi_key import RoiKey
+from gateway.worker_threads import in_thread
 from postprocess.roi_mask import shape_text
 
 _EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -165,7 +165,9 @@ class _Importer:
         found.version = fit.manifest.version
         request = CalibrationRequest(mm_per_px)
         evidence_of = functools.partial(self._scorer.of_version, key)
-        _, calibration, _ = await to_thread.run_sync(calibrate, self._store, self._settings, key, request, evidence_of)
+        _, calibration, _ = await in_thread(
+            calibrate, self._store, self._settings, key, request, evidence_of, limiter=nullcontext()
+        )
         found.threshold = calibration.pixel_threshold
 
     async def _store_all(self, found: TakenOver, key: RoiKey, label: Label, paths: Sequence[Path]) -> None:

@@ -38,6 +38,8 @@ from gateway.turns import Turns
 from gateway.worker_threads import in_thread
 
 _T = TypeVar("_T")
+_Served = tuple[TokenEngine, ModelDescription, Tiling]
+"""The engine of a version, its model, and how the model sees an image."""
 
 _MOST_THREADS = 8
 _SPARE_THREADS = 2
@@ -113,17 +115,40 @@ class InspectionPipeline:
         return [p if isinstance(p, GatewayError) else results[id(p)] for p in prepared]
 
     async def _prepare(self, request: InferRequest) -> PreparedRequest:
-        """Load the version of the ROI and decode the image."""
+        """Find the version of the ROI and decode the image, in one thread where the version is loaded already."""
         times = StageTimes()
         if request.heatmap == "path":
             self._heatmaps.require_folder()
+        loaded = self._versions.loaded(request.key)
+        if loaded is not None:
+            served = await _settled(self._served(loaded))
+
+            def checked_and_decoded() -> PreparedRequest | None:
+                roi = self._versions.in_use(request.key, loaded)
+                return None if roi is None else self._decoded(request, roi, served, times)
+
+            prepared = await in_thread(checked_and_decoded, limiter=self._threads)
+            if prepared is not None:
+                return prepared
         roi = await self._versions.get(request.key)
-        engine = await roi.loaded.detector.engine(self._engines)
+        served = await self._served(roi.loaded)
+        return await in_thread(self._decoded, request, roi, served, times, limiter=self._threads)
+
+    async def _served(self, loaded: LoadedVersion) -> _Served:
+        """Return the engine of a version, its model, and how the model sees an image."""
+        engine = await loaded.detector.engine(self._engines)
         model = engine.model
-        require_same_model(roi.loaded, model)
-        tiling = tiling_of(roi.loaded.manifest, model)
-        image = await in_thread(self._decode, request, roi, tiling, times, limiter=self._threads)
-        return PreparedRequest(request, roi, engine, model, tiling, image, times)
+        require_same_model(loaded, model)
+        return engine, model, tiling_of(loaded.manifest, model)
+
+    def _decoded(
+        self, request: InferRequest, roi: FittedRoi, served: _Served | GatewayError, times: StageTimes
+    ) -> PreparedRequest:
+        """Decode the image. An error of the engine is raised here, after those of the ROI."""
+        if isinstance(served, GatewayError):
+            raise served
+        engine, model, tiling = served
+        return PreparedRequest(request, roi, engine, model, tiling, self._decode(request, roi, tiling, times), times)
 
     def _decode(self, request: InferRequest, roi: FittedRoi, tiling: Tiling, times: StageTimes) -> DecodedImage:
         manifest = roi.loaded.manifest
@@ -165,9 +190,7 @@ class InspectionPipeline:
         for p in prepared:
             p.times.add("engine", time.perf_counter() - start)
         of_images = np.split(tokens, np.cumsum([p.tiling.n_tiles for p in prepared])[:-1])
-        return await asyncio.gather(
-            *(_settled(self._answer(p, own)) for p, own in zip(prepared, of_images, strict=True))
-        )
+        return await _together([_settled(self._answer(p, own)) for p, own in zip(prepared, of_images, strict=True)])
 
     async def _answer(self, prepared: PreparedRequest, tokens: NDArray[np.float32]) -> Inspection:
         return await in_thread(self._answer_and_record, prepared, tokens, limiter=self._threads)

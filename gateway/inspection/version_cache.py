@@ -23,7 +23,6 @@ from gateway.errors import ArtifactCorruptError, GatewayError, UnknownRoiError
 from gateway.monitoring import metrics
 from gateway.store.artifact_store import ArtifactStore
 from gateway.store.atomic import replace_file
-from gateway.store.calibration_file import StoredCalibration
 from gateway.store.damage import ServingKind
 from gateway.store.manifest import Calibration, Manifest, VersionRef
 from gateway.store.place import StorageProblem
@@ -102,7 +101,7 @@ class FittedRoi:
 class VersionCache:
     """A cache that drops the least recently used version first.
 
-    All methods run on the event loop; worker threads read the files.
+    All methods but `in_use` run on the event loop; worker threads read the files.
     """
 
     def __init__(
@@ -133,8 +132,27 @@ class VersionCache:
         self._noted_at = -_NOTE_EVERY_S
         self._loading: dict[RoiKey, asyncio.Lock] = {}
 
+    def loaded(self, key: RoiKey) -> LoadedVersion | None:
+        """Return the version that is loaded of an ROI, if any. `in_use` tells whether it may answer."""
+        bank = self._banks.get(key)
+        if bank is not None:
+            self._banks.move_to_end(key)
+        return bank
+
+    def in_use(self, key: RoiKey, bank: LoadedVersion) -> FittedRoi | None:
+        """Return the ROI as it is on disk now, or None if another version is in use: `get` loads it. Blocks.
+
+        Raises:
+            UnknownRoiError: the ROI was deleted.
+            ArtifactCorruptError: the pointer or the calibration is damaged.
+        """
+        _, roi = self._on_disk(key, bank, False)
+        if roi is not None:
+            metrics.BANK_HITS.inc()
+        return roi
+
     async def get(self, key: RoiKey) -> FittedRoi:
-        """Return the ROI as it is on disk now.
+        """Return the ROI as it is on disk now, and load its version if it is not loaded.
 
         Raises:
             UnknownRoiError: the ROI was never fitted.
@@ -145,14 +163,13 @@ class VersionCache:
         for attempt in itertools.count(1):
             # A version that this call has loaded may answer even after a newer fit; otherwise frequent fits would keep
             # the request waiting.
-            ref, stored = await in_thread(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
-            if bank is not None and stored is not None:
+            ref, roi = await in_thread(self._on_disk, key, bank, attempt > 1, limiter=self._threads)
+            if roi is not None:
                 if attempt == 1:
                     metrics.BANK_HITS.inc()
                 if key in self._banks:
                     self._banks.move_to_end(key)
-                problem = self._store.storage.problem(key)
-                return self._told(key, FittedRoi(bank, stored.calibration, stored.damaged, problem))
+                return roi
             try:
                 bank = await self._bank(key, ref)
             except ArtifactCorruptError as error:
@@ -229,10 +246,8 @@ class VersionCache:
         except OSError as error:
             log.warning("the ROIs used last are not noted: %s", error)
 
-    def _on_disk(
-        self, key: RoiKey, bank: LoadedVersion | None, is_fresh: bool
-    ) -> tuple[VersionRef, StoredCalibration | None]:
-        """Return the version in use and, where the given version may answer, its calibration."""
+    def _on_disk(self, key: RoiKey, bank: LoadedVersion | None, is_fresh: bool) -> tuple[VersionRef, FittedRoi | None]:
+        """Return the version in use and, where the given version may answer, the ROI with it."""
         kind: ServingKind = "pointer"
         try:
             ref = self._store.current(key)
@@ -250,7 +265,10 @@ class VersionCache:
             raise
         # If the ROI was deleted and fitted again meanwhile, the number may belong to another version.
         now = self._store.current(key)
-        return now, stored if now == ref or now.keeps(bank.ref) else None
+        if now != ref and not now.keeps(bank.ref):
+            return now, None
+        problem = self._store.storage.problem(key)
+        return now, self._told(key, FittedRoi(bank, stored.calibration, stored.damaged, problem))
 
     def _cached(self, key: RoiKey, ref: VersionRef) -> LoadedVersion | None:
         bank = self._banks.get(key)

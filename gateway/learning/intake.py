@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from anyio import CapacityLimiter, from_thread
+from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
 from gateway.detectors.memory_bank.token_file import FileTokens, TokenFile
@@ -31,7 +31,7 @@ from gateway.store.atomic import storage_errors
 from gateway.store.labelled_images import ImageRecord
 from gateway.store.manifest import OkImage
 from gateway.store.roi_key import RoiKey
-from gateway.worker_threads import in_thread
+from gateway.worker_threads import in_thread, on_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -328,7 +328,7 @@ class Intake:
         header: ImageHeader = read_header(data, image.file_name, self._limits)
         picture = decode_picture(data, image.file_name, header, bit_depth)
         tiles = tiling.cut(tiling.resized(picture.pixels))
-        half = tiling.stitched(from_thread.run(self._computed, tiles, model)).astype(np.float16)
+        half = tiling.stitched(on_event_loop(self._computed, tiles, model)).astype(np.float16)
         self._store.ok(key).add_tokens(image.sha256, token_key(model, image, bit_depth, tiling), half)
         return half
 

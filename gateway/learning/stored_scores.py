@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from anyio import from_thread
 from numpy.typing import NDArray
 
 from gateway.calibration.stored_evidence import StoredEvidence
@@ -26,6 +25,7 @@ from gateway.store.manifest import Calibration, Manifest, OkImage
 from gateway.store.ok_maps import Frame, OkMaps
 from gateway.store.roi_key import RoiKey
 from gateway.store.version_folder import read_served_verified, spatial_weights_of
+from gateway.worker_threads import on_event_loop
 from postprocess.regions import smallest_area_px
 from postprocess.roi_mask import parse_shape
 
@@ -33,7 +33,7 @@ _BATCH = 8
 
 
 class StoredScorer:
-    """Scores the stored images that a version has not learned. Call it from a worker thread that anyio started."""
+    """Scores the stored images that a version has not learned. Call it in a thread that `in_thread` started."""
 
     def __init__(self, engines: EngineRegistry, store: ArtifactStore, settings: Settings) -> None:
         self._engines = engines
@@ -53,7 +53,7 @@ class StoredScorer:
         records, warnings = self._unlearned(key, manifest)
         if not records:
             return _none(manifest, warnings)
-        model = from_thread.run(self._engines.token_engine_of, manifest.input_size).model
+        model = on_event_loop(self._engines.token_engine_of, manifest.input_size).model
         if manifest.model_fingerprint != model.fingerprint:
             raise ModelMismatchError(
                 f"{key} was fitted with model {manifest.model_fingerprint[:16]}, the engine serves "
@@ -148,7 +148,7 @@ class StoredScorer:
             inputs = {r.id: self._tiles(images, r, tiling, bit_depth, warnings) for r in batch if found[r.id] is None}
             missing = {image_id: tiles for image_id, tiles in inputs.items() if tiles is not None}
             if missing:
-                computed = from_thread.run(self._computed, np.concatenate(list(missing.values())), model)
+                computed = on_event_loop(self._computed, np.concatenate(list(missing.values())), model)
                 of_images = np.split(computed.astype(np.float16), len(missing))
                 found |= dict(zip(missing, map(tiling.stitched, of_images), strict=True))
             for record in batch:

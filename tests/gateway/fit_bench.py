@@ -3,10 +3,9 @@
 import asyncio
 import functools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-
-from anyio import to_thread
 
 from gateway.calibration.calibrate import calibrate
 from gateway.calibration.request import CalibrationRequest
@@ -27,6 +26,7 @@ from gateway.store.artifact_store import ArtifactStore
 from gateway.store.labelled_images import Label
 from gateway.store.manifest import Calibration, Manifest
 from gateway.store.roi_key import RoiKey
+from gateway.worker_threads import in_thread
 from tests.gateway.brightness_engine import BrightnessEngine, image, sha256
 
 KEY = RoiKey("part", "face")
@@ -84,7 +84,7 @@ class Bench:
         )
 
         async def run() -> tuple[Calibration, list[str]]:
-            return (await to_thread.run_sync(work))[1:]
+            return (await in_thread(work, limiter=nullcontext()))[1:]
 
         return asyncio.run(run())
 

@@ -7,7 +7,8 @@ import pytest
 from anyio import CapacityLimiter
 
 from gateway.inspection import pipeline
-from gateway.worker_threads import in_thread
+from gateway.turns import current_line
+from gateway.worker_threads import in_thread, on_event_loop
 from tests.gateway.brightness_engine import image
 from tests.gateway.fit_bench import EVEN, Bench, request_of
 
@@ -41,6 +42,21 @@ def test_results_and_exceptions_of_a_thread_reach_its_caller() -> None:
         assert await in_thread(lambda a: a + 1, 1, limiter=CapacityLimiter(1)) == 2
         with pytest.raises(ZeroDivisionError):
             await in_thread(lambda: 1 / 0, limiter=CapacityLimiter(1))
+
+    asyncio.run(run())
+
+
+def test_a_thread_sees_the_context_of_its_caller_and_so_does_what_it_runs_on_the_event_loop() -> None:
+    async def run() -> None:
+        async def line_on(caller: asyncio.AbstractEventLoop) -> str:
+            assert asyncio.get_running_loop() is caller
+            return current_line.get()
+
+        def work(caller: asyncio.AbstractEventLoop) -> tuple[str, str]:
+            return current_line.get(), on_event_loop(line_on, caller)
+
+        current_line.set("line 1")
+        assert await in_thread(work, asyncio.get_running_loop(), limiter=CapacityLimiter(1)) == ("line 1", "line 1")
 
     asyncio.run(run())
 

@@ -10,25 +10,11 @@ from gateway.api.admitted_route import PlaceDep, admitted_by
 from gateway.api.answers.inspection import inspection_body
 from gateway.api.deps import CallerDep, ServicesDep
 from gateway.api.disconnect import while_connected
-from gateway.api.fields import (
-    OR_NULL,
-    AreaMm2,
-    BlurSigma,
-    FormBitDepth,
-    FormMmPerPx,
-    FormRecipe,
-    FormRoi,
-    FormRole,
-    FormShape,
-    Images,
-    Neighbours,
-    OneImage,
-    Percentile,
-)
+from gateway.api.fields import Images
 from gateway.api.inputs import parsed_json, parsed_shape, read_image
 from gateway.api.recipe import RoiCaller
 from gateway.api.responses import JsonResponse, documented
-from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer
+from gateway.api.schemas.infer import BatchAnswer, BatchItem, InferAnswer, InferForm
 from gateway.api.validation_messages import message_of
 from gateway.errors import (
     ArtifactCorruptError,
@@ -48,7 +34,7 @@ from gateway.errors import (
     UnsupportedImageError,
 )
 from gateway.inspection.answer import Inspection
-from gateway.inspection.request import HeatmapMode, InferRequest
+from gateway.inspection.request import InferRequest
 from gateway.monitoring.timing import StageTimes
 from gateway.settings import Settings
 
@@ -84,27 +70,7 @@ async def infer(
     services: ServicesDep,
     caller: CallerDep,
     place: PlaceDep,
-    role_id: FormRole,
-    roi_id: FormRoi,
-    mm_per_px: FormMmPerPx,
-    image: OneImage,
-    recipe_id: FormRecipe = None,
-    shape: FormShape = None,
-    bit_depth: FormBitDepth = None,
-    k: Annotated[Neighbours | None, OR_NULL, Form(description="number of nearest neighbours to average")] = None,
-    p_score: Annotated[
-        Percentile | None, OR_NULL, Form(description="percentile of the anomaly map that is the score")
-    ] = None,
-    blur_sigma: Annotated[
-        BlurSigma | None, OR_NULL, Form(description="standard deviation of the blur, in pixels")
-    ] = None,
-    area_mm2_thr: Annotated[AreaMm2 | None, OR_NULL, Form()] = None,
-    heatmap: Annotated[HeatmapMode | None, OR_NULL, Form(description="how the heatmap is returned")] = None,
-    explain: Annotated[
-        bool | None,
-        OR_NULL,
-        Form(description="show the OK patch that is nearest to the most anomalous patch, as explanation"),
-    ] = False,
+    form: Annotated[InferForm, Form(media_type="multipart/form-data")],
 ) -> Response:
     """Score an image against the memory bank of its ROI. A calibrated ROI also gets a verdict and defect regions.
 
@@ -113,22 +79,22 @@ async def infer(
     threshold exactly if there is a region. `verdict_reason` says which. An image that shows nothing is `ng` with the
     reason `no_picture`, also before calibration.
     """
-    parsed, _ = parsed_shape(shape)
-    key = caller.roi(role_id, roi_id, recipe_id)
+    shape, _ = parsed_shape(form.shape)
+    key = caller.roi(form.role_id, form.roi_id, form.recipe_id)
     with place.work():
         inspection = InferRequest(
             key=key,
-            image=await read_image(image, services.settings),
-            image_name=image.filename or "image",
-            mm_per_px=mm_per_px,
-            shape=parsed,
-            bit_depth=bit_depth,
-            k=k,
-            p_score=p_score,
-            blur_sigma=blur_sigma,
-            area_mm2_thr=area_mm2_thr,
-            heatmap=heatmap or services.settings.heatmap,
-            explain=bool(explain),
+            image=await read_image(form.image, services.settings),
+            image_name=form.image.filename or "image",
+            mm_per_px=form.mm_per_px,
+            shape=shape,
+            bit_depth=form.bit_depth,
+            k=form.k,
+            p_score=form.p_score,
+            blur_sigma=form.blur_sigma,
+            area_mm2_thr=form.area_mm2_thr,
+            heatmap=form.heatmap or services.settings.heatmap,
+            explain=bool(form.explain),
         )
         result = await while_connected(request, services.pipeline.infer(inspection))
     return JsonResponse(inspection_body(result), headers={"Server-Timing": result.times.header()})

@@ -1,16 +1,25 @@
 """Bodies of inspections."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from fastapi import Form
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.fields import (
+    OR_NULL,
     AreaMm2,
     BitDepth,
     BlurSigma,
+    FormBitDepth,
+    FormMmPerPx,
+    FormRecipe,
+    FormRoi,
+    FormRole,
+    FormShape,
     JsonShape,
     MmPerPx,
     Neighbours,
+    OneImage,
     Percentile,
     RecipeId,
     RoiId,
@@ -19,6 +28,7 @@ from gateway.api.fields import (
 from gateway.api.schemas.errors import ErrorEnvelope
 from gateway.api.schemas.requests import RequestBody
 from gateway.calibration.within_shape import ThresholdSource
+from gateway.inspection.request import HeatmapMode
 from postprocess.verdict import Verdict, VerdictReason
 
 
@@ -187,6 +197,32 @@ class InferAnswer(BaseModel):
         description="null unless explain is true, and where there is nothing to show; then warnings says why"
     )
     warnings: list[str]
+
+
+class InferForm(BaseModel):
+    """The form of one inspection."""
+
+    role_id: FormRole
+    roi_id: FormRoi
+    mm_per_px: FormMmPerPx
+    image: OneImage
+    recipe_id: FormRecipe = None
+    shape: FormShape = None
+    bit_depth: FormBitDepth = None
+    k: Annotated[Neighbours | None, OR_NULL, Form(description="number of nearest neighbours to average")] = None
+    p_score: Annotated[
+        Percentile | None, OR_NULL, Form(description="percentile of the anomaly map that is the score")
+    ] = None
+    blur_sigma: Annotated[BlurSigma | None, OR_NULL, Form(description="standard deviation of the blur, in pixels")] = (
+        None
+    )
+    area_mm2_thr: Annotated[AreaMm2 | None, OR_NULL, Form()] = None
+    heatmap: Annotated[HeatmapMode | None, OR_NULL, Form(description="how the heatmap is returned")] = None
+    explain: Annotated[
+        bool | None,
+        OR_NULL,
+        Form(description="show the OK patch that is nearest to the most anomalous patch, as explanation"),
+    ] = False
 
 
 class BatchItem(RequestBody):

@@ -1,17 +1,18 @@
 """Peaks of all images of an ROI: what each threshold means, and two versions on the same images."""
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import to_thread
 
 from gateway.calibration.false_alarms import by_rejected, misses
 from gateway.calibration.request import Parameters
 from gateway.errors import InvalidRequestError, UnknownVersionError
 from gateway.learning.image_peaks import Comparison, ImagePeaks, VersionPeaks
 from gateway.learning.stored_scores import StoredScorer
+from gateway.worker_threads import in_thread
 from tests.gateway.brightness_engine import distance, image
 from tests.gateway.fit_bench import EVEN, KEY, Bench
 from tests.gateway.learning.test_stored_images import id_of
@@ -27,7 +28,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def in_worker(function: Any, *arguments: Any) -> Any:
     async def run() -> Any:
-        return await to_thread.run_sync(function, *arguments)
+        return await in_thread(function, *arguments, limiter=nullcontext())
 
     return asyncio.run(run())
 
