@@ -16,7 +16,10 @@ _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _STEPS = np.zeros(256, np.int32)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _BOM = "\ufeff"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAYBE_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 _MAX_DIGITS = 400
+_LONGEST_KEY = 64
 
 
 def require_shallow(text: bytes, name: str) -> None:
@@ -47,11 +50,12 @@ def parse_json(text: str | bytes, name: str) -> Any:
         name: what the text is, for the message.
 
     Raises:
-        InvalidRequestError: the text is not JSON, or an object has a key twice.
+        InvalidRequestError: the text is not JSON, an object has a key twice, or a string is not Unicode: JSON can
+            write half of a surrogate pair, which no answer and no file can hold.
     """
     try:
-        given = without_bom(text) if isinstance(text, str) else text
-        return json.loads(given, object_pairs_hook=_without_repeats, parse_int=_integer)
+        given = without_bom(text) if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+        parsed = json.loads(given, object_pairs_hook=_without_repeats, parse_int=_integer)
     except RecursionError:
         raise InvalidRequestError(f"{name} is nested too deeply") from None
     except _RepeatedKeyError as error:
@@ -61,6 +65,22 @@ def parse_json(text: str | bytes, name: str) -> Any:
         raise InvalidRequestError(f"{name} is not JSON: {error.msg} at {at}", "Send valid JSON.") from None
     except UnicodeDecodeError:
         raise InvalidRequestError(f"{name} is not JSON: it is not UTF-8 text", "Send valid JSON.") from None
+    if _MAYBE_SURROGATE.search(given) and (at := _half_pair(parsed, name)) is not None:
+        raise InvalidRequestError(
+            f"{at.removeprefix('the body.')}: expected Unicode text, but it has half of a surrogate pair",
+            r"Send whole characters: \ud83d\ude00 is one, \ud83d alone is none.",
+        )
+    return parsed
+
+
+def _half_pair(value: Any, at: str) -> str | None:
+    """Return where the first string is that has half of a surrogate pair, such as ``items.0.role_id``."""
+    if isinstance(value, str):
+        return at if _SURROGATE.search(value) else None
+    if isinstance(value, dict) and any(map(_SURROGATE.search, value)):
+        return f"a key of {at}"
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next(filter(None, (_half_pair(each, f"{at}.{str(name)[:_LONGEST_KEY]}") for name, each in parts)), None)
 
 
 def _integer(digits: str) -> int | float:
@@ -71,7 +91,7 @@ def _integer(digits: str) -> int | float:
 class _RepeatedKeyError(ValueError):
     def __init__(self, key: str) -> None:
         super().__init__(key)
-        self.key = key if len(key) <= 64 else f"{key[:64]}…"
+        self.key = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

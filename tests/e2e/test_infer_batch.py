@@ -65,6 +65,8 @@ def test_an_error_in_one_item_does_not_fail_the_others(gateway, small_roi):
         ("not json", "items"),
         ("[" * 5000, "items"),
         ('[{"role_id": "steel"}]', "items.0.roi_id"),
+        (r'{"steel": "\ud83d"}', "items.steel: expected Unicode text"),
+        (r'[{"role_id": ["\ud83d"], "k": 4}]', "items.0.role_id.0: expected Unicode text"),
         ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": "0,2"}]', "items.0.mm_per_px"),
         ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": NaN}]', "items"),
         ('[{"role_id": "steel", "roi_id": "x", "mm_per_px": 0.2, "colour": 1}]', "items.0: unknown field 'colour'"),

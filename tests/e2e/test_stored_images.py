@@ -119,6 +119,7 @@ def test_an_roi_with_stored_images_alone_is_listed_as_such_until_it_is_fitted(ga
         ("ok", [OK[0], png(np.zeros((64, 64), np.uint8))], [], 422, "shows nothing"),
         ("ok", OK[:2], ["{}"], 422, "metas: 1 for 2 images"),
         ("ok", OK[:2], ["{}", "{"], 422, "metas: number 2 is not JSON"),
+        ("ok", OK[:1], [r'{"note": "\udc00"}'], 422, "metas: number 1.note: expected Unicode text"),
         ("ok", OK[:1], ["[1]"], 422, "metas: number 1 is not a JSON object"),
         ("ok", OK[:1], [json.dumps({"x": "y" * 20_000})], 413, "metas: number 1"),
         ("ok", OK[:1], ["{" + " " * 70_000 + "}"], 413, "Field exceeded|Part exceeded"),

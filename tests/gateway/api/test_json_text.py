@@ -43,6 +43,26 @@ def test_a_byte_order_mark_is_skipped():
     assert parse_json('\ufeff{"a": 1}', "it") == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        (r'"\ud83d"', "shape:"),
+        (r'[{"role_id": "a"}, {"role_id": ["\uDC00"]}]', "shape.1.role_id.0:"),
+        (r'{"kind": {"\ud800": 1}}', "a key of shape.kind:"),
+        ('{"kind": "\ud800"}', "shape.kind:"),
+        (b'{"kind": "\xed\xa0\x80"}', "shape.kind:"),
+        ('{"kind": "\ud800"}'.encode("utf-16", "surrogatepass"), "shape.kind:"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_with_its_place(text, at):
+    with pytest.raises(InvalidRequestError, match=f"^{at} expected Unicode text"):
+        parse_json(text, "shape")
+
+
+def test_a_character_written_as_a_surrogate_pair_is_accepted():
+    assert parse_json(r'["\ud83d\ude00", "\\ud83d"]', "it") == ["\U0001f600", r"\ud83d"]
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "a": 2}}]'])
 def test_a_repeated_key_is_refused_by_name(text):
     with pytest.raises(InvalidRequestError, match="shape: the key 'a' occurs twice"):
