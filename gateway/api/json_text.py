@@ -65,9 +65,9 @@ def parse_json(text: str | bytes, name: str) -> Any:
         raise InvalidRequestError(f"{name} is not JSON: {error.msg} at {at}", "Send valid JSON.") from None
     except UnicodeDecodeError:
         raise InvalidRequestError(f"{name} is not JSON: it is not UTF-8 text", "Send valid JSON.") from None
-    if _MAYBE_SURROGATE.search(given) and (at := _half_pair(parsed, name)) is not None:
+    if _MAYBE_SURROGATE.search(given) and (where := _half_pair(parsed, name)) is not None:
         raise InvalidRequestError(
-            f"{at.removeprefix('the body.')}: expected Unicode text, but it has half of a surrogate pair",
+            f"{where.removeprefix('the body.')}: expected Unicode text, but it has half of a surrogate pair",
             r"Send whole characters: \ud83d\ude00 is one, \ud83d alone is none.",
         )
     return parsed

@@ -168,7 +168,8 @@ def test_any_image_is_answered(target, full):
         field = "images" if path == "/fit_ok" else "image"
         form = {**FORM, "roi_id": "hostile"} if path == "/fit_ok" else {**FORM, "heatmap": "none"}
         reply = target.send("POST", path, data=form, files=[(field, image)])
-        assert reply.status_code in (200, 413, 415), reply.text
+        nothing_to_learn = path == "/fit_ok" and reply.status_code == 422 and "shows nothing" in reply.text
+        assert reply.status_code in (200, 413, 415) or nothing_to_learn, reply.text
 
     paths = st.sampled_from(["/infer"] * 19 + ["/fit_ok"])
     examples(st.tuples(paths, hostile.IMAGES), 6000 if full else 100, check)
