@@ -134,11 +134,14 @@ def test_a_model_of_another_size_is_served_beside_the_first(triton_server, tmp_p
     asyncio.run(asyncio.wait_for(compute(), 60))
 
 
-def test_tiles_of_both_input_sizes_score_as_with_the_embedded_engine(start, launch, triton_server, tmp_path):
+def test_tiles_of_both_input_sizes_score_as_with_the_embedded_engine(
+    start, launch, triton_server, model_version, tmp_path
+):
     """Nine tiles are more than a batch of Triton has."""
     own = {"models_dir": tmp_path / "models", "model_repository": triton_server.repository, "max_tiles": 9}
-    parts = [png(steel(seed, (384, 300))) for seed in range(3)]
-    unseen = png(with_blob(steel(71, (384, 300)), (300, 60), 22)[0])
+    side = read_description(model_version).input_size
+    parts = [png(steel(seed, (7 * side // 2, 3 * side))) for seed in range(3)]
+    unseen = png(with_blob(steel(71, (7 * side // 2, 3 * side)), (3 * side, side // 2), side // 5)[0])
     tiled = {"first": ("9", None, [3, 3]), "other": ("4", 28, [2, 2])}
     with start("tiles", triton_server, **own) as gateway, launch("embedded tiles", **own) as embedded:
         for roi, (tiles, input_size, expected) in tiled.items():
