@@ -218,10 +218,12 @@ def test_a_version_and_its_calibration_appear_together(bench):
 
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(look)
-        for grey in (121, 122, 123):
-            left.fit([image(grey)])
-        roll_back(left.store, left.settings, KEY, 2)
-        over.set()
+        try:
+            for grey in (121, 122, 123):
+                left.fit([image(grey)])
+            roll_back(left.store, left.settings, KEY, 2)
+        finally:
+            over.set()
         assert looking.result() > 0
     polled()
     assert right.infer(STRAY).version == 2

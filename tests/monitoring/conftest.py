@@ -8,16 +8,21 @@ import pytest
 from tests.debian import program
 from tests.e2e.conftest import launch, pytest_runtest_makereport
 from tests.monitoring.site import Site, running_site
-from tests.triton.conftest import launch_triton, model_version, served_repository, triton_installed
+from tests.triton.conftest import launch_triton, model_version, triton_installed
 
 __all__ = [
     "launch",
     "launch_triton",
     "model_version",
     "pytest_runtest_makereport",
-    "served_repository",
     "triton_installed",
 ]
+
+
+@pytest.fixture(scope="session")
+def served_repository(small_model_repository: Path) -> Path:
+    """The small network, also with `--all`: thousands of images are inspected, and its size changes nothing."""
+    return small_model_repository
 
 
 @pytest.fixture(scope="session")

@@ -118,11 +118,13 @@ def kill_loop(launch, repository, models_dir, *, kills: int, seed: int, torn: bo
             changing = [
                 pool.submit(_change_until, over, client, gateways, random.Random(rng.random())) for client in clients
             ]
-            if not torn and rng.random() < 0.5:
-                time.sleep(rng.uniform(0, 0.3))
-                rng.choice(gateways).process.kill()
-            _until_killed(fleet, changing)
-            over.set()
+            try:
+                if not torn and rng.random() < 0.5:
+                    time.sleep(rng.uniform(0, 0.3))
+                    rng.choice(gateways).process.kill()
+                _until_killed(fleet, changing)
+            finally:
+                over.set()
             for client in changing:
                 client.result(_HANG_S)
             for roi in (*alone, *crowds):

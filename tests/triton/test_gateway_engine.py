@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from gateway.networks.triton.engine import TritonEngine
 from gateway.settings import Settings
 from tests.e2e.gateway_process import Gateway, answered
 from tests.e2e.synthetic_images import png, steel, with_blob
+from tests.triton.asking import asking
 from tests.triton.conftest import SERVING
 from tests.triton.server import MODEL, TritonServer, add_version
 
@@ -301,17 +301,9 @@ def test_a_triton_that_starts_later_is_found_without_a_restart(behind, start, la
 
 
 def test_killed_under_load_every_request_ends_and_none_is_answered_wrongly(behind, start, launch_triton):
-    with launch_triton("killed") as triton, start("under load", triton, triton_timeout_s=5) as gateway:
+    with launch_triton("killed") as triton, start("under load", triton, triton_timeout_s=60) as gateway:
         expected = gateway.infer("pad", UNSEEN)["score"]
-        stop = threading.Event()
-        answers: list[httpx.Response] = []
-
-        def keep_asking(_: int) -> None:
-            while not stop.is_set():
-                answers.append(gateway.post("/infer", "pad", [UNSEEN], "image"))
-
-        with ThreadPoolExecutor(8) as pool:
-            done = pool.map(keep_asking, range(8))
+        with asking(gateway, UNSEEN, clients=8) as answers:
             wait_until(lambda: len(answers) >= 8)
             triton.kill()
             wait_until(lambda: any(a.status_code == 503 for a in answers))
@@ -320,8 +312,6 @@ def test_killed_under_load_every_request_ends_and_none_is_answered_wrongly(behin
             wait_until(lambda: is_ready(gateway))
             n = len(answers)
             wait_until(lambda: sum(a.status_code == 200 for a in answers[n:]) >= 8)
-            stop.set()
-            list(done)
     assert ready.status_code == 503
     assert {a.status_code for a in answers} == {200, 503}
     for answer in answers:
@@ -358,21 +348,11 @@ def test_another_model_in_mid_traffic_is_the_old_the_new_or_a_clear_409(
         expected = gateway.infer("pad", UNSEEN)["score"]
         add_version(triton.repository, 2, other_version)
         write_serving_files(triton.model_folder, SERVING)
-        stop = threading.Event()
-        answers: list[httpx.Response] = []
-
-        def keep_asking(_: int) -> None:
-            while not stop.is_set():
-                answers.append(gateway.post("/infer", "pad", [UNSEEN], "image", fields={"heatmap": "none"}))
-
-        with ThreadPoolExecutor(4) as pool:
-            done = pool.map(keep_asking, range(4))
+        with asking(gateway, UNSEEN) as answers:
             wait_until(lambda: len(answers) >= 8)
             loaded = httpx.post(f"http://127.0.0.1:{triton.http}/v2/repository/models/{MODEL}/load", timeout=300)
             assert loaded.status_code == 200
             wait_until(lambda: answers[-1].status_code == 409)
-            stop.set()
-            list(done)
         for answer in answers:
             if answer.status_code == 200:
                 assert answer.json()["score"] == pytest.approx(expected, abs=5e-3)

@@ -341,7 +341,8 @@ def test_a_clean_stop_answers_running_requests_and_leaves_no_process(launch_trit
             os.killpg(server.pid, number)
         return await asyncio.gather(*waiting)
 
-    with launch_triton(f"end-{number}", options=ServingOptions("python", max_batch_size=4)) as server:
+    options = ServingOptions("python", max_batch_size=4, inspect_timeout_ms=300_000)
+    with launch_triton(f"end-{number}", options=options) as server:
         assert len(server.processes()) >= 2
         answers = connected(server, work)
         assert server.stop(number) == 0, server.said()

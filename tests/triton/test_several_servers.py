@@ -1,9 +1,7 @@
 """One gateway with two real Tritons: turns, a server that is killed, and one that returns with another model."""
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -13,6 +11,7 @@ pytest.importorskip("tritonclient.grpc", reason="needs the triton extra")
 from gateway.networks.model_description import read_description
 from tests.e2e.gateway_process import Gateway, wait_until
 from tests.e2e.synthetic_images import png, steel
+from tests.triton.asking import asking
 from tests.triton.conftest import SERVING
 from tests.triton.server import MODEL, TritonServer, serving_repository
 
@@ -60,25 +59,6 @@ def inferred(server: TritonServer) -> float:
     return server.settled_metrics().get("nv_inference_count", 0)
 
 
-@contextmanager
-def asking(gateway: Gateway, clients: int = 4) -> Iterator[list[httpx.Response]]:
-    """Inspect all the time, and collect the answers."""
-    stop = threading.Event()
-    answers: list[httpx.Response] = []
-
-    def keep_asking(_: int) -> None:
-        while not stop.is_set():
-            answers.append(gateway.post("/infer", "pad", [UNSEEN], "image", fields={"heatmap": "none"}))
-
-    with ThreadPoolExecutor(clients) as pool:
-        done = pool.map(keep_asking, range(clients))
-        try:
-            yield answers
-        finally:
-            stop.set()
-        list(done)
-
-
 def wait_more(answers: list[httpx.Response], count: int = 12) -> None:
     wanted = len(answers) + count
     wait_until(lambda: len(answers) >= wanted)
@@ -104,7 +84,7 @@ def test_a_killed_server_costs_no_request_and_one_with_another_model_gives_no_an
     second = pair[1]
     expected = before_both.infer("pad", UNSEEN)["score"]
     own, other = (read_description(folder).fingerprint for folder in (model_version, other_version))
-    with asking(before_both) as answers:
+    with asking(before_both, UNSEEN) as answers:
         wait_more(answers)
         second.kill()
         wait_until(lambda: states(before_both) == {"used": 1, "other_model": 0, "unreachable": 1})
