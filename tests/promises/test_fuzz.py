@@ -200,7 +200,8 @@ def test_no_id_leads_out_of_the_models_folder(target, full):
         role_id, roi_id, recipe_id, sha256, bare, way = drawn
         encode = functools.partial(hostile.percent_encoded, bare=bare)
         recipe = {} if recipe_id is None else {"recipe_id": recipe_id}
-        form = {"role_id": role_id, "roi_id": roi_id, "mm_per_px": "0.2", "heatmap": "path", **recipe}
+        form = {"role_id": role_id, "roi_id": roi_id, "mm_per_px": "0.2", **recipe}
+        form |= {"heatmap": "path"} if way == "/infer" else {}
         form = {name: value.encode(errors="surrogatepass") for name, value in form.items()}
         if way in ("/fit_ok", "/infer"):
             field = "images" if way == "/fit_ok" else "image"
