@@ -7,7 +7,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -112,7 +112,8 @@ class Turns:
 
     def _leave(self, gone: _Waiter) -> None:
         """Let the line of a waiter be no further behind than without it."""
-        self._waiters.remove(gone)
+        with suppress(ValueError):  # `give` takes a waiter off that was cancelled a moment before
+            self._waiters.remove(gone)
         for waiter in self._waiters:
             if waiter.line == gone.line and waiter.order > gone.order:
                 waiter.tag = max(self._tag, waiter.tag - gone.n)

@@ -104,6 +104,19 @@ def test_a_cancelled_waiter_does_not_block_the_others() -> None:
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["c", "after"]
 
 
+def test_a_waiter_that_is_cancelled_while_a_place_is_given_back_ends_as_cancelled() -> None:
+    async def run() -> bool:
+        turns = Turns(1)
+        async with turns.turn():
+            waiting = asyncio.create_task(turns.take())
+            await asyncio.sleep(0)
+            waiting.cancel()
+        await asyncio.wait({waiting})
+        return waiting.cancelled()
+
+    assert asyncio.run(run())
+
+
 def test_what_waits_behind_a_waiter_that_leaves_is_served_where_it_fits() -> None:
     async def run() -> bool:
         turns = Turns(2)
