@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the same examples in every ordinary run, so that it says what changed; draw anew with `--all`."""
+    """Draw the same examples in every ordinary run, so that it says what changed; draw anew with `--all`.
+
+    Take SIGINT also where the run is a background job of a shell: it is ignored there, and in all that a test starts.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile("ordinary", derandomize=True, database=None)
     settings.register_profile("all")
     settings.load_profile("all" if config.getoption("--all") else "ordinary")

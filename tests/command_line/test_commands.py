@@ -182,9 +182,13 @@ def test_ctrl_c_ends_a_command_cleanly_and_keeps_what_is_done(parts, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(lambda: server.requests)
-        process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=60)
+        try:
+            wait_until(lambda: server.requests)
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
     assert (process.returncode, out, error) == (130, "", "")
     assert (tmp_path / "out.csv").read_text().startswith("file,modified,time,verdict,")
 

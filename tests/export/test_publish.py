@@ -127,12 +127,7 @@ def test_a_second_export_into_the_same_folder_is_refused(options):
 def test_an_interrupted_export_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "export", "--weights", "seed:0", "--repository", str(tmp_path), *SMALL]
 
-    def heed_interrupts() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
-
-    with subprocess.Popen(
-        command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
-    ) as process:
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
         for line in process.stderr:
