@@ -3,9 +3,11 @@
 import base64
 import contextlib
 import hashlib
+import re
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPResponse
@@ -156,23 +158,27 @@ def test_a_neighbour_sees_a_fit_a_calibration_and_a_deletion_at_its_next_request
 
 
 def test_health_and_inspections_are_answered_while_a_fit_runs(gateway, small_roi):
-    """A fit on the event loop would allow only a few requests, between its batches."""
+    """A stage of the fit on the event loop would keep one of them waiting for as long as the stage takes."""
     images = [png(steel(seed)) for seed in range(200, 206)]
+    waited = []
     with ThreadPoolExecutor(1) as pool:
         # A rate of 40 % makes the coreset, which is one uninterrupted computation, the longest stage.
-        fit = pool.submit(gateway.fit, "busy", images, coreset_rate=0.4)
+        fit = pool.submit(gateway.post, "/fit_ok", "busy", images, "images", fields={"coreset_rate": 0.4})
         inspected = gateway.infer(small_roi, UNSEEN)
         inspected_in_time = not fit.done()
-        answered_in_time = 0
-        while True:
+        while not fit.done():
+            asked = time.monotonic()
             assert gateway.client.get("/health").json()["status"] == "ok"
-            if fit.done():
-                break
-            answered_in_time += 1
-        assert fit.result()["n_ok_total"] == 6
+            waited.append(time.monotonic() - asked)
+    answer = fit.result()
+    assert answer.json()["n_ok_total"] == 6, answer.text
+    stages = {
+        stage: float(ms) / 1e3 for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"])
+    }
     assert inspected["score"] > 0
     assert inspected_in_time
-    assert answered_in_time >= 30
+    assert stages["coreset"] == max(stages.values()), stages
+    assert max(waited) < stages["coreset"] / 2, (max(waited), stages)
 
 
 @pytest.mark.parametrize(("path", "field"), [("/infer", "image"), ("/fit_ok", "images")])
