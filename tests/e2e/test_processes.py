@@ -57,7 +57,7 @@ def before(start, tmp_path_factory) -> Before:
         calls = "gateway_engine_batch_images_count"
         n_calls = metric(first, calls)
         images = [png(steel(seed, (112, 112))) for seed in range(80, 280)]
-        fields = {"coreset_rate": 0.4}  # of all tokens: many seconds
+        fields = {"coreset_rate": 1.0}  # of all tokens: many seconds
         killed = pool.submit(first.post, "/fit_ok", "kept", images, "images", fields=fields)
         wait_until(lambda: metric(first, calls) > n_calls)
         first.infer("kept", UNSEEN)  # answered between the batches of the fit
