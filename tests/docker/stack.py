@@ -1,6 +1,7 @@
 """The services of docker/compose.yaml in an engine of the tests, and their clients."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -64,9 +65,9 @@ class Stack:
         (found,) = json.loads(self.engine.docker("inspect", f"docker-{service}-{number}"))
         return found
 
-    def address(self, service: str) -> str:
-        """Return the address of a service in the network of the proxy."""
-        return self.inspected(service)["NetworkSettings"]["Networks"]["docker_front"]["IPAddress"]
+    def address(self, service: str, number: int = 1) -> str:
+        """Return the address of a container in the network of the proxy."""
+        return self.inspected(service, number)["NetworkSettings"]["Networks"]["docker_front"]["IPAddress"]
 
     def logs(self, service: str) -> str:
         return self.engine.docker("logs", f"docker-{service}-1")
@@ -88,6 +89,14 @@ class Stack:
                 return client.get("/ready").status_code == 200
             except httpx.TransportError:
                 return False
+
+    def tries_only_what_lives(self) -> bool:
+        """Whether the proxy, which asks for addresses every 2 s, tries none that is gone."""
+        with self.client(None) as client:
+            for _ in range(8):
+                client.get("/health")
+        tried = re.findall(r'"GET /health .*tried="([^"]+)" 200$', self.logs("proxy"), re.MULTILINE)[-8:]
+        return set(tried) == {f"{self.address(service)}:8080" for service in ("gateway-a", "gateway-b")}
 
     @contextmanager
     def line(self) -> Iterator["Load"]:

@@ -4,6 +4,7 @@ The tests follow each other over one running stack, which is healthy again after
 """
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def stack(started: Stack) -> Iterator[Stack]:
     with started.engine.network():
         yield started
         started.up()
+        wait_until(started.tries_only_what_lives)
 
 
 def test_the_images_run_as_a_user_and_have_the_command_line(engine):
@@ -201,12 +203,23 @@ def test_three_gateways_share_the_work_and_a_new_address_is_found(stack):
         stack.compose("rm", "--stop", "--force", "gateway-a")
         stack.up("gateway-b", scale_b=2)  # the new one takes the address that is free
         stack.up("gateway-a", "gateway-b", scale_b=2)
-        containers = [("gateway-a", 1), ("gateway-b", 1), ("gateway-b", 2)]
-        networks = [stack.inspected(*each)["NetworkSettings"]["Networks"]["docker_front"] for each in containers]
-        addresses = [each["IPAddress"] for each in networks]
+        addresses = [stack.address(*each) for each in (("gateway-a", 1), ("gateway-b", 1), ("gateway-b", 2))]
         wait_until(lambda: all(f'tried="{each}:8080" 200' in stack.logs("proxy")[-20_000:] for each in addresses))
     assert before != addresses[0]
     assert set(load.answers) == {"200"}, load.answers
+
+
+def test_an_inspection_whose_gateway_dies_after_the_addresses_changed_is_answered_by_another(stack):
+    with stack.line() as load:
+        stack.compose("pause", "gateway-a")
+        load.more(20)  # of the gateway that goes on, while the first ones wait for the other
+        stack.up("gateway-b", scale_b=2)
+        added = stack.address("gateway-b", 2)
+        wait_until(lambda: f'tried="{added}:8080" 200' in stack.logs("proxy")[-20_000:])
+        stack.compose("kill", "gateway-a")
+        load.more(20)
+    assert set(load.answers) == {"200"}, load.answers
+    assert re.search(r'tried="[^"]+ : [^"]+" .*200$', stack.logs("proxy"), re.MULTILINE), "none was tried anew"
 
 
 def test_without_triton_the_refusals_say_so_and_it_is_found_again(stack):
