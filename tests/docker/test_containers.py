@@ -230,11 +230,16 @@ def test_without_triton_the_refusals_say_so_and_it_is_found_again(stack):
     assert stack.inspected("gateway-a")["RestartCount"] == 0
 
 
-def test_without_any_gateway_the_proxy_says_so(stack):
+def test_without_any_gateway_the_proxy_says_so_and_keeps_asking_for_their_addresses(stack):
+    def n_asked() -> int:
+        return stack.logs("proxy").count("gateway-a could not be resolved")
+
+    before = n_asked()
     stack.compose("stop", "gateway-a", "gateway-b")
     with stack.client("line") as client:
         answer = stack.infer(client, png(steel(1)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "http_502")
+    wait_until(lambda: n_asked() >= before + 8)  # every 2 s; by nginx's default every 30, too long for this wait
 
 
 def test_prometheus_sees_every_gateway_and_triton(stack):

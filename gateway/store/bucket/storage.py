@@ -12,11 +12,7 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from weakref import WeakValueDictionary
 
-from gateway.errors import (
-    GatewayError,
-    InvalidRequestError,
-    OverloadedError,
-)
+from gateway.errors import GatewayError, InvalidRequestError, OverloadedError
 from gateway.store.bucket.local_cache import LocalCache
 from gateway.store.bucket.notes import Notes
 from gateway.store.bucket.objects import LostRaceError, Objects
